@@ -1,0 +1,162 @@
+"""What a job type is, what it is given to run with, and how types are found."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from typing import Any, Final, Protocol
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from app.domain.errors import InvalidRequestError, Problem
+from app.domain.jobs import Job, Outcome
+from app.domain.retry import RetryPolicy
+
+ENTRY_POINT_GROUP: Final = "haulier.job_types"
+
+
+class JobConfig(BaseModel):
+    """Base of a job type's config: unknown fields are refused, values are never coerced from other JSON types."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a job type returns.
+
+    Args:
+        data: Kept on the job, JSON types only, small.
+        message: One sentence for a person.
+        outcome: ``partial`` when rows or parts failed, ``empty`` when there was nothing to do.
+    """
+
+    data: dict[str, Any] = field(default_factory=dict)
+    message: str | None = None
+    outcome: Outcome = Outcome.SUCCESS
+
+
+class JobContext(Protocol):
+    """What ``run`` is given: the job, and the ways to report on it. Every write is guarded by the job's fence."""
+
+    job: Job
+
+    @property
+    def id(self) -> UUID:
+        """The job's id."""
+        ...
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the job was asked to stop (cancelled, paused, timed out, drained or lost)."""
+        ...
+
+    def check(self) -> None:
+        """Raise JobCancelled, JobPaused or FenceLost when the job is to stop; call it between units of work."""
+        ...
+
+    def progress(self, done: int, total: int | None = None, *, stage: str | None = None) -> None:
+        """Report how far the job is; cheap to call often, written at most once a second."""
+        ...
+
+    def checkpoint(self, state: dict[str, Any]) -> None:
+        """Keep ``state`` (JSON types); a later run of the job finds it in ``job.checkpoint``."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class JobType:
+    """A plug-in: what a job of this name is and does.
+
+    Args:
+        name: What clients say.
+        config: The model of ``job.config``.
+        run: Does the work; its return is success, what it raises says which failure.
+        queue: ``data``, ``small`` or ``http``.
+        cheap: Short and idempotent: claimed many at a time.
+        retry: The policy of jobs that bring none.
+        attempt_timeout_s: Limit of one attempt when the job brings none; ``None`` takes the installation's.
+        check: More checks of a request, before a row is made; raises InvalidRequestError. Called with the tenant.
+        summary: One line for the catalogue.
+    """
+
+    name: str
+    config: type[BaseModel]
+    run: Callable[[Any, Any], Result | None]
+    queue: str = "data"
+    cheap: bool = False
+    retry: RetryPolicy = RetryPolicy()
+    attempt_timeout_s: float | None = None
+    check: Callable[[str, Any], None] | None = None
+    summary: str = ""
+
+
+class Registry:
+    """The job types that this installation knows, by name."""
+
+    def __init__(self, types: Mapping[str, JobType]) -> None:
+        self._types = dict(types)
+
+    def __iter__(self) -> Any:
+        return iter(self._types.values())
+
+    def get(self, name: str) -> JobType:
+        """The type called ``name``.
+
+        Raises:
+            InvalidRequestError: There is none; the message lists those there are.
+        """
+        try:
+            return self._types[name]
+        except KeyError:
+            known = ", ".join(sorted(self._types))
+            raise InvalidRequestError(
+                f"there is no job type {name!r}; known are {known}",
+                code="job_type.unknown",
+                problems=(Problem("/type", f"expected one of {known}, got {name!r}"),),
+            ) from None
+
+    def parse(self, job_type: JobType, config: dict[str, Any], *, at: str = "/config") -> Any:
+        """``config`` as the type's model.
+
+        Raises:
+            InvalidRequestError: One problem per fault, with pointers below ``at``.
+        """
+        try:
+            return job_type.config.model_validate(config)
+        except ValidationError as error:
+            problems = tuple(
+                Problem(at + "".join(f"/{part}" for part in fault["loc"]), _says(fault)) for fault in error.errors()
+            )
+            raise InvalidRequestError(
+                f"the config does not fit job type {job_type.name!r}", code="job.config_invalid", problems=problems
+            ) from None
+
+
+def _says(fault: Any) -> str:
+    if fault["type"] == "missing":
+        return "this field is required"
+    return f"{fault['msg']}, got {fault['input']!r}"[:500]
+
+
+def discover(package: str) -> Registry:
+    """Every ``JOB_TYPE`` in the modules of ``package`` and every entry point of the group ``haulier.job_types``.
+
+    Raises:
+        ValueError: Two types have one name.
+    """
+    found: dict[str, JobType] = {}
+    root = importlib.import_module(package)
+    candidates = [
+        importlib.import_module(f"{package}.{module.name}").JOB_TYPE for module in pkgutil.iter_modules(root.__path__)
+    ]
+    candidates += [point.load() for point in entry_points(group=ENTRY_POINT_GROUP)]
+    for job_type in candidates:
+        if job_type.name in found:
+            raise ValueError(f"two job types are called {job_type.name!r}")
+        found[job_type.name] = job_type
+    return Registry(found)

@@ -1,0 +1,146 @@
+"""What a job is: the row as the rest of the code sees it, and the request that makes one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import IntEnum, StrEnum
+from typing import Any
+from uuid import UUID
+
+from app.domain.lifecycle import TERMINAL, JobState
+from app.domain.progress import Progress
+from app.domain.retry import RetryPolicy
+
+
+class Priority(IntEnum):
+    """Order of the claim; lower goes first."""
+
+    HIGH = 0
+    NORMAL = 1
+    LOW = 2
+
+
+class Outcome(StrEnum):
+    """How a completed job ended."""
+
+    SUCCESS = "success"
+    PARTIAL = "partial"
+    """Some rows or parts failed and stand in the ledger."""
+    EMPTY = "empty"
+    """There was nothing to do."""
+
+
+class Origin(StrEnum):
+    """Which mount a job came in by."""
+
+    NATIVE = "native"
+    CONNECTRA = "connectra"
+    SYSTEM = "system"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One row of ``jobs``; times are aware UTC.
+
+    Args:
+        number: Counts jobs over the whole installation; document 004's ``id``.
+        fence: How often it was claimed; what a holder must show to write.
+        attempts: Tries that count against ``retry``; a lost or drained worker's do not.
+        rescues: Workers lost since the last checkpoint progress.
+        counters: What the type counts: ``read``, ``loaded``, ``updated`` and so on.
+        error: The last failure: ``code``, ``message``, ``hint``, ``attempt``.
+        worker: The slot that holds it.
+    """
+
+    id: UUID
+    number: int
+    tenant: str
+    type: str
+    queue: str
+    state: JobState
+    priority: Priority
+    config: dict[str, Any]
+    retry: RetryPolicy
+    origin: Origin
+    created_by: str
+    created_at: datetime
+    updated_at: datetime
+    fence: int = 0
+    attempts: int = 0
+    rescues: int = 0
+    event_no: int = 0
+    paused: bool = False
+    cancel_requested: bool = False
+    cancel_reason: str | None = None
+    run_after: datetime | None = None
+    deadline_at: datetime | None = None
+    attempt_timeout_s: float | None = None
+    admitted_at: datetime | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    outcome: Outcome | None = None
+    progress: Progress = field(default_factory=Progress)
+    counters: dict[str, int] = field(default_factory=dict)
+    error_count: int = 0
+    checkpoint: dict[str, Any] | None = None
+    result: dict[str, Any] | None = None
+    error: dict[str, Any] | None = None
+    worker: UUID | None = None
+    parent_id: UUID | None = None
+    clone_of: UUID | None = None
+    labels: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether it has ended."""
+        return self.state in TERMINAL
+
+
+@dataclass(frozen=True, slots=True)
+class SubmitJob:
+    """A request for a job, checked as far as its shape goes.
+
+    Args:
+        config: For the job type; checked by its model before a row is made.
+        run_after: Not before this instant.
+        timeout_s: From submission to the end; over it the job is cancelled with reason ``timeout``.
+        attempt_timeout_s: One attempt; over it the attempt fails as transient.
+        retry: ``None`` takes the type's own policy.
+    """
+
+    tenant: str
+    type: str
+    config: dict[str, Any]
+    created_by: str
+    origin: Origin = Origin.NATIVE
+    priority: Priority = Priority.NORMAL
+    run_after: datetime | None = None
+    timeout_s: float | None = None
+    attempt_timeout_s: float | None = None
+    retry: RetryPolicy | None = None
+    clone_of: UUID | None = None
+    labels: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Signals:
+    """What a holder is told with every guarded write."""
+
+    cancel_requested: bool = False
+    paused: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class JobEvent:
+    """One line of a job's audit trail; ``number`` counts from 1 without a gap."""
+
+    job_id: UUID
+    number: int
+    type: str
+    at: datetime
+    actor: str
+    source: JobState | None
+    target: JobState
+    fence: int
+    data: dict[str, Any]

@@ -1,0 +1,55 @@
+"""How far a job is: percent, rate and the time it will still take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What a running job last reported.
+
+    Args:
+        rows_done: Rows handled, good and bad.
+        rows_total: Rows expected; ``None`` while unknown.
+        bytes_done: Bytes of the source consumed (as stored, compressed or not).
+        bytes_total: Size of the source as stored; ``None`` when unknown.
+        stage: The step it is in.
+    """
+
+    rows_done: int = 0
+    rows_total: int | None = None
+    bytes_done: int = 0
+    bytes_total: int | None = None
+    stage: str | None = None
+
+    @property
+    def fraction(self) -> float | None:
+        """Part done, 0 to 1, by rows when their number is known, else by bytes; ``None`` when neither is."""
+        if self.rows_total:
+            return min(1.0, self.rows_done / self.rows_total)
+        if self.bytes_total:
+            return min(1.0, self.bytes_done / self.bytes_total)
+        return None
+
+    def percent(self, *, ended: bool) -> float:
+        """0 to 100, one decimal; 100 only for a job that completed."""
+        if ended:
+            return 100.0
+        return min(99.9, round((self.fraction or 0.0) * 100, 1))
+
+    def rows_per_s(self, started_at: datetime, now: datetime) -> float | None:
+        """Mean rate since ``started_at``; ``None`` before the first row."""
+        elapsed_s = (now - started_at).total_seconds()
+        if not self.rows_done or elapsed_s <= 0:
+            return None
+        return self.rows_done / elapsed_s
+
+    def eta(self, started_at: datetime, now: datetime) -> datetime | None:
+        """When it will end at the mean rate so far; ``None`` before the first batch."""
+        fraction = self.fraction
+        if not fraction:
+            return None
+        elapsed_s = (now - started_at).total_seconds()
+        return now + timedelta(seconds=elapsed_s * (1 - fraction) / fraction)

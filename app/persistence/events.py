@@ -1,0 +1,43 @@
+"""Statements that read the audit trail."""
+
+from __future__ import annotations
+
+from typing import Final
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from app.domain.jobs import JobEvent
+from app.domain.lifecycle import JobState
+
+_READ: Final = text(
+    """
+    SELECT job_id, number, type, at, actor, source, target, fence, data FROM job_events
+    WHERE job_id = :job_id AND tenant = :tenant AND number > :after AND (NOT :errors OR data ? 'error')
+    ORDER BY number LIMIT :limit
+    """
+)
+
+
+def of_job(
+    session: Session, tenant: str, job_id: UUID, *, after: int = 0, limit: int = 100, errors: bool = False
+) -> list[JobEvent]:
+    """The trail of one job from event ``after`` (exclusive) on, in order; ``errors`` keeps the errors."""
+    rows = session.execute(
+        _READ, {"job_id": job_id, "tenant": tenant, "after": after, "limit": limit, "errors": errors}
+    )
+    return [
+        JobEvent(
+            job_id=row.job_id,
+            number=row.number,
+            type=row.type,
+            at=row.at,
+            actor=row.actor,
+            source=JobState(row.source) if row.source else None,
+            target=JobState(row.target),
+            fence=row.fence,
+            data=row.data,
+        )
+        for row in rows
+    ]

@@ -1,0 +1,436 @@
+"""Statements on one job: insert, claim, move, advance, read. Each moves a row by one guarded UPDATE with its event."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import Row, text
+from sqlalchemy.orm import Session
+
+from app.domain.errors import FenceLost, NotFoundError
+from app.domain.jobs import Job, Origin, Outcome, Priority, Signals, SubmitJob
+from app.domain.lifecycle import TERMINAL, TRANSITIONS, Event, JobState
+from app.domain.progress import Progress
+from app.domain.retry import RetryPolicy
+
+ADMISSION_LOCK: Final = 0x61646D69
+"""Namespace of the advisory locks (one a queue) under which jobs are admitted."""
+
+COLUMNS: Final = """
+    id, number, tenant, type, queue, state, priority, config, retry, origin, created_by, created_at, updated_at, fence,
+    attempts, rescues, event_no, paused, cancel_requested, cancel_reason, run_after, deadline_at, attempt_timeout_s,
+    admitted_at, started_at, finished_at, outcome, rows_done, rows_total, bytes_done, bytes_total, stage, counters,
+    error_count, checkpoint, result, error, worker, parent_id, clone_of, labels
+"""
+_CLAIMED_COLUMNS: Final = ", ".join(f"claimed.{name.strip()}" for name in COLUMNS.split(","))
+_JSON_COLUMNS: Final = frozenset({"result", "error", "checkpoint", "config", "retry", "counters"})
+
+
+@dataclass(frozen=True, slots=True)
+class Sql:
+    """A fragment of SQL for a column's new value; always a constant of the code."""
+
+    fragment: str
+
+
+NOW: Final = Sql("clock_timestamp()")
+
+
+def to_job(row: Row[Any]) -> Job:
+    """The domain object of a row that selected ``COLUMNS``."""
+    return Job(
+        id=row.id,
+        number=row.number,
+        tenant=row.tenant,
+        type=row.type,
+        queue=row.queue,
+        state=JobState(row.state),
+        priority=Priority(row.priority),
+        config=row.config,
+        retry=RetryPolicy.from_json(row.retry),
+        origin=Origin(row.origin),
+        created_by=row.created_by,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+        fence=row.fence,
+        attempts=row.attempts,
+        rescues=row.rescues,
+        event_no=row.event_no,
+        paused=row.paused,
+        cancel_requested=row.cancel_requested,
+        cancel_reason=row.cancel_reason,
+        run_after=row.run_after,
+        deadline_at=row.deadline_at,
+        attempt_timeout_s=row.attempt_timeout_s,
+        admitted_at=row.admitted_at,
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+        outcome=Outcome(row.outcome) if row.outcome else None,
+        progress=Progress(row.rows_done, row.rows_total, row.bytes_done, row.bytes_total, row.stage),
+        counters=row.counters,
+        error_count=row.error_count,
+        checkpoint=row.checkpoint,
+        result=row.result,
+        error=row.error,
+        worker=row.worker,
+        parent_id=row.parent_id,
+        clone_of=row.clone_of,
+        labels=row.labels,
+    )
+
+
+_ADD: Final = text(
+    f"""
+    WITH room AS MATERIALIZED (
+        SELECT CAST(:run_after AS timestamptz) IS NULL
+           AND pg_try_advisory_xact_lock({ADMISSION_LOCK}, hashtext(:queue))
+           AND (SELECT count(*) FROM (SELECT FROM jobs WHERE state = 'queued' AND queue = :queue
+                                      AND priority = :priority LIMIT :room) AS ahead) < :room
+           AND NOT EXISTS (SELECT FROM jobs WHERE queue = :queue AND priority = :priority
+                           AND state IN ('open', 'retry_wait') AND NOT paused AND due_at <= now()) AS free
+    ), added AS (
+        INSERT INTO jobs (id, tenant, type, queue, state, priority, config, retry, origin, created_by, event_no,
+                          run_after, due_at, deadline_at, attempt_timeout_s, admitted_at, clone_of, labels)
+        SELECT :id, :tenant, :type, :queue, CASE WHEN free THEN 'queued' ELSE 'open' END, :priority,
+               CAST(:config AS jsonb), CAST(:retry AS jsonb), :origin, :created_by, CASE WHEN free THEN 2 ELSE 1 END,
+               :run_after, coalesce(CAST(:run_after AS timestamptz), now()),
+               now() + make_interval(secs => CAST(:timeout_s AS double precision)), :attempt_timeout_s,
+               CASE WHEN free THEN clock_timestamp() END, CAST(:clone_of AS uuid), CAST(:labels AS jsonb)
+        FROM room RETURNING {COLUMNS}
+    ), told AS (
+        INSERT INTO job_events (job_id, number, tenant, type, actor, source, target, fence)
+        SELECT id, 1, tenant, '{Event.SUBMIT}', created_by, NULL, 'open', 0 FROM added
+        UNION ALL
+        SELECT id, 2, tenant, '{Event.ADMIT}', 'submit', 'open', 'queued', 0 FROM added WHERE state = 'queued'
+    )
+    SELECT {COLUMNS} FROM added
+    """
+)
+
+
+def add(session: Session, request: SubmitJob, *, job_id: UUID, queue: str, retry: RetryPolicy, room: int) -> Job:
+    """Insert a job: ``queued`` at once when it is due and its queue and class have room, else ``open``.
+
+    Args:
+        room: Queued jobs of the class below which the engine need not be asked. Two submits that race may each see the
+            last place, so callers pass less than the queue's bound and leave the rest to the engine.
+    """
+    row = session.execute(
+        _ADD,
+        {
+            "id": job_id,
+            "tenant": request.tenant,
+            "type": request.type,
+            "queue": queue,
+            "priority": int(request.priority),
+            "config": json.dumps(request.config),
+            "retry": json.dumps(retry.as_json()),
+            "origin": request.origin,
+            "created_by": request.created_by,
+            "run_after": request.run_after,
+            "timeout_s": request.timeout_s,
+            "attempt_timeout_s": request.attempt_timeout_s,
+            "clone_of": request.clone_of,
+            "labels": json.dumps(request.labels),
+            "room": room,
+        },
+    ).one()
+    return to_job(row)
+
+
+def _claim_statement(order: str) -> str:
+    return f"""
+    WITH alive AS MATERIALIZED (
+        SELECT id FROM workers WHERE id = :slot AND lease_until > clock_timestamp() FOR KEY SHARE
+    ), best AS (
+        SELECT j.id FROM jobs AS j, alive
+        WHERE j.state = 'queued' AND j.queue = :queue AND NOT j.paused
+        ORDER BY {order} LIMIT :most FOR UPDATE OF j SKIP LOCKED
+    ), claimed AS (
+        UPDATE jobs SET state = 'running', fence = fence + 1, attempts = attempts + 1, worker = :slot,
+            event_no = event_no + 1, updated_at = clock_timestamp(), attempt_started_at = clock_timestamp(),
+            progressed_at = clock_timestamp(), started_at = coalesce(started_at, clock_timestamp()), run_after = NULL
+        FROM best WHERE jobs.id = best.id RETURNING jobs.*
+    ), told AS (
+        INSERT INTO job_events (job_id, number, tenant, type, actor, source, target, fence, data)
+        SELECT id, event_no, tenant, '{Event.CLAIM}', 'worker', 'queued', 'running', fence,
+               jsonb_build_object('worker', CAST(:slot AS text), 'attempt', attempts)
+        FROM claimed
+    )
+    SELECT {_CLAIMED_COLUMNS} FROM claimed ORDER BY claimed.priority, claimed.admitted_at
+    """
+
+
+_CLAIM: Final = text(_claim_statement("j.priority, j.admitted_at"))
+_CLAIM_OLDEST: Final = text(_claim_statement("j.admitted_at"))
+
+
+def claim(session: Session, queue: str, slot: UUID, *, most: int = 1, oldest: bool = False) -> list[Job]:
+    """Take the best queued jobs of ``queue`` for a slot whose lease is running.
+
+    Args:
+        most: Jobs to take at most; more than one only for cheap types.
+        oldest: Take the longest waiting instead of the most urgent, so that no class starves.
+    """
+    statement = _CLAIM_OLDEST if oldest else _CLAIM
+    rows = session.execute(statement, {"queue": queue, "slot": slot, "most": most})
+    return [to_job(row) for row in rows]
+
+
+def move(
+    session: Session,
+    tenant: str,
+    job_id: UUID,
+    event: Event,
+    *,
+    actor: str,
+    fence: int | None = None,
+    unless_running: bool = False,
+    changes: Mapping[str, Any] | None = None,
+    data: Mapping[str, Any] | None = None,
+) -> Job | None:
+    """Move a job by ``event`` with its line of the audit trail; ``None`` when the event does not start from its state.
+
+    Args:
+        actor: Who did it: a key's id, ``worker``, ``engine``.
+        fence: Only while the job is held under this fence.
+        unless_running: Leave a running job alone (it has a holder, who must be asked).
+        changes: Columns to set besides; values are bound, or ``Sql`` constants.
+        data: Facts for the event.
+    """
+    rule = TRANSITIONS[event]
+    sources = sorted(rule.sources - {JobState.RUNNING} if unless_running else rule.sources)
+    columns: dict[str, Any] = {"worker": None, **(changes or {})}
+    if rule.target in TERMINAL:
+        columns["finished_at"] = NOW
+    if rule.target is JobState.QUEUED:
+        columns["admitted_at"] = NOW
+    if rule.target is JobState.OPEN:
+        columns.setdefault("due_at", NOW)
+    sets, bound = _assignments(columns)
+    guard = "" if fence is None else "AND fence = :held"
+    row = session.execute(
+        text(
+            f"""
+            WITH before AS (
+                SELECT id, state AS source FROM jobs
+                WHERE id = :id AND tenant = :tenant AND state = ANY(:sources) {guard} FOR UPDATE
+            ), moved AS (
+                UPDATE jobs SET state = :target, event_no = event_no + 1, updated_at = clock_timestamp(), {sets}
+                FROM before WHERE jobs.id = before.id RETURNING jobs.*, before.source
+            ), told AS (
+                INSERT INTO job_events (job_id, number, tenant, type, actor, source, target, fence, data)
+                SELECT id, event_no, tenant, :event, :actor, source, state, fence, CAST(:data AS jsonb) FROM moved
+            )
+            SELECT {COLUMNS} FROM moved
+            """
+        ),
+        {
+            **bound,
+            "id": job_id,
+            "tenant": tenant,
+            "sources": sources,
+            "held": fence,
+            "target": rule.target,
+            "event": event,
+            "actor": actor,
+            "data": json.dumps(data or {}),
+        },
+    ).one_or_none()
+    return None if row is None else to_job(row)
+
+
+def mark(
+    session: Session,
+    tenant: str,
+    job_id: UUID,
+    event: Event,
+    *,
+    actor: str,
+    states: frozenset[JobState],
+    changes: Mapping[str, Any],
+    data: Mapping[str, Any] | None = None,
+) -> Job | None:
+    """Record a fact that moves no state (a wish to cancel, a pause); ``None`` outside ``states``."""
+    sets, bound = _assignments(changes)
+    row = session.execute(
+        text(
+            f"""
+            WITH marked AS (
+                UPDATE jobs SET event_no = event_no + 1, updated_at = clock_timestamp(), {sets}
+                WHERE id = :id AND tenant = :tenant AND state = ANY(:states) RETURNING *
+            ), told AS (
+                INSERT INTO job_events (job_id, number, tenant, type, actor, source, target, fence, data)
+                SELECT id, event_no, tenant, :event, :actor, state, state, fence, CAST(:data AS jsonb) FROM marked
+            )
+            SELECT {COLUMNS} FROM marked
+            """
+        ),
+        {
+            **bound,
+            "id": job_id,
+            "tenant": tenant,
+            "states": sorted(states),
+            "event": event,
+            "actor": actor,
+            "data": json.dumps(data or {}),
+        },
+    ).one_or_none()
+    return None if row is None else to_job(row)
+
+
+def _assignments(changes: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    sets, bound = [], {}
+    for name, value in changes.items():
+        if isinstance(value, Sql):
+            sets.append(f"{name} = {value.fragment}")
+        elif name in _JSON_COLUMNS:
+            sets.append(f"{name} = CAST(:set_{name} AS jsonb)")
+            bound[f"set_{name}"] = None if value is None else json.dumps(value)
+        else:
+            sets.append(f"{name} = :set_{name}")
+            bound[f"set_{name}"] = value
+    return ", ".join(sets), bound
+
+
+def advance(
+    session: Session,
+    job: Job,
+    *,
+    rows: int = 0,
+    failed: int = 0,
+    rows_done: int | None = None,
+    rows_total: int | None = None,
+    bytes_done: int | None = None,
+    bytes_total: int | None = None,
+    counters: Mapping[str, int] | None = None,
+    stage: str | None = None,
+    checkpoint: Mapping[str, Any] | None = None,
+) -> Signals:
+    """Write a holder's progress, guarded by its fence: the last statement before a batch's COMMIT.
+
+    Last, because it locks the row that every heartbeat and every other lane of the job wants, and because a batch whose
+    guard fails is rolled back with everything it wrote.
+
+    Args:
+        rows: Added to the rows done; ``failed`` to the error count; ``counters`` to the counters of these names.
+        rows_done: Set instead of added.
+        checkpoint: Replaces the job's checkpoint.
+    Returns:
+        What the holder is asked to do.
+    Raises:
+        FenceLost: The job is no longer running under ``job.fence``.
+    """
+    sets = ["rows_done = rows_done + :rows", "error_count = error_count + :failed"]
+    bound: dict[str, Any] = {"rows": rows, "failed": failed, "id": job.id, "fence": job.fence}
+    plain = {"rows_total": rows_total, "bytes_done": bytes_done, "bytes_total": bytes_total, "stage": stage}
+    for name, value in plain.items():
+        if value is not None:
+            sets.append(
+                f"{name} = :{name}" if name != "bytes_done" else "bytes_done = greatest(bytes_done, :bytes_done)"
+            )
+            bound[name] = value
+    if rows_done is not None:
+        sets[0] = "rows_done = :rows"
+        bound["rows"] = rows_done
+    if counters:
+        parts = []
+        for position, (name, count) in enumerate(counters.items()):
+            parts.append(
+                f"CAST(:name{position} AS text), "
+                f"coalesce((counters ->> CAST(:name{position} AS text))::bigint, 0) + CAST(:count{position} AS bigint)"
+            )
+            bound[f"name{position}"], bound[f"count{position}"] = name, count
+        sets.append(f"counters = counters || jsonb_build_object({', '.join(parts)})")
+    if checkpoint is not None:
+        sets.append("checkpoint = CAST(:checkpoint AS jsonb)")
+        bound["checkpoint"] = json.dumps(checkpoint)
+    row = session.execute(
+        text(
+            f"""
+            UPDATE jobs SET rescues = 0, updated_at = clock_timestamp(), progressed_at = clock_timestamp(),
+                {", ".join(sets)}
+            WHERE id = :id AND fence = :fence AND state = 'running'
+            RETURNING cancel_requested, paused
+            """
+        ),
+        bound,
+    ).one_or_none()
+    if row is None:
+        raise FenceLost(f"job {job.id} is no longer held under fence {job.fence}")
+    return Signals(cancel_requested=row.cancel_requested, paused=row.paused)
+
+
+def get(session: Session, tenant: str, job_id: UUID) -> Job:
+    """One job.
+
+    Raises:
+        NotFoundError: There is none of this id for the tenant.
+    """
+    row = session.execute(
+        text(f"SELECT {COLUMNS} FROM jobs WHERE id = :id AND tenant = :tenant"), {"id": job_id, "tenant": tenant}
+    ).one_or_none()
+    if row is None:
+        raise NotFoundError(f"there is no job {job_id}", code="job.not_found")
+    return to_job(row)
+
+
+def get_many(session: Session, tenant: str, job_ids: Sequence[UUID]) -> dict[UUID, Job]:
+    """Those of ``job_ids`` that exist for the tenant, by id."""
+    rows = session.execute(
+        text(f"SELECT {COLUMNS} FROM jobs WHERE id = ANY(:ids) AND tenant = :tenant"),
+        {"ids": list(job_ids), "tenant": tenant},
+    )
+    return {row.id: to_job(row) for row in rows}
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """Which jobs a list holds; ``None`` and empty ask nothing."""
+
+    states: tuple[JobState, ...] = ()
+    types: tuple[str, ...] = ()
+    origin: Origin | None = None
+    created_from: datetime | None = None
+    created_until: datetime | None = None
+    started_from: datetime | None = None
+    started_until: datetime | None = None
+    labels: Mapping[str, str] | None = None
+    clone_of: UUID | None = None
+
+
+def find(session: Session, tenant: str, filters: Filters, *, limit: int, before: UUID | None = None) -> list[Job]:
+    """Jobs of the tenant, newest first, from ``before`` (exclusive) on."""
+    clauses = ["tenant = :tenant"]
+    bound: dict[str, Any] = {"tenant": tenant, "limit": limit}
+    conditions = {
+        "state = ANY(:states)": ("states", list(filters.states) or None),
+        "type = ANY(:types)": ("types", list(filters.types) or None),
+        "origin = :origin": ("origin", filters.origin),
+        "created_at >= :created_from": ("created_from", filters.created_from),
+        "created_at < :created_until": ("created_until", filters.created_until),
+        "started_at >= :started_from": ("started_from", filters.started_from),
+        "started_at < :started_until": ("started_until", filters.started_until),
+        "labels @> CAST(:labels AS jsonb)": ("labels", json.dumps(dict(filters.labels)) if filters.labels else None),
+        "clone_of = :clone_of": ("clone_of", filters.clone_of),
+        "id < :before": ("before", before),
+    }
+    for clause, (name, value) in conditions.items():
+        if value is not None:
+            clauses.append(clause)
+            bound[name] = value
+    rows = session.execute(
+        text(f"SELECT {COLUMNS} FROM jobs WHERE {' AND '.join(clauses)} ORDER BY id DESC LIMIT :limit"), bound
+    )
+    return [to_job(row) for row in rows]
+
+
+def versions(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, tuple[JobState, int]]:
+    """State and event number of jobs, for those who wait for an end."""
+    rows = session.execute(text("SELECT id, state, event_no FROM jobs WHERE id = ANY(:ids)"), {"ids": list(job_ids)})
+    return {row.id: (JobState(row.state), row.event_no) for row in rows}

@@ -1,0 +1,59 @@
+"""Connections to Postgres: one engine a process, sessions that are one transaction each."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from sqlalchemy import URL, Engine, create_engine, make_url
+from sqlalchemy.orm import Session, sessionmaker
+
+Sessions = sessionmaker[Session]
+
+_KEEPALIVE: Final = {"keepalives": 1, "keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3}
+WORKER_LOCK_TIMEOUT_S: Final = 60
+WORKER_IDLE_IN_TRANSACTION_S: Final = 300
+
+
+def driver_url(url: str) -> URL:
+    """``url`` with our driver; takes ``postgres://`` and ``postgresql://`` too."""
+    parsed = make_url(url.replace("postgres://", "postgresql://", 1))
+    return parsed.set(drivername="postgresql+psycopg2")
+
+
+def open_engine(
+    url: str, *, application_name: str, pool_size: int = 5, worker: bool = False, pre_ping: bool = False
+) -> Engine:
+    """A pool of connections that name themselves ``application_name``.
+
+    Args:
+        url: A Postgres URL.
+        application_name: Shown in ``pg_stat_activity``; a worker slot's is what the engine terminates it by.
+        pool_size: Connections kept and the most open at once.
+        worker: Add the limits that keep a stopped worker from holding locks for ever.
+        pre_ping: Test a pooled connection before use (one more round trip).
+    """
+    settings = ["-c TimeZone=UTC"]
+    if worker:
+        settings += [
+            f"-c lock_timeout={WORKER_LOCK_TIMEOUT_S}s",
+            f"-c idle_in_transaction_session_timeout={WORKER_IDLE_IN_TRANSACTION_S}s",
+        ]
+    arguments: dict[str, Any] = {
+        "application_name": application_name[:63],
+        "options": " ".join(settings),
+        "connect_timeout": 5,
+        **_KEEPALIVE,
+    }
+    return create_engine(
+        driver_url(url),
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_pre_ping=pre_ping,
+        connect_args=arguments,
+        hide_parameters=True,
+    )
+
+
+def make_sessions(engine: Engine) -> Sessions:
+    """Sessions on ``engine``: ``with sessions.begin() as session`` is one transaction."""
+    return sessionmaker(engine, expire_on_commit=False)

@@ -1,0 +1,232 @@
+"""Statements on worker slots and their leases. Time is the database's alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from app.domain.jobs import Job
+from app.persistence.jobs import COLUMNS, to_job
+
+
+def application_name(slot: UUID) -> str:
+    """What every connection of a slot calls itself, so that the engine finds them all when the slot is lost."""
+    return f"haulier slot {slot}"
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One place in which a worker runs one job at a time."""
+
+    id: UUID
+    queue: str
+    host: str
+    process: str
+    pid: int
+    parent_pid: int
+
+
+def register(session: Session, slot: Slot, *, lease_s: float) -> None:
+    """Make a slot known, with a fresh lease."""
+    session.execute(
+        text(
+            """
+            INSERT INTO workers (id, queue, host, process, pid, parent_pid, lease_until)
+            VALUES (:id, :queue, :host, :process, :pid, :parent_pid,
+                    clock_timestamp() + make_interval(secs => :lease_s))
+            """
+        ),
+        {
+            "id": slot.id,
+            "queue": slot.queue,
+            "host": slot.host,
+            "process": slot.process,
+            "pid": slot.pid,
+            "parent_pid": slot.parent_pid,
+            "lease_s": lease_s,
+        },
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What the database knows of a job a slot holds; seconds are by its clock."""
+
+    job_id: UUID
+    slot: UUID
+    fence: int
+    cancel_requested: bool
+    paused: bool
+    deadline_passed: bool
+    attempt_s: float
+    attempt_timeout_s: float | None
+    silent_s: float
+
+
+_BEAT: Final = text(
+    """
+    WITH renewed AS (
+        UPDATE workers SET lease_until = clock_timestamp() + make_interval(secs => :lease_s)
+        WHERE id = ANY(:slots) RETURNING id
+    )
+    SELECT r.id AS slot, j.id AS job_id, j.fence, j.cancel_requested, j.paused,
+           coalesce(j.deadline_at <= clock_timestamp(), false) AS deadline_passed, j.attempt_timeout_s,
+           extract(epoch FROM clock_timestamp() - j.attempt_started_at)::double precision AS attempt_s,
+           extract(epoch FROM clock_timestamp() - j.progressed_at)::double precision AS silent_s
+    FROM renewed AS r LEFT JOIN jobs AS j ON j.worker = r.id AND j.state = 'running'
+    """
+)
+
+
+def beat(session: Session, slots: Sequence[UUID], *, lease_s: float) -> tuple[set[UUID], list[Held]]:
+    """Renew the leases of a process's slots and read what their jobs are asked to do, in one round trip.
+
+    Returns:
+        The slots that still exist (one that does not was given up for lost), and the jobs they hold.
+    """
+    rows = session.execute(_BEAT, {"slots": list(slots), "lease_s": lease_s}).all()
+    held = [
+        Held(
+            job_id=row.job_id,
+            slot=row.slot,
+            fence=row.fence,
+            cancel_requested=row.cancel_requested,
+            paused=row.paused,
+            deadline_passed=row.deadline_passed,
+            attempt_s=row.attempt_s,
+            attempt_timeout_s=row.attempt_timeout_s,
+            silent_s=row.silent_s,
+        )
+        for row in rows
+        if row.job_id is not None
+    ]
+    return {row.slot for row in rows}, held
+
+
+def retire(session: Session, slots: Sequence[UUID]) -> None:
+    """Forget slots that ended in order and hold no job."""
+    session.execute(
+        text(
+            """
+            DELETE FROM workers AS w WHERE w.id = ANY(:slots)
+            AND NOT EXISTS (SELECT FROM jobs WHERE worker = w.id AND state = 'running')
+            """
+        ),
+        {"slots": list(slots)},
+    )
+
+
+def expire(session: Session, *, host: str, parent_pid: int, pids: Sequence[int]) -> int:
+    """End the leases of a pool's children that are known to be dead; how many there were."""
+    result = session.execute(
+        text(
+            """
+            UPDATE workers SET lease_until = clock_timestamp() - interval '1 second'
+            WHERE host = :host AND parent_pid = :parent_pid AND pid = ANY(:pids) AND lease_until > clock_timestamp()
+            RETURNING id
+            """
+        ),
+        {"host": host, "parent_pid": parent_pid, "pids": list(pids)},
+    )
+    return len(result.all())
+
+
+def children(session: Session, *, host: str, parent_pid: int) -> list[int]:
+    """The pids of a pool's children that have a slot."""
+    rows = session.execute(
+        text("SELECT DISTINCT pid FROM workers WHERE host = :host AND parent_pid = :parent_pid"),
+        {"host": host, "parent_pid": parent_pid},
+    )
+    return [row.pid for row in rows]
+
+
+def lapsed(session: Session) -> list[UUID]:
+    """Slots whose lease is over, locked for this transaction."""
+    rows = session.execute(
+        text("SELECT id FROM workers WHERE lease_until < clock_timestamp() FOR UPDATE SKIP LOCKED LIMIT 100")
+    )
+    return [row.id for row in rows]
+
+
+def terminate_backends(session: Session, slot: UUID) -> int:
+    """End every database session of a slot, so that a stopped worker holds no row lock; how many there were."""
+    rows = session.execute(
+        text(
+            """
+            SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+            WHERE application_name = :name AND usename = current_user AND pid <> pg_backend_pid()
+            """
+        ),
+        {"name": application_name(slot)},
+    )
+    return len(rows.all())
+
+
+def jobs_of(session: Session, slot: UUID) -> list[Job]:
+    """The running jobs that a slot holds."""
+    rows = session.execute(
+        text(f"SELECT {COLUMNS} FROM jobs WHERE worker = :slot AND state = 'running' ORDER BY id"), {"slot": slot}
+    )
+    return [to_job(row) for row in rows]
+
+
+def forget(session: Session, slot: UUID) -> None:
+    """Remove a lost slot; its holder finds out at its next beat and its next guarded write."""
+    session.execute(text("DELETE FROM workers WHERE id = :slot"), {"slot": slot})
+
+
+@dataclass(frozen=True, slots=True)
+class QueueLoad:
+    """How busy a queue is."""
+
+    queue: str
+    queued: int
+    slots: int
+    busy: int
+
+
+def loads(session: Session) -> list[QueueLoad]:
+    """Queued jobs and slots of every queue that has either."""
+    rows = session.execute(
+        text(
+            """
+            SELECT coalesce(q.queue, w.queue) AS queue, coalesce(q.queued, 0) AS queued, coalesce(w.slots, 0) AS slots,
+                   coalesce(w.busy, 0) AS busy
+            FROM (SELECT queue, count(*) AS queued FROM jobs WHERE state = 'queued' GROUP BY queue) AS q
+            FULL JOIN (
+                SELECT queue, count(*) AS slots,
+                       count(*) FILTER (WHERE EXISTS (
+                           SELECT FROM jobs WHERE worker = workers.id AND state = 'running')) AS busy
+                FROM workers WHERE lease_until > clock_timestamp() GROUP BY queue
+            ) AS w ON w.queue = q.queue
+            """
+        )
+    )
+    return [QueueLoad(row.queue, row.queued, row.slots, row.busy) for row in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class SlotView:
+    """A slot as operators see it."""
+
+    id: UUID
+    queue: str
+    host: str
+    process: str
+    pid: int
+    started_at: datetime
+    lease_until: datetime
+
+
+def listed(session: Session) -> list[SlotView]:
+    """Every slot."""
+    rows = session.execute(
+        text("SELECT id, queue, host, process, pid, started_at, lease_until FROM workers ORDER BY queue, host, pid")
+    )
+    return [SlotView(*row) for row in rows]

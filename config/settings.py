@@ -1,0 +1,220 @@
+"""The settings: read once, checked at start, frozen, and passed on.
+
+Every setting is ``HAULIER_<NAME>``; the names document 004 gives (``PARALLEL_JOBS``, ``S3_BUCKET`` and four more) are
+also taken without the prefix. A command's flag wins over the environment, the environment over ``.env``, ``.env`` over
+the default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
+from typing import Any, Final
+
+from dotenv import dotenv_values
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+
+PREFIX: Final = "HAULIER_"
+
+WITHOUT_PREFIX: Final = frozenset(
+    {
+        "parallel_jobs",
+        "batch_size_for_insertion",
+        "ticker_interval_minutes",
+        "job_in_queue_size",
+        "s3_bucket",
+        "s3_upload_file_path_prefix",
+    }
+)
+
+
+class SettingsError(ValueError):
+    """A setting has a value that cannot be used; the text names each one, where it came from and what was expected."""
+
+
+class Settings(BaseModel):
+    """What a Haulier process is told from outside. Immutable."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    # Stores
+    database_url: SecretStr = SecretStr("postgresql://haulier@127.0.0.1:8604/haulier")
+    redis_url: SecretStr = SecretStr("redis://127.0.0.1:8603/0")
+    s3_endpoint: str | None = Field(None, description="None means AWS.")
+    s3_public_endpoint: str | None = Field(
+        None, description="Endpoint written into presigned URLs; default s3_endpoint."
+    )
+    s3_access_key_id: str | None = None
+    s3_secret_access_key: SecretStr | None = None
+    s3_region: str = "us-east-1"
+    s3_bucket: str = "haulier"
+    s3_allowed_buckets: frozenset[str] = frozenset()
+    s3_upload_file_path_prefix: str = "uploads"
+    presign_ttl_s: int = Field(43_200, ge=1, le=604_800)
+    upload_ttl_s: int = Field(86_400, ge=1, le=604_800)
+
+    # Web
+    host: str = "127.0.0.1"
+    port: int = Field(8600, ge=0, le=65_535)
+    web_processes: int = Field(2, ge=1)
+    web_threads: int = Field(32, ge=4, description="Per web process; half of them at most hold waits and streams.")
+    max_body_bytes: int = Field(32 * 1024 * 1024, ge=1024)
+    trusted_proxies: int = Field(0, ge=0, description="How many proxies set X-Forwarded-For.")
+    api_key_cache_s: float = Field(2.0, ge=0, description="How long a revoked key may still work.")
+    rate_limit_per_minute: int = Field(0, ge=0, description="Requests a key and minute; 0 means no limit.")
+    openapi_viewer: bool = True
+    allow_private_hosts: tuple[str, ...] = ()
+
+    # Queues, workers and the engine
+    job_in_queue_size: int = Field(100, ge=1, description="Admitted jobs waiting per queue and priority class.")
+    parallel_jobs: int | None = Field(
+        None, ge=1, description="Slots of the data pool; default 4, under `up` one a core."
+    )
+    ticker_interval_minutes: float = Field(5.0, gt=0, description="Upper bound of the engine's full fall-back scan.")
+    lease_s: float = Field(20.0, ge=1, description="A worker slot that is silent this long is lost.")
+    engine_tick_s: float = Field(0.2, gt=0)
+    engine_term_s: float = Field(5.0, ge=1)
+    max_rescues: int = Field(5, ge=0, description="Workers a job may lose without checkpoint progress.")
+    stall_timeout_s: float = Field(600.0, gt=0)
+    default_attempt_timeout_s: float = Field(43_200.0, gt=0)
+    kill_grace_s: float = Field(30.0, ge=0, description="From a time-out to the hard kill.")
+    job_types_package: str = "tasks.types"
+    redbeat_key_prefix: str = "haulier:redbeat:"
+
+    # Data plane
+    batch_rows: int = Field(20_000, ge=1, description="Rows per COPY of a native import.")
+    batch_size_for_insertion: int | None = Field(
+        None, ge=1, description="Rows per batch of Connectra's jobs; default 500."
+    )
+    lanes: int = Field(2, ge=1, le=16)
+    max_field_bytes: int = Field(1_048_576, ge=1024)
+    max_columns: int = Field(1_600, ge=1)
+    max_source_bytes: int = Field(100 * 2**30, ge=1, description="After decompression.")
+    max_compression_ratio: float = Field(200.0, ge=1)
+    ledger_raw_rows: int = Field(100_000, ge=0, description="Failed rows kept with their text; later ones are counted.")
+    error_budget_rate: float = Field(0.5, ge=0, le=1)
+    error_budget_after_rows: int = Field(10_000, ge=1)
+    statement_timeout_s: float = Field(30.0, gt=0, description="For record queries of the API.")
+
+    # Retention
+    idempotency_ttl_s: int = Field(86_400, ge=60)
+    artifact_ttl_s: int = Field(30 * 86_400, ge=60)
+
+    # Logs
+    log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
+    log_json: bool = True
+
+    @field_validator("s3_allowed_buckets", "allow_private_hosts", mode="before")
+    @classmethod
+    def _from_commas(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return [part.strip() for part in value.split(",") if part.strip()]
+        return value
+
+    @field_validator("allow_private_hosts")
+    @classmethod
+    def _are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for network in value:
+            ip_network(network)
+        return value
+
+    @field_validator("s3_upload_file_path_prefix")
+    @classmethod
+    def _without_slashes(cls, value: str) -> str:
+        return value.strip("/")
+
+    @property
+    def private_networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        """The private networks that outgoing calls may reach."""
+        return tuple(ip_network(network) for network in self.allow_private_hosts)
+
+    @property
+    def data_slots(self) -> int:
+        """Slots of the data pool when nothing else is said; document 004's default is 4."""
+        return self.parallel_jobs or 4
+
+    @property
+    def connectra_batch_rows(self) -> int:
+        """Rows per batch of the Connectra dialect's jobs."""
+        return self.batch_size_for_insertion or 500
+
+
+class Sourced(BaseModel):
+    """One setting, its value made safe to print, and where it came from."""
+
+    name: str
+    value: str
+    source: str
+
+
+def variable_of(name: str) -> str:
+    """The environment variable that sets ``name``."""
+    return f"{PREFIX}{name.upper()}"
+
+
+def _found(environ: Mapping[str, str | None], source: str) -> dict[str, tuple[str, str]]:
+    found = {}
+    for name in Settings.model_fields:
+        candidates = [variable_of(name)] + ([name.upper()] if name in WITHOUT_PREFIX else [])
+        for variable in candidates:
+            value = environ.get(variable)
+            if value is not None and value != "":
+                found[name] = (value, f"{source} {variable}")
+                break
+    return found
+
+
+def _layers(
+    environ: Mapping[str, str], env_file: Path | None, flags: Mapping[str, Any] | None
+) -> dict[str, tuple[Any, str]]:
+    merged: dict[str, tuple[Any, str]] = {}
+    if env_file is not None and env_file.is_file():
+        merged.update(_found(dotenv_values(env_file), str(env_file)))
+    merged.update(_found(environ, "environment"))
+    merged.update({name: (value, "flag") for name, value in (flags or {}).items() if value is not None})
+    return merged
+
+
+def from_env(
+    environ: Mapping[str, str], *, env_file: Path | None = Path(".env"), flags: Mapping[str, Any] | None = None
+) -> Settings:
+    """The settings of this process.
+
+    Args:
+        environ: The process's environment.
+        env_file: A file of ``NAME=value`` lines, below the environment in rank; may be missing.
+        flags: Values by setting name that a command's flags gave; ``None`` means not given.
+    Raises:
+        SettingsError: A value does not fit; every such value is named with its source.
+    """
+    layers = _layers(environ, env_file, flags)
+    try:
+        return Settings(**{name: value for name, (value, _) in layers.items()})
+    except ValidationError as error:
+        lines = []
+        for problem in error.errors():
+            name = str(problem["loc"][0])
+            source = layers.get(name, (None, "default"))[1]
+            lines.append(f"{variable_of(name)} ({source}): {problem['msg']}, got {problem['input']!r}")
+        raise SettingsError("; ".join(lines)) from None
+
+
+def explain(
+    environ: Mapping[str, str], *, env_file: Path | None = Path(".env"), flags: Mapping[str, Any] | None = None
+) -> list[Sourced]:
+    """Every setting with its effective value (secrets masked) and its source, for ``haulier config show``."""
+    settings = from_env(environ, env_file=env_file, flags=flags)
+    layers = _layers(environ, env_file, flags)
+    return [
+        Sourced(name=name, value=_printable(getattr(settings, name)), source=layers.get(name, ("", "default"))[1])
+        for name in Settings.model_fields
+    ]
+
+
+def _printable(value: Any) -> str:
+    if isinstance(value, SecretStr):
+        return "**********"
+    if isinstance(value, frozenset | tuple):
+        return ",".join(sorted(value))
+    return "" if value is None else str(value)

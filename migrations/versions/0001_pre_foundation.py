@@ -1,0 +1,230 @@
+"""The foundation: jobs and their events, workers, tenants and keys, tables, ledger, files.
+
+Revision ID: 0001_pre
+Revises:
+"""
+
+from alembic import op
+
+revision = "0001_pre"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+UP = """
+CREATE TABLE tenants (
+    name        text PRIMARY KEY,
+    created_at  timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+INSERT INTO tenants (name) VALUES ('default');
+
+CREATE TABLE api_keys (
+    id          text PRIMARY KEY,
+    tenant      text NOT NULL REFERENCES tenants (name),
+    secret_hash bytea NOT NULL,
+    role        text NOT NULL CHECK (role IN ('admin', 'member')),
+    label       text NOT NULL DEFAULT '',
+    created_by  text NOT NULL,
+    created_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
+    expires_at  timestamptz,
+    revoked_at  timestamptz
+);
+CREATE INDEX api_keys_tenant_idx ON api_keys (tenant);
+
+CREATE SEQUENCE job_numbers;
+
+-- No foreign key points here: the table is to be partitioned by its time-ordered id.
+CREATE TABLE jobs (
+    id                uuid PRIMARY KEY,
+    number            bigint NOT NULL DEFAULT nextval('job_numbers'),
+    tenant            text NOT NULL,
+    type              text NOT NULL,
+    queue             text NOT NULL,
+    state             text NOT NULL,
+    priority          smallint NOT NULL DEFAULT 1,
+    config            jsonb NOT NULL,
+    retry             jsonb NOT NULL,
+    origin            text NOT NULL,
+    created_by        text NOT NULL,
+    created_at        timestamptz NOT NULL DEFAULT clock_timestamp(),
+    updated_at        timestamptz NOT NULL DEFAULT clock_timestamp(),
+    fence             integer NOT NULL DEFAULT 0,
+    attempts          integer NOT NULL DEFAULT 0,
+    rescues           integer NOT NULL DEFAULT 0,
+    event_no          integer NOT NULL DEFAULT 0,
+    paused            boolean NOT NULL DEFAULT false,
+    cancel_requested  boolean NOT NULL DEFAULT false,
+    cancel_reason     text,
+    run_after         timestamptz,
+    due_at            timestamptz NOT NULL DEFAULT clock_timestamp(),
+    deadline_at       timestamptz,
+    attempt_timeout_s double precision,
+    admitted_at       timestamptz,
+    started_at        timestamptz,
+    attempt_started_at timestamptz,
+    progressed_at     timestamptz,
+    finished_at       timestamptz,
+    outcome           text,
+    rows_done         bigint NOT NULL DEFAULT 0,
+    rows_total        bigint,
+    bytes_done        bigint NOT NULL DEFAULT 0,
+    bytes_total       bigint,
+    stage             text,
+    counters          jsonb NOT NULL DEFAULT '{}',
+    error_count       bigint NOT NULL DEFAULT 0,
+    checkpoint        jsonb,
+    result            jsonb,
+    error             jsonb,
+    worker            uuid,
+    parent_id         uuid,
+    clone_of          uuid,
+    labels            jsonb NOT NULL DEFAULT '{}'
+) WITH (fillfactor = 70);
+CREATE INDEX jobs_waiting_idx ON jobs (queue, priority, tenant, due_at, id)
+    WHERE state IN ('open', 'retry_wait') AND NOT paused;
+CREATE INDEX jobs_queued_idx ON jobs (queue, priority, admitted_at) WHERE state = 'queued';
+CREATE INDEX jobs_running_idx ON jobs (worker) WHERE state = 'running';
+CREATE INDEX jobs_deadline_idx ON jobs (deadline_at)
+    WHERE deadline_at IS NOT NULL AND state IN ('blocked', 'open', 'queued', 'running', 'retry_wait');
+CREATE INDEX jobs_tenant_idx ON jobs (tenant, id);
+CREATE INDEX jobs_tenant_state_idx ON jobs (tenant, state, id);
+
+CREATE TABLE job_events (
+    job_id   uuid NOT NULL,
+    number   integer NOT NULL,
+    tenant   text NOT NULL,
+    type     text NOT NULL,
+    at       timestamptz NOT NULL DEFAULT clock_timestamp(),
+    actor    text NOT NULL,
+    source   text,
+    target   text NOT NULL,
+    fence    integer NOT NULL,
+    data     jsonb NOT NULL DEFAULT '{}',
+    PRIMARY KEY (job_id, number)
+);
+
+-- One row per worker slot; its lease is the liveness of every job it holds.
+CREATE TABLE workers (
+    id          uuid PRIMARY KEY,
+    queue       text NOT NULL,
+    host        text NOT NULL,
+    process     text NOT NULL,
+    pid         integer NOT NULL,
+    parent_pid  integer NOT NULL,
+    started_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
+    lease_until timestamptz NOT NULL
+) WITH (fillfactor = 50);
+
+CREATE TABLE leaders (
+    duty       text PRIMARY KEY,
+    holder     uuid NOT NULL,
+    term       bigint NOT NULL,
+    until      timestamptz NOT NULL
+);
+
+CREATE TABLE idempotency_keys (
+    tenant      text NOT NULL,
+    key         text NOT NULL,
+    fingerprint bytea NOT NULL,
+    status      integer NOT NULL,
+    body        jsonb NOT NULL,
+    headers     jsonb NOT NULL DEFAULT '{}',
+    created_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (tenant, key)
+);
+CREATE INDEX idempotency_keys_created_idx ON idempotency_keys (created_at);
+
+CREATE TABLE declared_tables (
+    tenant      text NOT NULL REFERENCES tenants (name),
+    name        text NOT NULL,
+    version     integer NOT NULL,
+    declaration jsonb NOT NULL,
+    created_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (tenant, name)
+);
+
+-- Where an import stands: a lane's committed work is a prefix of its rows in file order.
+CREATE TABLE import_lanes (
+    job_id      uuid NOT NULL,
+    lane        integer NOT NULL,
+    batch       bigint NOT NULL,
+    PRIMARY KEY (job_id, lane)
+);
+
+-- The books: each batch's ranges must tile the file.
+CREATE TABLE import_batches (
+    job_id      uuid NOT NULL,
+    batch       bigint NOT NULL,
+    lane        integer NOT NULL,
+    first_line  bigint NOT NULL,
+    last_line   bigint NOT NULL,
+    first_byte  bigint NOT NULL,
+    end_byte    bigint NOT NULL,
+    counts      jsonb NOT NULL,
+    PRIMARY KEY (job_id, batch, lane)
+);
+
+CREATE TABLE failed_records (
+    job_id      uuid NOT NULL,
+    line        bigint NOT NULL,
+    tenant      text NOT NULL,
+    first_byte  bigint NOT NULL,
+    end_byte    bigint NOT NULL,
+    raw         text,
+    raw_is_base64 boolean NOT NULL DEFAULT false,
+    field       text,
+    code        text NOT NULL,
+    message     text NOT NULL,
+    at          timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (job_id, line)
+);
+
+CREATE TABLE artifacts (
+    id           uuid PRIMARY KEY,
+    job_id       uuid NOT NULL,
+    tenant       text NOT NULL,
+    kind         text NOT NULL,
+    name         text NOT NULL,
+    content_type text NOT NULL,
+    bucket       text NOT NULL,
+    key          text NOT NULL,
+    size_bytes   bigint NOT NULL,
+    sha256       text,
+    rows         bigint,
+    created_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
+    expires_at   timestamptz
+);
+CREATE INDEX artifacts_job_idx ON artifacts (job_id);
+CREATE INDEX artifacts_expires_idx ON artifacts (expires_at) WHERE expires_at IS NOT NULL;
+
+CREATE TABLE uploads (
+    id           uuid PRIMARY KEY,
+    tenant       text NOT NULL,
+    bucket       text NOT NULL,
+    key          text NOT NULL,
+    filename     text NOT NULL,
+    upload_id    text,
+    created_by   text NOT NULL,
+    created_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
+    completed_at timestamptz
+);
+CREATE INDEX uploads_tenant_idx ON uploads (tenant, id);
+
+CREATE EXTENSION IF NOT EXISTS pg_trgm;
+"""
+
+DOWN = """
+DROP TABLE uploads, artifacts, failed_records, import_batches, import_lanes, declared_tables, idempotency_keys, leaders,
+    workers, job_events, jobs, api_keys, tenants;
+DROP SEQUENCE job_numbers;
+"""
+
+
+def upgrade() -> None:
+    """Make everything."""
+    op.execute(UP)
+
+
+def downgrade() -> None:
+    """Drop everything."""
+    op.execute(DOWN)
