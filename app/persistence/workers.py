@@ -73,9 +73,9 @@ _BEAT: Final = text(
     """
     WITH renewed AS (
         UPDATE workers SET lease_until = clock_timestamp() + make_interval(secs => :lease_s)
-        WHERE id = ANY(:slots) RETURNING id
+        WHERE id = ANY(:slots) RETURNING id, draining
     )
-    SELECT r.id AS slot, j.id AS job_id, j.fence, j.cancel_requested, j.paused,
+    SELECT r.id AS slot, r.draining, j.id AS job_id, j.fence, j.cancel_requested, j.paused,
            coalesce(j.deadline_at <= clock_timestamp(), false) AS deadline_passed, j.attempt_timeout_s,
            extract(epoch FROM clock_timestamp() - j.attempt_started_at)::double precision AS attempt_s,
            extract(epoch FROM clock_timestamp() - j.progressed_at)::double precision AS silent_s
@@ -84,11 +84,12 @@ _BEAT: Final = text(
 )
 
 
-def beat(session: Session, slots: Sequence[UUID], *, lease_s: float) -> tuple[set[UUID], list[Held]]:
+def beat(session: Session, slots: Sequence[UUID], *, lease_s: float) -> tuple[dict[UUID, bool], list[Held]]:
     """Renew the leases of a process's slots and read what their jobs are asked to do, in one round trip.
 
     Returns:
-        The slots that still exist (one that does not was given up for lost), and the jobs they hold.
+        The slots that still exist (one that does not was given up for lost), each with whether it is to drain, and the
+        jobs they hold.
     """
     rows = session.execute(_BEAT, {"slots": list(slots), "lease_s": lease_s}).all()
     held = [
@@ -106,7 +107,7 @@ def beat(session: Session, slots: Sequence[UUID], *, lease_s: float) -> tuple[se
         for row in rows
         if row.job_id is not None
     ]
-    return {row.slot for row in rows}, held
+    return {row.slot: row.draining for row in rows}, held
 
 
 def retire(session: Session, slots: Sequence[UUID]) -> None:
@@ -135,6 +136,14 @@ def expire(session: Session, *, host: str, parent_pid: int, pids: Sequence[int])
         {"host": host, "parent_pid": parent_pid, "pids": list(pids)},
     )
     return len(result.all())
+
+
+def drain(session: Session, *, host: str, pid: int) -> None:
+    """Ask every slot of a worker (its main process's or its children's) to claim no more and hand back what it holds."""
+    session.execute(
+        text("UPDATE workers SET draining = true WHERE host = :host AND :pid IN (pid, parent_pid)"),
+        {"host": host, "pid": pid},
+    )
 
 
 def children(session: Session, *, host: str, parent_pid: int) -> list[int]:

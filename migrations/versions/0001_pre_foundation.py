@@ -112,7 +112,8 @@ CREATE TABLE workers (
     pid         integer NOT NULL,
     parent_pid  integer NOT NULL,
     started_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
-    lease_until timestamptz NOT NULL
+    lease_until timestamptz NOT NULL,
+    draining    boolean NOT NULL DEFAULT false
 ) WITH (fillfactor = 50);
 
 CREATE TABLE leaders (
@@ -126,9 +127,7 @@ CREATE TABLE idempotency_keys (
     tenant      text NOT NULL,
     key         text NOT NULL,
     fingerprint bytea NOT NULL,
-    status      integer NOT NULL,
-    body        jsonb NOT NULL,
-    headers     jsonb NOT NULL DEFAULT '{}',
+    job_id      uuid NOT NULL,
     created_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
     PRIMARY KEY (tenant, key)
 );

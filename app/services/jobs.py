@@ -1,0 +1,292 @@
+"""The use cases of jobs: submit, read, cancel, retry, clone, reschedule."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+import uuid_utils
+from sqlalchemy.orm import Session
+
+from app.domain.errors import ConflictError, InvalidRequestError, Problem
+from app.domain.job_types import Registry
+from app.domain.jobs import Job, JobEvent, SubmitJob
+from app.domain.lifecycle import TERMINAL, Event, JobState
+from app.domain.ports import Bell
+from app.persistence import events, idempotency, jobs
+from app.persistence.jobs import NOW, Filters, Sql
+from app.persistence.sessions import Sessions
+
+_DEADLINE_ANEW: Final = Sql("clock_timestamp() + (deadline_at - created_at)")
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """A job, and whether an earlier request with the same idempotency key had made it."""
+
+    job: Job
+    replayed: bool = False
+
+
+class Jobs:
+    """The use cases of jobs.
+
+    Args:
+        queue_bound: Jobs that may stand admitted per queue and class.
+    """
+
+    def __init__(self, sessions: Sessions, bell: Bell, registry: Registry, *, queue_bound: int) -> None:
+        self._sessions = sessions
+        self._bell = bell
+        self._registry = registry
+        # Half of the bound: submits that race may each see the last place, and the engine fills the rest exactly.
+        self._room = queue_bound // 2
+
+    def submit(self, request: SubmitJob, *, idempotency_key: str | None = None) -> Submitted:
+        """Accept a job; it starts when a worker is free.
+
+        Args:
+            idempotency_key: A second submit with the same key and the same request answers with the first one's job.
+        Raises:
+            InvalidRequestError: Unknown type, a config that does not fit it, or a key used for another request.
+            ConflictError: A request with the same key is in flight.
+        """
+        checked = self._checked(request)
+        with self._sessions.begin() as session:
+            if idempotency_key is None:
+                submitted = Submitted(self._add(session, checked))
+            else:
+                submitted = self._add_once(session, checked, idempotency_key)
+        self._ring(submitted.job)
+        return submitted
+
+    def _checked(self, request: SubmitJob) -> SubmitJob:
+        job_type = self._registry.get(request.type)
+        _refuse_what_postgres_cannot_hold(request.config)
+        config = self._registry.parse(job_type, request.config)
+        if job_type.check is not None:
+            job_type.check(request.tenant, config)
+        return replace(
+            request,
+            retry=request.retry or job_type.retry,
+            attempt_timeout_s=request.attempt_timeout_s or job_type.attempt_timeout_s,
+        )
+
+    def _add(self, session: Session, request: SubmitJob) -> Job:
+        job_type = self._registry.get(request.type)
+        return jobs.add(
+            session,
+            request,
+            job_id=UUID(bytes=uuid_utils.uuid7().bytes),
+            queue=job_type.queue,
+            retry=request.retry or job_type.retry,
+            room=self._room,
+        )
+
+    def _add_once(self, session: Session, request: SubmitJob, key: str) -> Submitted:
+        if not 1 <= len(key) <= 255 or "\0" in key:
+            raise InvalidRequestError(f"an Idempotency-Key has 1 to 255 characters, got {len(key)}")
+        fingerprint = _fingerprint(request)
+        if not idempotency.try_lock(session, request.tenant, key):
+            raise ConflictError(
+                f"a request with Idempotency-Key {key!r} is in flight",
+                code="idempotency.in_flight",
+                hint="Send it again in a second; the answer will be the first request's.",
+            )
+        found = idempotency.find(session, request.tenant, key)
+        if found is None:
+            job = self._add(session, request)
+            idempotency.add(session, request.tenant, key, fingerprint=fingerprint, job_id=job.id)
+            return Submitted(job)
+        if found[0] != fingerprint:
+            raise InvalidRequestError(
+                f"Idempotency-Key {key!r} was used for another request",
+                code="idempotency.key_reused",
+                hint="Use a new key for a new request.",
+            )
+        return Submitted(jobs.get(session, request.tenant, found[1]), replayed=True)
+
+    def _ring(self, job: Job) -> None:
+        if job.state is JobState.QUEUED:
+            self._bell.ring(job.queue)
+        elif job.run_after is None:
+            self._bell.ring_engine()
+
+    def get(self, tenant: str, job_id: UUID) -> Job:
+        """One job; NotFoundError when the tenant has none of this id."""
+        with self._sessions.begin() as session:
+            return jobs.get(session, tenant, job_id)
+
+    def batch_get(self, tenant: str, job_ids: Sequence[UUID]) -> list[Job | None]:
+        """The jobs in the order asked; ``None`` where the tenant has none of the id."""
+        with self._sessions.begin() as session:
+            found = jobs.get_many(session, tenant, job_ids)
+        return [found.get(job_id) for job_id in job_ids]
+
+    def find(self, tenant: str, filters: Filters, *, limit: int, before: UUID | None = None) -> list[Job]:
+        """The tenant's jobs, newest first."""
+        with self._sessions.begin() as session:
+            return jobs.find(session, tenant, filters, limit=limit, before=before)
+
+    def events(self, tenant: str, job_id: UUID, *, after: int, limit: int, errors: bool = False) -> list[JobEvent]:
+        """A job's audit trail, or only its errors, in order."""
+        with self._sessions.begin() as session:
+            jobs.get(session, tenant, job_id)
+            return events.of_job(session, tenant, job_id, after=after, limit=limit, errors=errors)
+
+    def cancel(self, tenant: str, job_id: UUID, *, actor: str) -> Job:
+        """End a job that waits; ask one that runs to stop, which its worker does within a quarter of its lease.
+
+        Raises:
+            ConflictError: It has ended already.
+        """
+        with self._sessions.begin() as session:
+            changes = {"cancel_reason": "user"}
+            data = {"reason": "user"}
+            job = jobs.move(
+                session, tenant, job_id, Event.CANCEL, actor=actor, unless_running=True, changes=changes, data=data
+            ) or jobs.mark(
+                session,
+                tenant,
+                job_id,
+                Event.REQUEST_CANCEL,
+                actor=actor,
+                states=frozenset({JobState.RUNNING}),
+                changes={"cancel_requested": True, "cancel_reason": "user"},
+                data=data,
+            )
+            if job is None:
+                state = jobs.get(session, tenant, job_id).state
+                if state in TERMINAL:
+                    raise ConflictError(f"job {job_id} is already {state}", code="job.ended", data={"state": state})
+        # It moved between the two looks (a retry, a rescue): what it is now can be cancelled the same way.
+        return job or self.cancel(tenant, job_id, actor=actor)
+
+    def retry(self, tenant: str, job_id: UUID, *, actor: str, run_after: datetime | None = None) -> Job:
+        """Open a failed or cancelled job again: attempts start anew, the fence and the checkpoint go on.
+
+        Raises:
+            ConflictError: It is neither failed nor cancelled.
+        """
+        changes: dict[str, Any] = {
+            "attempts": 0,
+            "rescues": 0,
+            "cancel_requested": False,
+            "cancel_reason": None,
+            "paused": False,
+            "finished_at": None,
+            "outcome": None,
+            "run_after": run_after,
+            "due_at": run_after or NOW,
+            "deadline_at": _DEADLINE_ANEW,
+        }
+        with self._sessions.begin() as session:
+            job = jobs.move(session, tenant, job_id, Event.REOPEN, actor=actor, changes=changes)
+            if job is None:
+                state = jobs.get(session, tenant, job_id).state
+                raise ConflictError(
+                    f"only a failed or cancelled job can be retried, job {job_id} is {state}",
+                    code="job.not_retriable",
+                    data={"state": state},
+                )
+        self._ring(job)
+        return job
+
+    def clone(self, tenant: str, job_id: UUID, *, actor: str) -> Job:
+        """A new job with the same type, config and options, linked to the first."""
+        first = self.get(tenant, job_id)
+        timeout_s = (first.deadline_at - first.created_at).total_seconds() if first.deadline_at else None
+        return self.submit(
+            SubmitJob(
+                tenant=tenant,
+                type=first.type,
+                config=first.config,
+                created_by=actor,
+                origin=first.origin,
+                priority=first.priority,
+                timeout_s=timeout_s,
+                attempt_timeout_s=first.attempt_timeout_s,
+                retry=first.retry,
+                clone_of=first.id,
+                labels=first.labels,
+            )
+        ).job
+
+    def reschedule(self, tenant: str, job_id: UUID, run_after: datetime, *, actor: str) -> Job:
+        """Set when a waiting job is due; a failed one is opened again for then.
+
+        Raises:
+            ConflictError: It runs, stands in the queue, or ended otherwise.
+        """
+        with self._sessions.begin() as session:
+            job = jobs.mark(
+                session,
+                tenant,
+                job_id,
+                Event.RESCHEDULE,
+                actor=actor,
+                states=frozenset({JobState.OPEN, JobState.RETRY_WAIT}),
+                changes={"run_after": run_after, "due_at": run_after},
+                data={"run_after": run_after.isoformat()},
+            )
+            state = None if job else jobs.get(session, tenant, job_id).state
+        if job is not None:
+            self._bell.ring_engine()
+            return job
+        if state is JobState.FAILED:
+            return self.retry(tenant, job_id, actor=actor, run_after=run_after)
+        raise ConflictError(
+            f"run_after can be set while a job waits or after it failed, job {job_id} is {state}",
+            code="job.not_waiting",
+            data={"state": state},
+        )
+
+    def require(self, tenant: str, job_id: UUID, states: frozenset[JobState]) -> Job:
+        """The job if it is in one of ``states``.
+
+        Raises:
+            ConflictError: It is in another.
+            NotFoundError: The tenant has none of this id.
+        """
+        job = self.get(tenant, job_id)
+        if job.state not in states:
+            wanted = " or ".join(sorted(states))
+            raise ConflictError(
+                f"job {job_id} is {job.state}, this needs {wanted}", code="job.wrong_state", data={"state": job.state}
+            )
+        return job
+
+
+def _fingerprint(request: SubmitJob) -> bytes:
+    said = {
+        "type": request.type,
+        "config": request.config,
+        "priority": int(request.priority),
+        "run_after": request.run_after.isoformat() if request.run_after else None,
+        "timeout_s": request.timeout_s,
+        "attempt_timeout_s": request.attempt_timeout_s,
+        "retry": request.retry.as_json() if request.retry else None,
+        "labels": request.labels,
+    }
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).digest()
+
+
+def _refuse_what_postgres_cannot_hold(config: dict[str, Any]) -> None:
+    text = json.dumps(config, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InvalidRequestError(
+            "the config holds half of a surrogate pair, which is no character",
+            problems=(Problem("/config", "a lone surrogate is not text"),),
+        ) from None
+    if "\\u0000" in text:
+        raise InvalidRequestError(
+            "the config holds the character U+0000, which Postgres cannot store",
+            problems=(Problem("/config", "U+0000 is not allowed"),),
+        )

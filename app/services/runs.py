@@ -1,0 +1,192 @@
+"""What a worker does with a job it holds, and what the engine does with one whose worker was lost."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from time import monotonic, sleep
+from typing import Any, Final, TypeVar
+from uuid import UUID
+
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
+
+from app.domain.errors import FenceLost, HaulierError
+from app.domain.job_types import Result
+from app.domain.jobs import Job, Origin
+from app.domain.lifecycle import TRANSITIONS, Event
+from app.persistence import jobs
+from app.persistence.jobs import Sql
+from app.persistence.sessions import Sessions
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+RETRY_QUEUE: Final = "retry"
+WORKER_LOST: Final = "ERR_WORKER_LOST"
+_STORE_PATIENCE_S: Final = 600.0
+_ATTEMPT_BACK: Final = Sql("greatest(attempts - 1, 0)")
+_ONE_MORE_RESCUE: Final = Sql("rescues + 1")
+
+
+def is_connection_lost(error: BaseException) -> bool:
+    """Whether Postgres went away under a statement, which says nothing about the job."""
+    if not isinstance(error, DBAPIError):
+        return False
+    code = getattr(error.orig, "pgcode", None)
+    # 57P01..57P03: shut down, crashed, starting; 25P03: our own idle limit; no code: the socket broke.
+    return error.connection_invalidated or code in {"57P01", "57P02", "57P03", "25P03"} or _socket_broke(error, code)
+
+
+def _socket_broke(error: DBAPIError, code: str | None) -> bool:
+    return code is None and type(error.orig).__name__ in {"OperationalError", "InterfaceError"}
+
+
+def patiently(work: Callable[[], T], *, patience_s: float = _STORE_PATIENCE_S) -> T:
+    """Do ``work`` again until Postgres answers; anything else it raises goes out.
+
+    ``work`` must find out by itself whether an earlier try was committed.
+    """
+    until = monotonic() + patience_s
+    wait_s = 0.1
+    while True:
+        try:
+            return work()
+        except DBAPIError as error:
+            if not is_connection_lost(error) or monotonic() > until:
+                raise
+            log.warning("store.waiting", extra={"error": str(error.orig).strip()})
+        sleep(wait_s)
+        wait_s = min(2.0, wait_s * 2)
+
+
+def describe(error: BaseException, job: Job) -> dict[str, Any]:
+    """An error as it is kept on the job and in its trail."""
+    if isinstance(error, HaulierError):
+        said = {"code": error.code, "message": error.detail, "hint": error.hint, "data": error.data}
+    else:
+        said = {"code": "job.crashed", "message": f"{type(error).__name__}: {error}"}
+    said |= {"attempt": job.attempts, "stage": job.progress.stage}
+    return {name: _clean(value) for name, value in said.items() if value not in (None, {}, "")}
+
+
+def _clean(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.replace("\0", "\\0").encode("utf-8", "replace").decode()[:4000]
+    return value
+
+
+class Runs:
+    """Claims jobs and ends attempts. Every end is guarded by the fence and may be said twice."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+
+    def claim(self, queue: str, slot: UUID, *, most: int, oldest: bool) -> list[Job]:
+        """The best jobs of ``queue``, now running for ``slot``."""
+        with self._sessions.begin() as session:
+            return jobs.claim(session, queue, slot, most=most, oldest=oldest)
+
+    def complete(self, job: Job, result: Result) -> None:
+        """The job did its work."""
+        data = result.data if result.message is None else {**result.data, "message": result.message}
+        self._end(job, Event.COMPLETE, {"result": data, "outcome": result.outcome, "error": None})
+
+    def retry(self, job: Job, error: BaseException, *, retry_after_s: float | None = None) -> float | None:
+        """Put a failed attempt off by the job's policy, or fail the job when it has none left.
+
+        Returns:
+            Seconds until the next attempt, ``None`` when there is none.
+        """
+        wait_s = job.retry.next_wait_s(job.attempts, retry_after_s=retry_after_s)
+        if wait_s is None:
+            self.fail(job, error)
+            return None
+        said = describe(error, job)
+        due = Sql(f"clock_timestamp() + interval '{wait_s * 1000:.0f} milliseconds'")
+        changes: dict[str, Any] = {"run_after": due, "due_at": due, "error": said}
+        if job.origin is Origin.CONNECTRA:
+            changes["queue"] = RETRY_QUEUE
+        self._end(job, Event.RETRY, changes, data={"error": said, "wait_s": round(wait_s, 3)})
+        return wait_s
+
+    def fail(self, job: Job, error: BaseException) -> None:
+        """The job gives up."""
+        said = describe(error, job)
+        self._end(job, Event.FAIL, {"error": said}, data={"error": said})
+
+    def cancel(self, job: Job, reason: str) -> None:
+        """The job stopped because it was asked to."""
+        self._end(job, Event.CANCEL, {"cancel_reason": reason}, data={"reason": reason})
+
+    def hand_back(self, job: Job, reason: str) -> None:
+        """The job goes back to wait, not counted as an attempt: its worker shuts down or has too much."""
+        self._end(job, Event.HAND_BACK, {"attempts": _ATTEMPT_BACK}, data={"reason": reason})
+
+    def pause(self, job: Job, reason: str) -> None:
+        """The job goes back to wait until somebody resumes it."""
+        said = {"code": "job.paused", "message": reason}
+        changes = {"attempts": _ATTEMPT_BACK, "paused": True, "error": said}
+        self._end(job, Event.HAND_BACK, changes, data={"reason": reason})
+
+    def rescue(self, job: Job, reason: str, *, max_rescues: int) -> None:
+        """This worker cannot go on with the job through no fault of the job."""
+
+        def once() -> None:
+            with self._sessions.begin() as session:
+                if not give_back(session, job, reason, actor="worker", max_rescues=max_rescues):
+                    self._must_hold(session, job)
+
+        patiently(once)
+
+    def _end(self, job: Job, event: Event, changes: dict[str, Any], *, data: dict[str, Any] | None = None) -> None:
+        def once() -> None:
+            with self._sessions.begin() as session:
+                moved = jobs.move(
+                    session,
+                    job.tenant,
+                    job.id,
+                    event,
+                    actor="worker",
+                    fence=job.fence,
+                    changes=changes,
+                    data=data,
+                )
+                if moved is None and not self._is_done(session, job, event):
+                    raise FenceLost(f"job {job.id} is no longer held under fence {job.fence}")
+
+        patiently(once)
+
+    @staticmethod
+    def _is_done(session: Session, job: Job, event: Event) -> bool:
+        """Whether an earlier try, whose answer was lost, has moved the job already."""
+        now = jobs.get(session, job.tenant, job.id)
+        return now.fence == job.fence and now.state is TRANSITIONS[event].target
+
+    @staticmethod
+    def _must_hold(session: Session, job: Job) -> None:
+        if jobs.get(session, job.tenant, job.id).fence != job.fence:
+            raise FenceLost(f"job {job.id} is no longer held under fence {job.fence}")
+
+
+def give_back(session: Session, job: Job, reason: str, *, actor: str, max_rescues: int) -> bool:
+    """End the hold on a job whose worker was lost; whether it was still held under ``job.fence``.
+
+    A cancelled job or one past its deadline ends; any other waits again, until it has cost too many workers.
+    """
+    data = {"reason": reason, "worker": str(job.worker)}
+    if job.cancel_requested:
+        event, changes = Event.CANCEL, {"cancel_reason": job.cancel_reason or "user"}
+    elif job.rescues >= max_rescues:
+        said = {
+            "code": WORKER_LOST,
+            "message": f"{job.rescues + 1} workers were lost while they ran this job, without any progress between",
+            "hint": "Look at the workers' logs for what ended them (memory, a crash in native code), then retry.",
+            "attempt": job.attempts,
+        }
+        event, changes = Event.FAIL, {"error": said, "rescues": _ONE_MORE_RESCUE}
+        data["error"] = said
+    else:
+        event, changes = Event.RESCUE, {"attempts": _ATTEMPT_BACK, "rescues": _ONE_MORE_RESCUE}
+    moved = jobs.move(session, job.tenant, job.id, event, actor=actor, fence=job.fence, changes=changes, data=data)
+    return moved is not None
