@@ -1,0 +1,1 @@
+"""VQL: one JSON query language for exports, record search and list filters (docs/vql.md)."""
