@@ -18,6 +18,7 @@ class RetryPolicy:
         backoff_coefficient: Factor from one wait to the next; 1 waits the same time always.
         max_interval_s: The longest wait.
         jitter: Draw the wait evenly from zero to the computed one.
+        transient_only: Retry only what may pass (``TransientError``); otherwise every failure.
     """
 
     max_attempts: int = 3
@@ -25,6 +26,7 @@ class RetryPolicy:
     backoff_coefficient: float = 2.0
     max_interval_s: float = 60.0
     jitter: bool = True
+    transient_only: bool = True
 
     def wait_s(self, failures: int) -> float:
         """Seconds to wait after ``failures`` failed attempts (1 or more), before jitter.
@@ -62,6 +64,7 @@ class RetryPolicy:
             "backoff_coefficient": self.backoff_coefficient,
             "max_interval_s": self.max_interval_s,
             "jitter": self.jitter,
+            "transient_only": self.transient_only,
         }
 
     @classmethod
@@ -71,5 +74,5 @@ class RetryPolicy:
 
 
 def fixed_interval(retries: int, interval_s: float) -> RetryPolicy:
-    """``retries`` more attempts after the first, ``interval_s`` apart (document 004)."""
-    return RetryPolicy(retries + 1, interval_s, 1.0, interval_s, jitter=False)
+    """``retries`` more attempts after the first whatever failed, ``interval_s`` apart (document 004)."""
+    return RetryPolicy(retries + 1, interval_s, 1.0, interval_s, jitter=False, transient_only=False)

@@ -95,10 +95,10 @@ _ADD: Final = text(
                            AND state IN ('open', 'retry_wait') AND NOT paused AND due_at <= now()) AS free
     ), added AS (
         INSERT INTO jobs (id, tenant, type, queue, state, priority, config, retry, origin, created_by, event_no,
-                          run_after, due_at, deadline_at, attempt_timeout_s, admitted_at, clone_of, labels)
+                          created_at, updated_at, run_after, due_at, deadline_at, attempt_timeout_s, admitted_at, clone_of, labels)
         SELECT :id, :tenant, :type, :queue, CASE WHEN free THEN 'queued' ELSE 'open' END, :priority,
                CAST(:config AS jsonb), CAST(:retry AS jsonb), :origin, :created_by, CASE WHEN free THEN 2 ELSE 1 END,
-               :run_after, coalesce(CAST(:run_after AS timestamptz), now()),
+               now(), now(), :run_after, coalesce(CAST(:run_after AS timestamptz), now()),
                now() + make_interval(secs => CAST(:timeout_s AS double precision)), :attempt_timeout_s,
                CASE WHEN free THEN clock_timestamp() END, CAST(:clone_of AS uuid), CAST(:labels AS jsonb)
         FROM room RETURNING {COLUMNS}

@@ -139,7 +139,7 @@ def expire(session: Session, *, host: str, parent_pid: int, pids: Sequence[int])
 
 
 def drain(session: Session, *, host: str, pid: int) -> None:
-    """Ask every slot of a worker (its main process's or its children's) to claim no more and hand back what it holds."""
+    """Ask every slot of a worker, its children's too, to claim no more and hand back what it holds."""
     session.execute(
         text("UPDATE workers SET draining = true WHERE host = :host AND :pid IN (pid, parent_pid)"),
         {"host": host, "pid": pid},

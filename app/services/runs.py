@@ -63,7 +63,7 @@ def patiently(work: Callable[[], T], *, patience_s: float = _STORE_PATIENCE_S) -
 def describe(error: BaseException, job: Job) -> dict[str, Any]:
     """An error as it is kept on the job and in its trail."""
     if isinstance(error, HaulierError):
-        said = {"code": error.code, "message": error.detail, "hint": error.hint, "data": error.data}
+        said: dict[str, Any] = {"code": error.code, "message": error.detail, "hint": error.hint, "data": error.data}
     else:
         said = {"code": "job.crashed", "message": f"{type(error).__name__}: {error}"}
     said |= {"attempt": job.attempts, "stage": job.progress.stage}
@@ -174,7 +174,9 @@ def give_back(session: Session, job: Job, reason: str, *, actor: str, max_rescue
 
     A cancelled job or one past its deadline ends; any other waits again, until it has cost too many workers.
     """
-    data = {"reason": reason, "worker": str(job.worker)}
+    data: dict[str, Any] = {"reason": reason, "worker": str(job.worker)}
+    event = Event.RESCUE
+    changes: dict[str, Any] = {"attempts": _ATTEMPT_BACK, "rescues": _ONE_MORE_RESCUE}
     if job.cancel_requested:
         event, changes = Event.CANCEL, {"cancel_reason": job.cancel_reason or "user"}
     elif job.rescues >= max_rescues:
@@ -186,7 +188,5 @@ def give_back(session: Session, job: Job, reason: str, *, actor: str, max_rescue
         }
         event, changes = Event.FAIL, {"error": said, "rescues": _ONE_MORE_RESCUE}
         data["error"] = said
-    else:
-        event, changes = Event.RESCUE, {"attempts": _ATTEMPT_BACK, "rescues": _ONE_MORE_RESCUE}
     moved = jobs.move(session, job.tenant, job.id, event, actor=actor, fence=job.fence, changes=changes, data=data)
     return moved is not None

@@ -1,0 +1,187 @@
+"""``/v1/jobs``: submit, read, list, cancel, retry, clone."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from flask import make_response, request, url_for
+from flask.views import MethodView
+from flask_smorest import Blueprint
+
+from app.api.job_schemas import (
+    BatchGetSchema,
+    BatchSchema,
+    ErrorPageSchema,
+    JobListQuerySchema,
+    JobPageSchema,
+    JobSchema,
+    ResultSchema,
+    SubmitJobSchema,
+    TrailQuerySchema,
+    TrailSchema,
+    WaitQuerySchema,
+    job_body,
+    trail_body,
+)
+from app.domain.jobs import Job, JobEvent, Outcome, SubmitJob
+from app.domain.lifecycle import TERMINAL, JobState
+from app.persistence.jobs import Filters
+from app.web.current import actor, services, tenant
+from app.web.paging import decode_cursor, encode_cursor, link_next, page
+
+blueprint = Blueprint("jobs", __name__, url_prefix="/v1", description="Jobs: one execution each of a job type.")
+
+
+def _location(job: Job) -> dict[str, str]:
+    return {"Location": url_for("jobs.Job", job_id=job.id), "Retry-After": "1"}
+
+
+@blueprint.route("/jobs")
+class Jobs(MethodView):
+    """The collection."""
+
+    @blueprint.arguments(SubmitJobSchema)
+    @blueprint.arguments(WaitQuerySchema, location="query")
+    @blueprint.response(202, JobSchema, headers={"Location": {"schema": {"type": "string"}}})
+    @blueprint.doc(parameters=[{"in": "header", "name": "Idempotency-Key", "schema": {"type": "string"}}])
+    def post(self, body: dict[str, Any], query: dict[str, Any]) -> Any:
+        """Accept a job; it starts when a worker is free.
+
+        The same ``Idempotency-Key`` with the same body answers with the job the first request made. With ``wait`` the
+        answer comes when the job has ended, or after that many seconds.
+        """
+        submitted = services().jobs.submit(
+            SubmitJob(tenant=tenant(), created_by=actor(), **body),
+            idempotency_key=request.headers.get("Idempotency-Key"),
+        )
+        job = _waited(submitted.job, query["wait"])
+        headers = _location(job)
+        if submitted.replayed:
+            headers["Idempotent-Replayed"] = "true"
+        return job, 202, headers
+
+    @blueprint.arguments(JobListQuerySchema, location="query")
+    @blueprint.response(200, JobPageSchema)
+    def get(self, query: dict[str, Any]) -> Any:
+        """List jobs, newest first."""
+        filters = Filters(
+            states=tuple(JobState(state) for state in query["state"]),
+            types=tuple(query["type"]),
+            labels=dict(label.split("=", 1) for label in query["label"]),
+            created_from=query["created_from"],
+            created_until=query["created_until"],
+            started_from=query["started_from"],
+            started_until=query["started_until"],
+        )
+        limit = query["limit"]
+        jobs = services().jobs.find(tenant(), filters, limit=limit + 1, before=decode_cursor(query["cursor"]))
+        next_cursor = encode_cursor(jobs[limit - 1].id) if len(jobs) > limit else None
+        body = JobPageSchema().dump(page(jobs[:limit], next_cursor))
+        return link_next(make_response(body), next_cursor)
+
+
+@blueprint.route("/jobs:batchGet", methods=["POST"])
+@blueprint.arguments(BatchGetSchema)
+@blueprint.response(200, BatchSchema)
+def batch_get(body: dict[str, Any]) -> Any:
+    """Read up to 1000 jobs at once, in the order asked; missing ones are marked."""
+    found = services().jobs.batch_get(tenant(), body["ids"])
+    known = [job for job in found if job is not None]
+    return {
+        "items": [{"id": job_id, "job": job} for job_id, job in zip(body["ids"], found, strict=True)],
+        "all_terminal": len(known) == len(found) and all(job.is_terminal for job in known),
+        "all_succeeded": len(known) == len(found) and all(job.state is JobState.COMPLETED for job in known),
+    }
+
+
+@blueprint.route("/jobs/<uuid:job_id>", endpoint="Job")
+class OneJob(MethodView):
+    """One job."""
+
+    @blueprint.arguments(WaitQuerySchema, location="query")
+    @blueprint.response(200, JobSchema, headers={"ETag": {"schema": {"type": "string"}}})
+    @blueprint.alt_response(304, description="Not changed since the ETag in If-None-Match.")
+    def get(self, query: dict[str, Any], job_id: UUID) -> Any:
+        """Read a job; with ``wait``, when it has ended or after that many seconds."""
+        job = _waited(services().jobs.get(tenant(), job_id), query["wait"])
+        response = make_response(JobSchema().dump(job))
+        response.set_etag(f"{job.event_no}-{job.updated_at.timestamp():.6f}")
+        if not job.is_terminal:
+            response.headers["Retry-After"] = "1"
+        return response.make_conditional(request)
+
+    @blueprint.response(200, JobSchema)
+    def delete(self, job_id: UUID) -> Job:
+        """Cancel a job (the same as ``:cancel``)."""
+        return services().jobs.cancel(tenant(), job_id, actor=actor())
+
+
+def _waited(job: Job, wait_s: float) -> Job:
+    if wait_s <= 0 or job.is_terminal:
+        return job
+    services().waits.wait(job.id, timeout_s=wait_s)
+    return services().jobs.get(tenant(), job.id)
+
+
+@blueprint.route("/jobs/<uuid:job_id>:cancel", methods=["POST"])
+@blueprint.response(200, JobSchema)
+def cancel(job_id: UUID) -> Job:
+    """End a waiting job now; ask a running one to stop."""
+    return services().jobs.cancel(tenant(), job_id, actor=actor())
+
+
+@blueprint.route("/jobs/<uuid:job_id>:retry", methods=["POST"])
+@blueprint.response(200, JobSchema)
+def retry(job_id: UUID) -> Job:
+    """Open a failed or cancelled job again; it goes on from its checkpoint."""
+    return services().jobs.retry(tenant(), job_id, actor=actor())
+
+
+@blueprint.route("/jobs/<uuid:job_id>:clone", methods=["POST"])
+@blueprint.response(202, JobSchema)
+def clone(job_id: UUID) -> Any:
+    """Make a new job with the same type, config and options."""
+    job = services().jobs.clone(tenant(), job_id, actor=actor())
+    return job, 202, _location(job)
+
+
+@blueprint.route("/jobs/<uuid:job_id>/events")
+@blueprint.arguments(TrailQuerySchema, location="query")
+@blueprint.response(200, TrailSchema)
+def events(query: dict[str, Any], job_id: UUID) -> Any:
+    """Read a job's audit trail, in order."""
+    found = services().jobs.events(tenant(), job_id, after=query["after"], limit=query["limit"])
+    return trail_body(found, query["limit"])
+
+
+@blueprint.route("/jobs/<uuid:job_id>/errors")
+@blueprint.arguments(TrailQuerySchema, location="query")
+@blueprint.response(200, ErrorPageSchema)
+def errors(query: dict[str, Any], job_id: UUID) -> Any:
+    """Read why attempts of a job failed, oldest first."""
+    found = services().jobs.events(tenant(), job_id, after=query["after"], limit=query["limit"], errors=True)
+    return {**trail_body(found, query["limit"]), "items": [_error(event) for event in found]}
+
+
+def _error(event: JobEvent) -> dict[str, Any]:
+    return {**event.data["error"], "at": event.at, "number": event.number}
+
+
+@blueprint.route("/jobs/<uuid:job_id>/result")
+@blueprint.response(200, ResultSchema)
+def result(job_id: UUID) -> Any:
+    """Read what a job came to; 409 while it has not ended."""
+    job = services().jobs.require(tenant(), job_id, TERMINAL)
+    body = job_body(job)
+    return {
+        "job_id": job.id,
+        "state": job.state,
+        "outcome": job.outcome,
+        "record_count": job.progress.rows_done if job.outcome is not Outcome.EMPTY else 0,
+        "error_count": job.error_count,
+        "duration_ms": body["duration_ms"],
+        "counters": job.counters,
+        "data": job.result,
+        "file_url": None,
+    }

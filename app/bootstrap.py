@@ -1,0 +1,74 @@
+"""The composition root: the one place that chooses implementations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import haulier
+from app.broker.bells import CeleryBell, redis_client
+from app.domain.clock import SystemClock
+from app.domain.job_types import Registry, discover
+from app.domain.ports import ObjectStore
+from app.persistence.sessions import Sessions, make_sessions, open_engine
+from app.services.health import Health
+from app.services.jobs import Jobs
+from app.services.keys import Keys
+from app.services.waits import Waits
+from app.storage.s3 import S3Store
+from config.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStores:
+    """What a worker process needs."""
+
+    objects: ObjectStore
+    bell: CeleryBell
+    registry: Registry
+
+
+def worker_stores(settings: Settings) -> WorkerStores:
+    """The worker's side; call it after the fork."""
+    return WorkerStores(
+        objects=S3Store(settings), bell=CeleryBell(settings), registry=discover(settings.job_types_package)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Every use case, for the surfaces."""
+
+    settings: Settings
+    sessions: Sessions
+    registry: Registry
+    keys: Keys
+    jobs: Jobs
+    waits: Waits
+    health: Health
+
+
+def build_services(settings: Settings, *, application_name: str, pool_size: int) -> Services:
+    """Wire the use cases to the real stores."""
+    engine = open_engine(
+        settings.database_url.get_secret_value(), application_name=application_name, pool_size=pool_size
+    )
+    sessions = make_sessions(engine)
+    registry = discover(settings.job_types_package)
+    bell = CeleryBell(settings)
+    return Services(
+        settings=settings,
+        sessions=sessions,
+        registry=registry,
+        keys=Keys(sessions, SystemClock(), cache_s=settings.api_key_cache_s),
+        jobs=Jobs(sessions, bell, registry, queue_bound=settings.job_in_queue_size),
+        waits=Waits(sessions, places=settings.web_threads // 2),
+        health=Health(sessions, {"redis": lambda: _ping(settings)}, version=haulier.__version__),
+    )
+
+
+def _ping(settings: Settings) -> None:
+    client = redis_client(settings, timeout_s=1.0)
+    try:
+        client.ping()
+    finally:
+        client.close()

@@ -1,0 +1,41 @@
+"""The ``haulier`` command: finds the command that was asked for and nothing else."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any, Final
+
+import click
+
+import haulier
+
+COMMANDS: Final = {
+    "up": "app.cli.up:up",
+    "down": "app.cli.up:down",
+    "engine": "app.cli.engine:engine",
+    "db": "app.cli.db:db",
+    "keys": "app.cli.keys:keys",
+}
+"""Where each command lives; a command's module is imported when it is used, so that the others start fast."""
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """Every command's name."""
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """The command called ``cmd_name``."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, name = COMMANDS[cmd_name].partition(":")
+        command: Any = getattr(importlib.import_module(module), name)
+        return command  # type: ignore[no-any-return]
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(haulier.__version__, prog_name="haulier")
+def main() -> None:
+    """Haulier: a job server for bulk data."""

@@ -1,0 +1,25 @@
+"""Admission: due jobs go from waiting to the queue, as far as the queue has room, the tenants in turn."""
+
+from __future__ import annotations
+
+from app.domain.jobs import Priority
+from app.engine.leader import Leader
+from app.persistence import admission
+
+
+def admit(leader: Leader, *, bound: int) -> int:
+    """Fill every queue and class up to ``bound`` queued jobs; how many were admitted."""
+    with leader.transaction() as session:
+        queues = admission.waiting_queues(session)
+    admitted = 0
+    for queue in queues:
+        with leader.transaction() as session:
+            admission.lock_queue(session, queue)
+            admitted += sum(admission.admit(session, queue, priority, bound=bound) for priority in Priority)
+    return admitted
+
+
+def end_overdue(leader: Leader) -> int:
+    """Cancel the waiting jobs whose deadline has passed; how many there were."""
+    with leader.transaction() as session:
+        return len(admission.end_overdue(session))

@@ -1,0 +1,102 @@
+"""The engine's loop: every tick, or when it is rung, it does its duties in turn, as long as it leads."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from time import monotonic
+
+import redis
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+
+from app.broker.bells import ENGINE_LIST, CeleryBell, redis_client
+from app.engine.admit import admit, end_overdue
+from app.engine.leader import Leader, LeadLost
+from app.engine.rescue import rescue
+from app.engine.ring import ring
+from app.persistence.sessions import make_sessions, open_engine
+from config.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+class Engine:
+    """The process that admits, rings, rescues and ends what is overdue."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        engine = open_engine(
+            settings.database_url.get_secret_value(), application_name="haulier engine", pool_size=2, pre_ping=True
+        )
+        self._sessions = make_sessions(engine)
+        self._leader = Leader(self._sessions, term_s=settings.engine_term_s)
+        self._bell = CeleryBell(settings)
+        self._redis = redis_client(settings, timeout_s=max(1.0, settings.engine_tick_s * 2))
+        self._stopped = threading.Event()
+        self._judge_leases_at = float("inf")
+        self._away = True
+
+    def stop(self) -> None:
+        """End the loop after the duty in hand; safe in a signal handler."""
+        self._stopped.set()
+
+    def run(self) -> None:
+        """Work until ``stop``."""
+        log.info("engine.started")
+        while not self._stopped.is_set():
+            try:
+                self._tick()
+            except (SQLAlchemyError, LeadLost) as error:
+                self._away = self._away or isinstance(error, SQLAlchemyError)
+                log.warning("engine.duty_failed", extra={"duty": "lead", "error": str(error)})
+                self._stopped.wait(0.5)
+            self._rest()
+        self._resign()
+        log.info("engine.stopped")
+
+    def _tick(self) -> None:
+        if self._away:
+            self._greet_postgres()
+        if not self._leader.leads():
+            return
+        settings = self._settings
+        if monotonic() >= self._judge_leases_at:
+            self._do("rescue", lambda: rescue(self._leader, max_rescues=settings.max_rescues))
+        self._do("end_overdue", lambda: end_overdue(self._leader))
+        self._do("admit", lambda: admit(self._leader, bound=settings.job_in_queue_size))
+        self._do("ring", lambda: ring(self._sessions, self._bell, self._redis))
+
+    def _do(self, duty: str, work: Callable[[], int]) -> None:
+        try:
+            work()
+        except redis.RedisError as error:
+            log.warning("engine.duty_failed", extra={"duty": duty, "error": str(error)})
+
+    def _greet_postgres(self) -> None:
+        """After a connect, judge no lease until one lease after it and after Postgres's own start.
+
+        While Postgres was away nobody could renew; their slots are not lost.
+        """
+        with self._sessions.begin() as session:
+            up_s = session.execute(
+                text("SELECT extract(epoch FROM clock_timestamp() - pg_postmaster_start_time())::double precision")
+            ).scalar_one()
+        lease_s = self._settings.lease_s
+        self._judge_leases_at = monotonic() + max(lease_s, lease_s - up_s)
+        self._away = False
+
+    def _rest(self) -> None:
+        """Sleep a tick, or until rung."""
+        try:
+            self._redis.brpop([ENGINE_LIST], timeout=self._settings.engine_tick_s)
+        except redis.RedisError:
+            self._stopped.wait(self._settings.engine_tick_s)
+
+    def _resign(self) -> None:
+        try:
+            self._leader.resign()
+        except SQLAlchemyError as error:
+            log.warning("engine.duty_failed", extra={"duty": "resign", "error": str(error)})
+        self._bell.close()

@@ -1,0 +1,55 @@
+"""Makes the Flask app: registers blueprints, nothing else."""
+
+from __future__ import annotations
+
+from flask import Flask
+from flask_smorest import Api
+
+import haulier
+from app.api import health, job_types, jobs, keys
+from app.bootstrap import Services, build_services
+from app.telemetry.logs import set_up_logging
+from app.web import errors
+from app.web.current import attach
+from config.process import settings as settings_of_process
+from config.settings import Settings
+
+API_BLUEPRINTS = (health, jobs, job_types, keys)
+
+
+def create_app(settings: Settings | None = None, services: Services | None = None) -> Flask:
+    """The web application.
+
+    Args:
+        settings: Those of the process when not given.
+        services: Built from ``settings`` when not given.
+    """
+    settings = settings or settings_of_process()
+    set_up_logging(settings)
+    app = Flask("haulier", static_folder=None)
+    app.config.update(
+        MAX_CONTENT_LENGTH=settings.max_body_bytes,
+        API_TITLE="Haulier",
+        API_VERSION=haulier.__version__,
+        OPENAPI_VERSION="3.1.0",
+        OPENAPI_URL_PREFIX="/",
+        OPENAPI_JSON_PATH="openapi.json",
+        API_SPEC_OPTIONS={
+            "security": [{"ApiKey": []}, {"Bearer": []}],
+            "components": {
+                "securitySchemes": {
+                    "ApiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+                    "Bearer": {"type": "http", "scheme": "bearer"},
+                }
+            },
+        },
+    )
+    app.json.sort_keys = False  # type: ignore[attr-defined]
+    pool_size = settings.web_threads // 2 + 4
+    attach(app, services or build_services(settings, application_name="haulier web", pool_size=pool_size))
+    errors.register(app)
+    api = Api(app)
+    for module in API_BLUEPRINTS:
+        api.register_blueprint(module.blueprint)
+    errors.register(app)
+    return app

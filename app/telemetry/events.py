@@ -1,0 +1,36 @@
+"""The names of log events; a line whose name is not here is refused by a test."""
+
+from typing import Final
+
+EVENTS: Final = frozenset(
+    {
+        "bell.dropped",
+        "bell.lost",
+        "claim.lost",
+        "engine.duty_failed",
+        "engine.leads",
+        "engine.lost_lead",
+        "engine.rescued",
+        "engine.started",
+        "engine.stopped",
+        "heart.missed",
+        "idempotency.pruned",
+        "job.completed",
+        "job.crashed",
+        "job.failed",
+        "job.fence_lost",
+        "job.gave_up",
+        "job.killed",
+        "job.put_off",
+        "job.retrying",
+        "job.store_lost",
+        "slot.child_died",
+        "slot.lost",
+        "slot.not_registered",
+        "slot.not_retired",
+        "store.waiting",
+        "wait.poll_failed",
+        "web.unexpected",
+        "worker.not_told",
+    }
+)

@@ -1,0 +1,58 @@
+"""What a request can reach: the use cases and who asks."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from flask import Flask, current_app, g, request
+
+from app.bootstrap import Services
+from app.domain.access import Principal, Role
+from app.domain.errors import ForbiddenError
+
+_KEY = "haulier"
+
+
+def attach(app: Flask, services: Services) -> None:
+    """Give an app its use cases."""
+    app.extensions[_KEY] = services
+
+
+def services() -> Services:
+    """The use cases of the app that answers this request."""
+    return cast(Services, current_app.extensions[_KEY])
+
+
+def principal() -> Principal:
+    """Who asks; authenticates at the first call of a request.
+
+    Raises:
+        UnauthorizedError: No valid key came with it.
+    """
+    if "principal" not in g:
+        g.principal = services().keys.authenticate(_key_sent())
+    return cast(Principal, g.principal)
+
+
+def tenant() -> str:
+    """The tenant of who asks."""
+    return principal().tenant
+
+
+def actor() -> str:
+    """Who asks, for the audit trail."""
+    return f"key:{principal().key_id}"
+
+
+def require_admin() -> None:
+    """Raise ForbiddenError unless the key is an admin's."""
+    if principal().role is not Role.ADMIN:
+        raise ForbiddenError("this needs an admin key, got a member's", code="auth.admin_needed")
+
+
+def _key_sent() -> str | None:
+    key = request.headers.get("X-API-Key")
+    if key is not None:
+        return key
+    scheme, _, credentials = request.headers.get("Authorization", "").partition(" ")
+    return credentials.strip() if scheme.lower() == "bearer" else None

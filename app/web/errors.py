@@ -1,0 +1,142 @@
+"""The one place that answers errors, as RFC 9457 problem+json; a dialect may register its own form for its mount."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+from flask import Flask, Response, json, request
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from werkzeug.exceptions import HTTPException
+
+from app.domain.errors import (
+    HaulierError,
+    InvalidRequestError,
+    MalformedRequestError,
+    NotFoundError,
+    Problem,
+    TooLargeError,
+    UnavailableError,
+)
+
+log = logging.getLogger(__name__)
+
+ErrorForm = Callable[[HaulierError, int], Response]
+_FORMS: Final = "haulier.error_forms"
+_RETRY_AFTER_S: Final = 2
+
+
+class MethodNotAllowedError(HaulierError):
+    """The path exists, the method does not."""
+
+    status = 405
+    code = "request.method_not_allowed"
+
+
+def register(app: Flask) -> None:
+    """Answer every error of ``app`` here."""
+    app.extensions.setdefault(_FORMS, {})
+    app.register_error_handler(HaulierError, _answer)
+    app.register_error_handler(HTTPException, lambda error: _answer(_from_http(error)))
+    app.register_error_handler(DBAPIError, _from_store)
+    app.register_error_handler(PoolTimeoutError, _from_store)
+    app.register_error_handler(Exception, _unexpected)
+
+
+def use_form(app: Flask, blueprint: str, form: ErrorForm) -> None:
+    """Answer errors of requests to ``blueprint`` in a form of its own."""
+    app.extensions.setdefault(_FORMS, {})[blueprint] = form
+
+
+def _answer(error: HaulierError) -> Response:
+    from flask import current_app  # the app whose forms apply
+
+    form = current_app.extensions[_FORMS].get(request.blueprint, problem)
+    response: Response = form(error, error.status)
+    retry_after_s = error.data.get("retry_after_s")
+    if retry_after_s is not None:
+        response.headers["Retry-After"] = str(retry_after_s)
+    return response
+
+
+def problem(error: HaulierError, status: int) -> Response:
+    """The native form."""
+    body: dict[str, Any] = {
+        "type": f"/docs/errors#{error.code}",
+        "title": error.code,
+        "status": status,
+        "detail": error.detail,
+        "code": error.code,
+        "instance": request.path,
+    }
+    if error.hint:
+        body["hint"] = error.hint
+    if error.problems:
+        body["errors"] = [{"pointer": fault.pointer, "detail": fault.detail} for fault in error.problems]
+    body |= {name: value for name, value in error.data.items() if name not in body}
+    response = Response(json.dumps(body), status, mimetype="application/problem+json")
+    if status == 401:
+        response.headers["WWW-Authenticate"] = 'Bearer realm="haulier"'
+    return response
+
+
+def _from_http(error: HTTPException) -> HaulierError:
+    status = error.code or 500
+    if status == 422:
+        messages = getattr(error, "data", {}).get("messages", {})
+        return InvalidRequestError("the request does not fit", problems=tuple(_problems(messages)))
+    if status == 413:
+        return TooLargeError("the body is larger than this server takes")
+    if status == 404:
+        return NotFoundError(f"there is nothing at {request.path}", code="request.no_such_path")
+    if status == 405:
+        return MethodNotAllowedError(f"{request.method} is not a method of {request.path}")
+    if 400 <= status < 500:
+        return MalformedRequestError(error.description or error.name)
+    return HaulierError(error.description or error.name)
+
+
+def _problems(messages: Any, pointer: str = "") -> Iterator[Problem]:
+    """Faults with RFC 6901 pointers out of webargs' nested messages; the outermost name is where the value stood."""
+    if isinstance(messages, dict):
+        for name, inner in messages.items():
+            if pointer == "" and name in {"json", "json_or_form"}:
+                yield from _problems(inner, "")
+            elif pointer == "" and name in {"query", "headers", "path"}:
+                for argument, faults in inner.items():
+                    yield from _problems(faults, f"?{argument}")
+            else:
+                step = "" if name == "_schema" else "/" + str(name).replace("~", "~0").replace("/", "~1")
+                yield from _problems(inner, pointer + step)
+    elif isinstance(messages, list):
+        for message in messages:
+            yield from _problems(message, pointer)
+    else:
+        yield Problem(pointer, str(messages))
+
+
+def _from_store(error: Exception) -> Response:
+    log.warning("web.store_failed", extra={"path": request.path, "error": str(error)})
+    if isinstance(error, DBAPIError) and not error.connection_invalidated and _is_fault(error):
+        return _unexpected(error)
+    return _answer(
+        UnavailableError(
+            "the database does not answer",
+            code="service.database_unavailable",
+            hint="Nothing was stored, or it was stored whole: send the request again with the same Idempotency-Key.",
+            data={"retry_after_s": _RETRY_AFTER_S},
+        )
+    )
+
+
+def _is_fault(error: DBAPIError) -> bool:
+    """Whether a statement was wrong, rather than the server away, starting, full or cancelled by a limit."""
+    code = getattr(error.orig, "pgcode", None) or ""
+    return code[:2] not in {"", "57", "53", "08", "40"}
+
+
+def _unexpected(error: Exception) -> Response:
+    log.error("web.unexpected", exc_info=error, extra={"path": request.path, "method": request.method})
+    return _answer(HaulierError("something went wrong on our side; it was logged"))

@@ -1,0 +1,104 @@
+"""JobTask: what became of an attempt, told to Postgres first and to Celery after."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, ClassVar, NoReturn
+
+from celery import Task
+from celery.exceptions import Retry
+
+from app.domain.errors import FenceLost, HaulierError, JobCancelled, JobError, JobPaused, TransientError
+from app.domain.job_types import Registry, Result
+from app.domain.jobs import Job
+from app.services.runs import is_connection_lost
+from tasks.context import HandBack, RunContext
+from tasks.slot import Slot, end_stopped
+
+log = logging.getLogger(__name__)
+
+
+class JobFailed(Exception):  # noqa: N818 - what Celery and Flower are told, after Postgres
+    """A job gave up. The details stand on the job."""
+
+
+class JobTask(Task):  # type: ignore[misc]
+    """A task that runs jobs.
+
+    Celery's autoretry says *that* a transient failure is tried again; ``retry`` says *when*, by the job's own policy,
+    and sends no message: the engine admits the job when it is due.
+    """
+
+    autoretry_for = (TransientError,)
+    retry_backoff = True
+    max_retries = None
+    throws: ClassVar[tuple[type[BaseException], ...]] = (JobFailed,)
+    registry: Registry
+
+    def run_job(self, slot: Slot, job: Job) -> None:
+        """One attempt at ``job``, to its end.
+
+        Raises:
+            TransientError: The attempt failed and the policy decides; autoretry calls ``retry``.
+            JobFailed: The job gave up; Postgres knows.
+        """
+        self.request.update(haulier=(slot, job))
+        with slot.holding(job) as context:
+            try:
+                result = self._attempt(context)
+            except (JobCancelled, JobPaused, HandBack, FenceLost) as stop:
+                context.stop(stop)
+                end_stopped(slot.runs, context)
+            except TransientError:
+                raise
+            except Exception as error:  # noqa: BLE001 - whatever a job type raises ends its attempt, not the worker
+                self._failed(slot, job, error)
+            else:
+                self._completed(slot, job, result)
+
+    def _attempt(self, context: RunContext) -> Result:
+        job_type = self.registry.get(context.job.type)
+        try:
+            context.check()
+            result = job_type.run(context, self.registry.parse(job_type, context.job.config))
+        except MemoryError:
+            # Celery ends the whole worker when a MemoryError leaves a task.
+            raise JobError("the job ran out of memory", code="resource.memory") from None
+        return result or Result()
+
+    def _completed(self, slot: Slot, job: Job, result: Result) -> None:
+        try:
+            slot.runs.complete(job, result)
+        except FenceLost:
+            log.info("job.fence_lost", extra={"job_id": str(job.id)})
+            return
+        log.info("job.completed", extra={"job_id": str(job.id), "tenant": job.tenant, "attempt": job.attempts})
+
+    def _failed(self, slot: Slot, job: Job, error: Exception) -> NoReturn:
+        if is_connection_lost(error):
+            log.warning("job.store_lost", extra={"job_id": str(job.id), "error": str(error)})
+            slot.runs.rescue(job, "the connection to Postgres was lost", max_rescues=slot.settings.max_rescues)
+            raise JobFailed(f"job {job.id} was handed back: the connection to Postgres was lost") from None
+        if not isinstance(error, HaulierError):
+            log.exception("job.crashed", extra={"job_id": str(job.id), "tenant": job.tenant})
+        if not job.retry.transient_only:
+            raise TransientError(str(error)) from error
+        slot.runs.fail(job, error)
+        log.info("job.failed", extra={"job_id": str(job.id), "tenant": job.tenant, "error": str(error)})
+        raise JobFailed(f"job {job.id} failed: {error}") from None
+
+    def retry(self, *_args: Any, exc: BaseException | None = None, **_options: Any) -> NoReturn:
+        """Called by autoretry: put the attempt off by the job's policy, or fail the job when none is left.
+
+        Celery's own ``retry`` is not called: its ``max_retries`` would stay on the task, and its message would be a
+        second truth.
+        """
+        slot, job = self.request.haulier
+        failure = exc or TransientError("the attempt failed")
+        wait_s = slot.runs.retry(
+            job, failure.__cause__ or failure, retry_after_s=getattr(failure, "retry_after_s", None)
+        )
+        if wait_s is None:
+            raise JobFailed(f"job {job.id} failed: {failure}") from None
+        log.info("job.retrying", extra={"job_id": str(job.id), "tenant": job.tenant, "wait_s": wait_s})
+        raise Retry(f"job {job.id}: {failure}", exc=None, when=wait_s)

@@ -1,0 +1,130 @@
+"""The Celery app (``celery -A tasks``): configuration, and what happens when a worker starts and ends."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any
+
+from celery import Celery, signals
+from celery.exceptions import WorkerLostError
+from sqlalchemy.exc import SQLAlchemyError
+
+from app.bootstrap import worker_stores
+from app.persistence import workers
+from app.persistence.sessions import make_sessions, open_engine
+from app.telemetry.logs import set_up_logging
+from beat_schedule import BEAT_SCHEDULE
+from config.celery import QUEUES, celery_config
+from config.process import settings
+from tasks.base import JobTask
+from tasks.process import WorkerProcess, enter, process
+from tasks.slot import HOST, Heart
+
+log = logging.getLogger(__name__)
+
+app = Celery("haulier", include=["tasks.work", "tasks.housekeeping"])
+app.config_from_object(celery_config(settings()))
+app.conf.beat_schedule = BEAT_SCHEDULE
+_pool: dict[str, Any] = {}
+
+
+@signals.setup_logging.connect
+def _logging(**_: Any) -> None:
+    set_up_logging(settings())
+
+
+@signals.worker_init.connect
+def _remember_pool(sender: Any, **_: Any) -> None:
+    serves = [name for name in sender.app.amqp.queues.consume_from if name in QUEUES]
+    if len(serves) != 1:
+        raise SystemExit(f"a worker serves one queue: start it with -Q and one of {', '.join(QUEUES)}, got {serves}")
+    _pool.update(
+        queue=serves[0], name=sender.hostname, concurrency=sender.concurrency or 1, kind=sender.pool_cls.__module__
+    )
+
+
+def _has_children() -> bool:
+    return "prefork" in str(_pool.get("kind"))
+
+
+@signals.worker_process_init.connect
+def _child_starts(**_: Any) -> None:
+    if _has_children():
+        _enter(slots=1, may_kill=True)
+
+
+@signals.worker_ready.connect
+def _worker_ready(**_: Any) -> None:
+    if not _has_children():
+        _enter(slots=_pool["concurrency"] if "thread" in _pool["kind"] else 1, may_kill=False)
+
+
+def _enter(*, slots: int, may_kill: bool) -> None:
+    stores = worker_stores(settings())
+    JobTask.registry = stores.registry
+    heart = Heart(
+        settings(),
+        stores.objects,
+        queue_name=_pool["queue"],
+        process=_pool["name"],
+        slots=slots,
+        may_kill=may_kill,
+    )
+    enter(WorkerProcess(heart=heart, bell=stores.bell, registry=stores.registry))
+    heart.start()
+    stores.bell.ring_engine()
+
+
+@signals.worker_process_shutdown.connect
+def _child_ends(**_: Any) -> None:
+    process().heart.stop()
+
+
+@signals.worker_shutdown.connect
+def _worker_ends(**_: Any) -> None:
+    if not _has_children():
+        process().heart.stop()
+
+
+@signals.worker_shutting_down.connect
+def _drain(**_: Any) -> None:
+    """Jobs stop at their next checkpoint and go back uncounted; children hear of it through their heartbeat."""
+    _told(lambda session: workers.drain(session, host=HOST, pid=os.getpid()))
+    if not _has_children():
+        process().heart.drain()
+
+
+@signals.task_failure.connect
+def _child_died(exception: BaseException | None = None, **_: Any) -> None:
+    """Runs in the main process when a pool's child is gone: its lease ends now, so that its job is not waited for."""
+    if isinstance(exception, WorkerLostError):
+        _told(_expire_dead_children)
+
+
+def _expire_dead_children(session: Any) -> None:
+    known = workers.children(session, host=HOST, parent_pid=os.getpid())
+    dead = [pid for pid in known if not _is_alive(pid)]
+    if dead and workers.expire(session, host=HOST, parent_pid=os.getpid(), pids=dead):
+        log.warning("slot.child_died", extra={"pids": dead})
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii") as stat:  # noqa: PTH123 - a virtual file
+            return stat.read().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def _told(say: Any) -> None:
+    engine = open_engine(
+        settings().database_url.get_secret_value(), application_name=f"haulier worker {_pool.get('name')}", pool_size=1
+    )
+    try:
+        with make_sessions(engine).begin() as session:
+            say(session)
+    except SQLAlchemyError as error:
+        log.warning("worker.not_told", extra={"error": str(error)})
+    finally:
+        engine.dispose()

@@ -1,0 +1,93 @@
+"""What a job type is given to run with: the job, guarded ways to report, and the stores."""
+
+from __future__ import annotations
+
+import threading
+from time import monotonic
+from typing import Any, Final
+from uuid import UUID
+
+from app.domain.errors import FenceLost, JobCancelled, JobPaused, TransientError
+from app.domain.jobs import Job, Signals
+from app.domain.ports import Clock, ObjectStore
+from app.persistence import jobs
+from app.persistence.sessions import Sessions
+from config.settings import Settings
+
+_WRITE_EVERY_S: Final = 1.0
+
+
+class HandBack(Exception):  # noqa: N818 - it is a signal, not an error
+    """Raised inside a job when its worker shuts down."""
+
+
+class RunContext:
+    """One hold on a job. The worker's heartbeat asks it to stop; the job finds out at its next ``check``.
+
+    Args:
+        sessions: Connections that carry the slot's name, so that the engine can end them when the slot is lost.
+    """
+
+    def __init__(self, job: Job, *, settings: Settings, sessions: Sessions, objects: ObjectStore, clock: Clock) -> None:
+        self.job = job
+        self.settings = settings
+        self.sessions = sessions
+        self.objects = objects
+        self.clock = clock
+        self._stop: BaseException | None = None
+        self._stopping = threading.Event()
+        self._written_at = 0.0
+
+    @property
+    def id(self) -> UUID:
+        """The job's id."""
+        return self.job.id
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the job was asked to stop, for whatever reason."""
+        return self._stopping.is_set()
+
+    def check(self) -> None:
+        """Raise what the job was asked to stop for; call it between units of work."""
+        if self._stop is not None:
+            raise self._stop
+
+    def wait(self, seconds: float) -> None:
+        """Sleep, but wake and raise at once when the job is asked to stop."""
+        self._stopping.wait(seconds)
+        self.check()
+
+    def stop(self, why: BaseException) -> None:
+        """Ask the job to stop; the first reason stays, except that a lost fence outranks all."""
+        if self._stop is None or isinstance(why, FenceLost):
+            self._stop = why
+        self._stopping.set()
+
+    def heed(self, signals: Signals) -> None:
+        """Take up what a guarded write was told."""
+        if signals.cancel_requested:
+            self.stop(JobCancelled(self.job.cancel_reason or "user"))
+        elif signals.paused:
+            self.stop(JobPaused("paused on request"))
+
+    def timed_out(self, after_s: float) -> None:
+        """Stop because the attempt is over its limit, which is a transient failure."""
+        self.stop(TransientError(f"the attempt ran longer than its {after_s:g} s", code="job.attempt_timeout"))
+
+    def progress(self, done: int, total: int | None = None, *, stage: str | None = None) -> None:
+        """Report how far the job is; written at most once a second, and always with a new stage."""
+        self.check()
+        if stage is None and monotonic() - self._written_at < _WRITE_EVERY_S:
+            return
+        self._written_at = monotonic()
+        self._advance(rows_done=done, rows_total=total, stage=stage)
+
+    def checkpoint(self, state: dict[str, Any]) -> None:
+        """Keep ``state``; a later run of the job finds it in ``job.checkpoint``."""
+        self._advance(checkpoint=state)
+
+    def _advance(self, **what: Any) -> None:
+        with self.sessions.begin() as session:
+            signals = jobs.advance(session, self.job, **what)
+        self.heed(signals)

@@ -1,0 +1,246 @@
+"""Worker slots: their lease and heartbeat, the jobs they hold, and the end of a job that will not stop.
+
+A process has one heart. It renews the leases of all the process's slots every quarter of the lease, hears in the
+same round trip what the slots' jobs are asked to do, and passes it on. A slot that the engine gave up for lost is
+replaced by a new one; what it held is told that its fence is gone.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from time import monotonic
+from typing import Final
+from uuid import UUID, uuid4
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from app.domain.clock import SystemClock
+from app.domain.errors import FenceLost, JobCancelled, JobPaused, TransientError
+from app.domain.jobs import Job
+from app.domain.ports import ObjectStore
+from app.persistence import workers
+from app.persistence.sessions import make_sessions, open_engine
+from app.persistence.workers import Held, application_name
+from app.services.runs import Runs
+from config.settings import Settings
+from tasks.context import HandBack, RunContext
+
+log = logging.getLogger(__name__)
+
+HOST: Final = socket.gethostname()
+_SLOT_CONNECTIONS: Final = 12
+
+
+class Slot:
+    """One place in which this process runs a job, with connections of its own."""
+
+    def __init__(self, settings: Settings, objects: ObjectStore, queue_name: str, process: str) -> None:
+        self.settings = settings
+        self.objects = objects
+        self.queue = queue_name
+        self.process = process
+        self.holds: dict[UUID, RunContext] = {}
+        self._connect()
+
+    def _connect(self) -> None:
+        self.id = uuid4()
+        self.engine: Engine = open_engine(
+            self.settings.database_url.get_secret_value(),
+            application_name=application_name(self.id),
+            pool_size=_SLOT_CONNECTIONS,
+            worker=True,
+        )
+        self.sessions = make_sessions(self.engine)
+        self.runs = Runs(self.sessions)
+
+    @property
+    def record(self) -> workers.Slot:
+        """The slot as it is registered."""
+        return workers.Slot(self.id, self.queue, HOST, self.process, os.getpid(), os.getppid())
+
+    def lost(self) -> None:
+        """The engine gave this slot up: what it holds must stop without a word, and it starts again as another."""
+        log.warning("slot.lost", extra={"slot": str(self.id)})
+        for context in self.holds.values():
+            context.stop(FenceLost(f"the slot's lease lapsed while it held job {context.id}"))
+        self._connect()
+
+    @contextmanager
+    def holding(self, job: Job) -> Iterator[RunContext]:
+        """Keep the job in sight of the heart while it runs."""
+        context = RunContext(
+            job, settings=self.settings, sessions=self.sessions, objects=self.objects, clock=SystemClock()
+        )
+        self.holds[job.id] = context
+        try:
+            yield context
+        finally:
+            del self.holds[job.id]
+
+
+class Heart:
+    """Keeps this process's slots alive.
+
+    Args:
+        slots: How many jobs the process runs at once.
+        may_kill: Whether the process is one job's own (a pool child), so that killing it ends only that job.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        objects: ObjectStore,
+        *,
+        queue_name: str,
+        process: str,
+        slots: int,
+        may_kill: bool,
+    ) -> None:
+        self._settings = settings
+        self._may_kill = may_kill
+        engine = open_engine(
+            settings.database_url.get_secret_value(), application_name=f"haulier heart {process}", pool_size=2
+        )
+        self._sessions = make_sessions(engine)
+        self._slots = [Slot(settings, objects, queue_name, process) for _ in range(slots)]
+        self._idle: queue.LifoQueue[Slot] = queue.LifoQueue()
+        self._strangers: set[tuple[UUID, int]] = set()
+        self._kill_at: dict[tuple[UUID, int], float] = {}
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="heart", daemon=True)
+
+    def start(self) -> None:
+        """Begin to register the slots and to beat; a bell that comes before Postgres does waits for its slot."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Retire the slots. What they still hold is left to the engine."""
+        self._stopped.set()
+        try:
+            with self._sessions.begin() as session:
+                workers.retire(session, [slot.id for slot in self._slots])
+        except SQLAlchemyError as error:
+            log.warning("slot.not_retired", extra={"error": str(error)})
+
+    def drain(self) -> None:
+        """Ask every job of this process to hand back."""
+        for slot in self._slots:
+            for context in list(slot.holds.values()):
+                context.stop(HandBack())
+
+    @contextmanager
+    def slot(self) -> Iterator[Slot]:
+        """An idle slot of this process; there is one for every bell that Celery lets in."""
+        slot = self._idle.get()
+        try:
+            yield slot
+        finally:
+            self._idle.put(slot)
+
+    def _register(self, slot: Slot) -> None:
+        while not self._stopped.is_set():
+            try:
+                with self._sessions.begin() as session:
+                    workers.register(session, slot.record, lease_s=self._settings.lease_s)
+                return
+            except SQLAlchemyError as error:
+                log.warning("slot.not_registered", extra={"error": str(error)})
+                self._stopped.wait(1.0)
+
+    def _run(self) -> None:
+        for slot in self._slots:
+            self._register(slot)
+            self._idle.put(slot)
+        every_s = self._settings.lease_s / 4
+        while not self._stopped.wait(every_s):
+            try:
+                self._beat()
+            except SQLAlchemyError as error:
+                log.warning("heart.missed", extra={"error": str(error)})
+
+    def _beat(self) -> None:
+        by_id = {slot.id: slot for slot in self._slots}
+        with self._sessions.begin() as session:
+            alive, held = workers.beat(session, list(by_id), lease_s=self._settings.lease_s)
+        for slot_id, slot in by_id.items():
+            if slot_id not in alive:
+                slot.lost()
+                self._register(slot)
+            elif alive[slot_id]:
+                for context in list(slot.holds.values()):
+                    context.stop(HandBack())
+        strangers = {(hold.job_id, hold.fence) for hold in held if not self._tell(by_id[hold.slot], hold)}
+        for hold in held:
+            if (hold.job_id, hold.fence) in strangers & self._strangers:
+                self._give_back(by_id[hold.slot], hold)
+        self._strangers = strangers
+
+    def _tell(self, slot: Slot, hold: Held) -> bool:
+        """Pass on what a job is asked to do; whether this process knows that it holds the job."""
+        context = slot.holds.get(hold.job_id)
+        if context is None or context.job.fence != hold.fence:
+            return False
+        timeout_s = hold.attempt_timeout_s or self._settings.default_attempt_timeout_s
+        stop: Callable[[], None] | None = None
+        if hold.cancel_requested:
+            stop = lambda: context.stop(JobCancelled("user"))  # noqa: E731
+        elif hold.deadline_passed:
+            stop = lambda: context.stop(JobCancelled("timeout"))  # noqa: E731
+        elif hold.paused:
+            stop = lambda: context.stop(JobPaused("paused on request"))  # noqa: E731
+        elif hold.attempt_s > timeout_s:
+            stop = lambda: context.timed_out(timeout_s)  # noqa: E731
+        elif hold.silent_s > self._settings.stall_timeout_s:
+            stop = lambda: context.stop(  # noqa: E731
+                TransientError(f"no progress for {hold.silent_s:.0f} s", code="job.stalled")
+            )
+        if stop is not None:
+            stop()
+            self._kill_later(slot, context)
+        return True
+
+    def _give_back(self, slot: Slot, hold: Held) -> None:
+        """A claim whose answer never arrived: the database says we hold the job, but nobody here runs it."""
+        with self._sessions.begin() as session:
+            found = [job for job in workers.jobs_of(session, slot.id) if job.id == hold.job_id]
+        for job in found:
+            slot.runs.rescue(job, "the claim's answer was lost", max_rescues=self._settings.max_rescues)
+
+    def _kill_later(self, slot: Slot, context: RunContext) -> None:
+        """After the grace time, end the attempt in the database and then this process, if it is the job's own."""
+        key = (context.job.id, context.job.fence)
+        self._kill_at = {k: at for k, at in self._kill_at.items() if k == key or k[0] in slot.holds}
+        at = self._kill_at.setdefault(key, monotonic() + self._settings.kill_grace_s)
+        if not self._may_kill or monotonic() < at:
+            return
+        log.error("job.killed", extra={"job_id": str(context.id)})
+        try:
+            end_stopped(slot.runs, context)
+            with self._sessions.begin() as session:
+                workers.retire(session, [slot.id])
+        finally:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def end_stopped(runs: Runs, context: RunContext) -> None:
+    """Write the end that the reason of a stop asks for."""
+    try:
+        context.check()
+    except JobCancelled as stop:
+        runs.cancel(context.job, stop.reason)
+    except JobPaused as stop:
+        runs.pause(context.job, stop.reason)
+    except HandBack:
+        runs.hand_back(context.job, "worker shuts down")
+    except TransientError as error:
+        runs.retry(context.job, error)
+    except FenceLost:
+        log.info("job.fence_lost", extra={"job_id": str(context.id)})
