@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from app.runtime.errors import RuntimeStateError
+from config import process
 
 NAME: Final = "haulier"
 OUTSIDE: Final = Path("/var/lib/haulier")
@@ -63,7 +64,7 @@ def _lookup() -> Account | None:
 
 def _make() -> str:
     """Make the user; what went wrong, or an empty text."""
-    searched = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
+    searched = os.pathsep.join([process.environment().get("PATH", os.defpath), "/usr/sbin", "/sbin"])
     for program, arguments in (
         (
             "useradd",

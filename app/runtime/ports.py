@@ -1,16 +1,24 @@
-"""Free TCP ports on the loopback address."""
+"""Free TCP ports on the loopback address.
+
+Between choosing a port and listening on it some seconds go by. So a chosen port is also claimed, under a name that only
+Haulier's processes look at, until the process that chose it ends: of two copies that start together each gets its own.
+"""
 
 from __future__ import annotations
 
 import random
 import socket
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterable
 from typing import Final
 
 HOST: Final = "127.0.0.1"
 
 # Below the range from which kernels take the ports of outgoing connections, so that none of those gets in between.
 _FREE_FOR_ALL: Final = range(20_000, 32_000)
+
+_lock = threading.Lock()
+_claims: dict[int, socket.socket] = {}
 
 
 def is_free(port: int) -> bool:
@@ -25,22 +33,47 @@ def is_free(port: int) -> bool:
         return True
 
 
-def free_port(*, avoid: Sequence[int] = ()) -> int:
-    """Any free port that is not in ``avoid``.
+def claim(port: int) -> bool:
+    """Claim ``port`` for this process; False when it is taken or another process has claimed it."""
+    with _lock:
+        if port in _claims:
+            return False
+        name = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            # An abstract address: no file, gone with its process.
+            name.bind(f"\0haulier-port-{port}")
+        except OSError:
+            name.close()
+            return False
+        if not is_free(port):
+            name.close()
+            return False
+        _claims[port] = name
+        return True
+
+
+def release(ports: Iterable[int]) -> None:
+    """Give up claims; ports that were not claimed here are ignored."""
+    with _lock:
+        for port in ports:
+            name = _claims.pop(port, None)
+            if name is not None:
+                name.close()
+
+
+def free_port() -> int:
+    """Any free port, claimed.
 
     Raises:
         OSError: None of a thousand tried was free.
     """
     for _ in range(1000):
         port = random.choice(_FREE_FOR_ALL)  # noqa: S311 - not a secret
-        if port not in avoid and is_free(port):
+        if claim(port):
             return port
     raise OSError(f"no free port between {_FREE_FOR_ALL.start} and {_FREE_FOR_ALL.stop} on {HOST}")
 
 
 def block(first: int, count: int) -> list[int]:
-    """``count`` ports: ``first`` and those after it where they are free, any free ones in place of the others."""
-    taken: list[int] = []
-    for port in range(first, first + count):
-        taken.append(port if port <= 65_535 and is_free(port) else free_port(avoid=taken))
-    return taken
+    """``count`` claimed ports: ``first`` and those after it where they are free, any in place of the others."""
+    return [port if port <= 65_535 and claim(port) else free_port() for port in range(first, first + count)]

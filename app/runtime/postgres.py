@@ -25,6 +25,7 @@ from app.runtime.account import OUTSIDE, can_pass, can_run, make_open, server_ac
 from app.runtime.errors import RuntimeStateError, StoreStartError
 from app.runtime.ports import HOST
 from app.runtime.server import Server
+from config import process
 
 ROLE: Final = "haulier"
 DATABASE: Final = "haulier"
@@ -94,7 +95,7 @@ class Postgres(Server):
         settings: Mapping[str, str] | None = None,
     ) -> None:
         self._account = server_account()
-        wanted = folder.absolute()
+        wanted = folder.resolve()
         self._refuge = OUTSIDE / hashlib.sha256(f"{wanted}\n{instance}".encode()).hexdigest()[:16]
         super().__init__(self._reachable(wanted), log_file)
         self.port = port
@@ -131,10 +132,10 @@ class Postgres(Server):
         """End a killed stack's server: first the postmaster, which takes its backends along, then what is left."""
         if not self.folder.exists():
             return
-        postmasters = [one for one in processes.working_in(self.folder) if "-D" in one.command_line]
+        postmasters = [one for one in processes.servers_in(self.folder) if "-D" in one.command_line]
         processes.end(postmasters, by=self.stop_signal, grace_s=self.stop_grace_s)
         # Backends of a postmaster that was killed end by themselves; until then their shared memory is in use.
-        processes.end_all(lambda: processes.working_in(self.folder), by=signal.SIGQUIT, grace_s=self.stop_grace_s)
+        processes.end_all(lambda: processes.servers_in(self.folder), by=signal.SIGQUIT, grace_s=self.stop_grace_s)
 
     def command(self) -> Sequence[str]:
         """The server in the foreground. No secret is in it: everyone can read a command line."""
@@ -144,7 +145,7 @@ class Postgres(Server):
 
     def environment(self) -> Mapping[str, str]:
         """Nothing of ours: PGPORT and its like would change what the server does."""
-        return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"}
+        return {"PATH": process.environment().get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"}
 
     def account(self) -> tuple[int, int] | None:
         """As root, the user that owns the data, at first ``haulier``; else None, ourselves."""

@@ -1,8 +1,8 @@
 """Which processes belong to a data directory, and how to end them.
 
 A process is known by its number and its start time together, so that a number used again is never mistaken for it. A
-store is recognised by the folder it works in, everything else by the variable ``HAULIER_STACK`` in its environment,
-which children inherit whatever session or process group they move to. Reads ``/proc``, so Linux only.
+store is recognised by its program and the folder it works in, everything else by the variable ``HAULIER_STACK`` in its
+environment, which children inherit whatever session or process group they move to. Reads ``/proc``, so Linux only.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote
 
 MARK: Final = "HAULIER_STACK"
 
 _PROC: Final = Path("/proc")
+_SERVERS: Final = ("postgres", "valkey-server", "redis-server")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,21 @@ def _all() -> Iterator[Process]:
             yield found
 
 
+def mark(data_dir: Path, what: str) -> str:
+    """The mark of the processes of one run of a data directory."""
+    return f"{mark_of(data_dir)}#{what}"
+
+
+def mark_of(data_dir: Path) -> str:
+    """What the marks of all runs of a data directory begin with."""
+    return quote(str(data_dir))
+
+
+def of_data_dir(data_dir: Path) -> list[Process]:
+    """Every other process that carries a mark of ``data_dir``, whatever run it is from."""
+    return marked(mark_of(data_dir))
+
+
 def marked(prefix: str) -> list[Process]:
     """Every other process whose ``HAULIER_STACK`` was, at its start, ``prefix`` or ``prefix#...``."""
     return [found for found in _all() if _carries(found.pid, prefix)]
@@ -89,16 +106,31 @@ def _carries(pid: int, prefix: str) -> bool:
     return any(entry == exact or entry.startswith(exact + b"#") for entry in environment.split(b"\0"))
 
 
-def working_in(folder: Path) -> list[Process]:
-    """Every other process whose working directory is ``folder``."""
-    return [found for found in _all() if _works_in(found.pid, folder)]
+def servers_in(folder: Path) -> list[Process]:
+    """Every store's process that works in ``folder``: the server and its children, but no shell that went there.
+
+    Args:
+        folder: Absolute, without symbolic links.
+    """
+    return [found for found in _all() if _works_in(found, folder) and _is_server(found.command_line)]
 
 
-def _works_in(pid: int, folder: Path) -> bool:
+def _works_in(found: Process, folder: Path) -> bool:
     try:
-        return (_PROC / str(pid) / "cwd").readlink() == folder
+        return (_PROC / str(found.pid) / "cwd").readlink() == folder
+    except PermissionError:
+        # Root in a container may not look at another user's process; everyone may read its arguments.
+        return str(folder) in found.command_line
     except OSError:
         return False
+
+
+def _is_server(command_line: list[str]) -> bool:
+    if not command_line:
+        return False
+    # A backend's title is "postgres: who what"; nanio is a module that Python runs.
+    program = Path(command_line[0].split(":")[0].split(" ")[0]).name
+    return program in _SERVERS or "nanio" in command_line
 
 
 def end(processes: Iterable[Process], *, by: signal.Signals = signal.SIGTERM, grace_s: float) -> None:

@@ -8,7 +8,6 @@ until it closes. Then it kills every process that carries the mark, ends the sto
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 import signal
 import subprocess
@@ -20,21 +19,23 @@ from pathlib import Path
 from typing import Final
 
 from app.runtime import processes
+from config import process
 
 _ORDERLY: Final = b"dismissed"
 
 
-def start(mark: str, folders: Iterable[Path], *, remove: Iterable[Path] = ()) -> subprocess.Popen[bytes]:
+def start(mark: str, folders: Iterable[Path], *, own_mark: str, remove: Iterable[Path] = ()) -> subprocess.Popen[bytes]:
     """Start a reaper; closing its ``stdin``, which our death does as well, makes it act.
 
     Args:
         mark: The value of ``HAULIER_STACK`` that the stack's processes carry.
         folders: The working directories of the stack's stores.
+        own_mark: What the reaper itself carries, so that the next run of the data directory can end it.
         remove: Folders to delete at the end.
     """
     command = [sys.executable, "-P", "-m", "app.runtime.reaper", mark, *map(str, folders)]
     command += [f"--remove={folder}" for folder in remove]
-    environment = {name: value for name, value in os.environ.items() if name != processes.MARK}
+    environment = {**process.environment(), processes.MARK: own_mark}
     # A session of its own: Ctrl-C in the terminal must not end it before the stack is down.
     return subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True, env=environment)
 
@@ -58,7 +59,7 @@ def reap(mark: str, folders: Sequence[Path]) -> None:
     processes.end_all(lambda: processes.marked(mark), by=signal.SIGKILL, grace_s=5.0)
     for folder in folders:
         # A postmaster takes SIGINT for "disconnect everyone and shut down", the others for "stop".
-        processes.end_all(partial(processes.working_in, folder), by=signal.SIGINT, grace_s=10.0)
+        processes.end_all(partial(processes.servers_in, folder), by=signal.SIGINT, grace_s=10.0)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import time
@@ -13,6 +12,7 @@ from typing import Final
 
 from app.runtime import processes
 from app.runtime.errors import RuntimeStateError, StoreStartError
+from config import process
 
 _LOG_LINES_SHOWN: Final = 15
 _LOG_LIMIT_BYTES: Final = 20 * 1024 * 1024
@@ -35,7 +35,8 @@ class Server:
     stop_grace_s: float = 10.0
 
     def __init__(self, folder: Path, log_file: Path, *, start_timeout_s: float = 60.0) -> None:
-        self.folder = folder
+        # As /proc shows it.
+        self.folder = folder.resolve()
         self.log_file = log_file
         self.start_timeout_s = start_timeout_s
         self._process: subprocess.Popen[bytes] | None = None
@@ -99,8 +100,8 @@ class Server:
         self.end_leftovers()
 
     def end_leftovers(self) -> None:
-        """End every other process that works in the folder: what a killed stack left behind."""
-        processes.end_all(lambda: processes.working_in(self.folder), by=self.stop_signal, grace_s=self.stop_grace_s)
+        """End every other server that works in the folder: what a killed stack left behind."""
+        processes.end_all(lambda: processes.servers_in(self.folder), by=self.stop_signal, grace_s=self.stop_grace_s)
 
     def prepare(self) -> None:
         """Make the folder ready; called before each start."""
@@ -112,7 +113,7 @@ class Server:
 
     def environment(self) -> Mapping[str, str]:
         """The environment of the server; ours without the stack's mark, since its folder identifies it."""
-        return {name: value for name, value in os.environ.items() if name != processes.MARK}
+        return {name: value for name, value in process.environment().items() if name != processes.MARK}
 
     def account(self) -> tuple[int, int] | None:
         """User and group to run as; None is ours."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,10 +11,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
-from app.runtime import reaper
+from app.runtime import processes, reaper
 from app.runtime.errors import RuntimeStateError, StoreStartError
 from app.runtime.objects import Objects
-from app.runtime.ports import free_port, is_free
+from app.runtime.ports import free_port, is_free, release
 from app.runtime.postgres import Postgres
 from app.runtime.server import Server
 from app.runtime.stack_secrets import StackSecrets, load_or_make
@@ -32,10 +33,8 @@ class StorePorts:
 
 
 def free_ports() -> StorePorts:
-    """Three free ports."""
-    s3 = free_port()
-    redis = free_port(avoid=[s3])
-    return StorePorts(s3=s3, redis=redis, postgres=free_port(avoid=[s3, redis]))
+    """Three free ports, claimed for this process."""
+    return StorePorts(s3=free_port(), redis=free_port(), postgres=free_port())
 
 
 class Stores:
@@ -49,6 +48,7 @@ class Stores:
         postgres_binaries: A folder with ``initdb`` and ``postgres``; None means the bundled PostgreSQL 18.
         postgres_settings: Server settings by name, over the defaults.
         buckets: Buckets to make.
+        mark: ``HAULIER_STACK`` of other processes that are to die with the starter.
         throw_away: Delete the data directory when the starter dies without ``stop`` or ``remove``.
     """
 
@@ -60,13 +60,15 @@ class Stores:
         postgres_binaries: Path | None = None,
         postgres_settings: Mapping[str, str] | None = None,
         buckets: Sequence[str] = ("haulier",),
+        mark: str | None = None,
         throw_away: bool = False,
     ) -> None:
-        self.data_dir = data_dir.absolute()
-        self._ports = ports or free_ports()
+        self.data_dir = data_dir.resolve()
+        self._given_ports = ports
         self._postgres_binaries = postgres_binaries
         self._postgres_settings = postgres_settings
         self._buckets = buckets
+        self._mark = mark or processes.mark(self.data_dir, "stores")
         self._throw_away = throw_away
         self._reaper: subprocess.Popen[bytes] | None = None
 
@@ -85,6 +87,10 @@ class Stores:
                 hint="Put secrets.json back, or choose another data directory.",
             )
         return load_or_make(file)
+
+    @cached_property
+    def _ports(self) -> StorePorts:
+        return self._given_ports or free_ports()
 
     @cached_property
     def postgres(self) -> Postgres:
@@ -183,18 +189,26 @@ class Stores:
             self._reaper = None
 
     def remove(self) -> None:
-        """Stop the stores and delete the data directory."""
+        """Stop the stores, delete the data directory and give up the ports."""
         self.stop()
-        if "postgres" in self.__dict__:
+        if "_ports" in self.__dict__:
+            release((self._ports.s3, self._ports.redis, self._ports.postgres))
+        if (self.data_dir / "secrets.json").exists():
             self.postgres.remove()
         shutil.rmtree(self.data_dir, ignore_errors=True)
 
+    def folders(self) -> list[Path]:
+        """Where the three servers work, in the order in which they are to end."""
+        return [self.objects.folder, self.valkey.folder, self.postgres.folder]
+
     def _watch(self) -> None:
         if self._reaper is None:
-            folders = [self.objects.folder, self.valkey.folder, self.postgres.folder]
             outside = [] if self.postgres.folder.is_relative_to(self.data_dir) else [self.postgres.folder.parent]
             remove = [self.data_dir, *outside] if self._throw_away else []
-            self._reaper = reaper.start(f"{self.data_dir}#stores", folders, remove=remove)
+            own = processes.mark(self.data_dir, "reaper")
+            # A reaper of a killed run may still be at work, and would not tell our stores from its own.
+            processes.end(processes.marked(own), by=signal.SIGKILL, grace_s=5.0)
+            self._reaper = reaper.start(self._mark, self.folders(), own_mark=own, remove=remove)
 
     def _log(self, name: str) -> Path:
         return self.data_dir / "logs" / f"{name}.log"

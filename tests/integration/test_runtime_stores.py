@@ -109,12 +109,12 @@ def test_stores_killed_twice_come_back_with_what_was_written(durable_stores: Sto
     assert _kept(durable_stores) == (values, values, values)
 
 
-def test_data_are_found_again_after_an_orderly_stop(durable_stores: Stores) -> None:
+def test_data_are_found_again_after_an_orderly_stop(durable_stores: Stores, postgres_binaries: Path | None) -> None:
     durable_stores.start()
     _put_one_of_each(durable_stores, "once")
     durable_stores.stop()
 
-    again = Stores(durable_stores.data_dir, buckets=("haulier-test",))
+    again = Stores(durable_stores.data_dir, postgres_binaries=postgres_binaries, buckets=("haulier-test",))
     again.start()
     kept = _kept(again)
     again.stop()
@@ -145,7 +145,7 @@ def test_the_throw_away_stores_of_a_killed_starter_take_their_folder_along(data_
 def test_stores_start_beside_the_leftovers_of_a_stack_that_was_killed_whole(data_dir: Path) -> None:
     starter, old = _started_elsewhere(data_dir)
     # The reaper first, so that nobody is left to clean up, then the starter.
-    reapers = [one for one in processes.working_in(Path.cwd()) if str(data_dir / "postgres") in one.command_line]
+    reapers = processes.of_data_dir(data_dir)
     for one in reapers:
         one.send(signal.SIGKILL)
     starter.kill()
@@ -199,7 +199,7 @@ def test_a_server_that_cannot_start_says_why_with_its_own_last_words(durable_sto
         durable_stores.start()
 
     assert 'invalid value for parameter "shared_buffers"' in caught.value.detail
-    assert processes.working_in(durable_stores.postgres.folder) == []
+    assert processes.servers_in(durable_stores.postgres.folder) == []
 
 
 def test_binaries_that_are_not_there_are_named(data_dir: Path) -> None:
