@@ -43,18 +43,24 @@ class JobTask(Task):  # type: ignore[misc]
             JobFailed: The job gave up; Postgres knows.
         """
         self.request.update(haulier=(slot, job))
-        with slot.holding(job) as context:
-            try:
-                result = self._attempt(context)
-            except (JobCancelled, JobPaused, HandBack, FenceLost) as stop:
-                context.stop(stop)
-                end_stopped(slot.runs, context)
-            except TransientError:
-                raise
-            except Exception as error:  # noqa: BLE001 - whatever a job type raises ends its attempt, not the worker
-                self._failed(slot, job, error)
-            else:
-                self._completed(slot, job, result)
+        try:
+            with slot.holding(job) as context:
+                self._run_held(slot, context)
+        except FenceLost:
+            log.info("job.fence_lost", extra={"job_id": str(job.id)})
+
+    def _run_held(self, slot: Slot, context: RunContext) -> None:
+        try:
+            result = self._attempt(context)
+        except (JobCancelled, JobPaused, HandBack, FenceLost) as stop:
+            context.stop(stop)
+            end_stopped(slot.runs, context)
+        except TransientError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever a job type raises ends its attempt, not the worker
+            self._failed(slot, context.job, error)
+        else:
+            self._completed(slot, context.job, result)
 
     def _attempt(self, context: RunContext) -> Result:
         job_type = self.registry.get(context.job.type)
@@ -67,11 +73,7 @@ class JobTask(Task):  # type: ignore[misc]
         return result or Result()
 
     def _completed(self, slot: Slot, job: Job, result: Result) -> None:
-        try:
-            slot.runs.complete(job, result)
-        except FenceLost:
-            log.info("job.fence_lost", extra={"job_id": str(job.id)})
-            return
+        slot.runs.complete(job, result)
         log.info("job.completed", extra={"job_id": str(job.id), "tenant": job.tenant, "attempt": job.attempts})
 
     def _failed(self, slot: Slot, job: Job, error: Exception) -> NoReturn:
@@ -95,9 +97,12 @@ class JobTask(Task):  # type: ignore[misc]
         """
         slot, job = self.request.haulier
         failure = exc or TransientError("the attempt failed")
-        wait_s = slot.runs.retry(
-            job, failure.__cause__ or failure, retry_after_s=getattr(failure, "retry_after_s", None)
-        )
+        try:
+            wait_s = slot.runs.retry(
+                job, failure.__cause__ or failure, retry_after_s=getattr(failure, "retry_after_s", None)
+            )
+        except FenceLost as lost:
+            raise JobFailed(str(lost)) from None
         if wait_s is None:
             raise JobFailed(f"job {job.id} failed: {failure}") from None
         log.info("job.retrying", extra={"job_id": str(job.id), "tenant": job.tenant, "wait_s": wait_s})

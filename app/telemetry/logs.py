@@ -10,7 +10,18 @@ import structlog
 
 from config.settings import Settings
 
-_QUIET = ("kombu", "amqp", "botocore", "boto3", "urllib3", "s3transfer", "celery.redirected", "alembic")
+_QUIET = (
+    "celery.worker.strategy",
+    "celery.app.trace",
+    "kombu",
+    "amqp",
+    "botocore",
+    "boto3",
+    "urllib3",
+    "s3transfer",
+    "celery.redirected",
+    "alembic",
+)
 
 
 def set_up_logging(settings: Settings) -> None:

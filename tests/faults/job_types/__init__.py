@@ -1,0 +1,1 @@
+"""Job types that the fault tests run, beside the real ones."""

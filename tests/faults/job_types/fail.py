@@ -1,0 +1,5 @@
+"""The real ``fail``."""
+
+from tasks.types.fail import JOB_TYPE
+
+__all__ = ["JOB_TYPE"]

@@ -1,0 +1,5 @@
+"""The real ``sleep``."""
+
+from tasks.types.sleep import JOB_TYPE
+
+__all__ = ["JOB_TYPE"]
