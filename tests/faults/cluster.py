@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
@@ -61,10 +62,8 @@ class Part:
 
     def end(self) -> None:
         """Kill what is left of the group."""
-        try:
+        with suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         self._process.wait(10)
 
     def wait(self, timeout_s: float) -> int:
@@ -139,9 +138,11 @@ class Cluster:
         with self.sessions.begin() as session:
             return int(session.execute(text(f"SELECT count(*) FROM {from_where}"), bound).scalar_one())
 
-    def submit(self, type: str, count: int = 1, **config: Any) -> list[UUID]:
+    def submit(self, job_type: str, count: int = 1, **config: Any) -> list[UUID]:
         return [
-            self.services.jobs.submit(SubmitJob(tenant="default", type=type, config=config, created_by="test")).job.id
+            self.services.jobs.submit(
+                SubmitJob(tenant="default", type=job_type, config=config, created_by="test")
+            ).job.id
             for _ in range(count)
         ]
 

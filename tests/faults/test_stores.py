@@ -5,18 +5,19 @@ from __future__ import annotations
 import os
 import signal
 from time import monotonic, sleep
+from uuid import UUID
 
 import pytest
 import redis
+from celery import Celery
 from sqlalchemy.exc import DBAPIError
 
-from app.domain.jobs import SubmitJob
 from tests.faults.cluster import LEASE_S, Cluster, Part, eventually
 
 pytestmark = pytest.mark.fault
 
 
-def _running(cluster: Cluster, steps: int = 4, step_s: float = 0.3) -> tuple[list, list[Part]]:
+def _running(cluster: Cluster, steps: int = 4, step_s: float = 0.3) -> tuple[list[UUID], list[Part]]:
     parts = [cluster.start_engine(), cluster.start_worker()]
     ids = cluster.submit("effect", 6, steps=steps, step_s=step_s)
     cluster.wait_for_steps(2)
@@ -106,16 +107,17 @@ def test_terminated_database_sessions_are_replaced(cluster: Cluster) -> None:
     assert all(part.is_alive for part in parts)
 
 
-def test_a_message_that_is_no_bell_is_refused_and_the_worker_lives(cluster: Cluster) -> None:
+def test_a_pickled_message_is_refused_and_the_worker_lives(cluster: Cluster) -> None:
     worker = cluster.start_worker()
     cluster.start_engine()
-    client = redis.Redis.from_url(cluster.stores.redis_url)
+    sender = Celery("attacker", broker=cluster.stores.redis_url, set_as_current=False)
+    sender.conf.update(task_serializer="pickle", accept_content=["pickle"])
 
-    client.lpush("data", b"no json at all")
-    client.lpush("data", b'{"body": "gASVBgAAAAAAAACMAnh4lC4=", "content-type": "application/x-python-serialize"}')
+    sender.send_task("haulier.work", args=["data"], queue="data", serializer="pickle")
+    sender.send_task("haulier.no_such_task", args=[{"a": 1}], queue="data", serializer="json")
 
-    ids = cluster.services.jobs.submit(
-        SubmitJob(tenant="default", type="effect", config={"steps": 1}, created_by="test")
-    ).job.id
-    cluster.wait_for_all([ids])
+    ids = cluster.submit("effect", steps=1)
+    cluster.wait_for_all(ids)
+    cluster.assert_sound(ids, steps=1, max_rescues=0)
     assert worker.is_alive
+    assert "ContentDisallowed" in worker.log()
