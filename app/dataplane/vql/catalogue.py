@@ -85,7 +85,8 @@ class Catalogue:
         self.table = table
         self.relation = RELATIONS.get(table.name)
         self.own = {
-            column.name: Field(column.name, column, not (column.required or column.name in table.key))
+            # A required column may still lack values in rows that are older than the requirement.
+            column.name: Field(column.name, column, column.name not in table.key)
             for column in table.columns
         }
         self.filters = self.own | self._related()

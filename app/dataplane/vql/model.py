@@ -110,6 +110,12 @@ class Query:
     page: int | None = None
     populate: tuple[str, ...] | None = None
 
+    @property
+    def uses_relation(self) -> bool:
+        """Whether the related table must exist for it."""
+        conditions = (*self.must, *self.must_not)
+        return self.populate is not None or any(one.field.relation is not None for one in conditions)
+
 
 def total_order(order: tuple[Order, ...], key: tuple[Field, ...]) -> tuple[Order, ...]:
     """``order`` with the key's columns behind it, none twice, in the direction of the last term."""

@@ -1,0 +1,188 @@
+"""Rows of tables by query: pages with opaque cursors, and counts."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final, NoReturn
+
+import psycopg2.errors
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
+
+from app.dataplane import query as rows_by_query
+from app.dataplane.vql.catalogue import Catalogue
+from app.dataplane.vql.model import Query, total_order
+from app.dataplane.vql.parser import parse
+from app.domain.errors import InvalidRequestError, MalformedRequestError, Problem
+from app.persistence.sessions import Sessions
+from app.services.tables import Tables
+from config.settings import Settings
+
+DEFAULT_LIMIT: Final = 25
+MAX_LIMIT: Final = 1_000
+_MAX_CURSOR_CHARACTERS: Final = 16_384
+
+
+@dataclass(frozen=True, slots=True)
+class RecordPage:
+    """A page of rows.
+
+    Args:
+        rows: By column name, JSON types only; ``numeric`` is text.
+        next_cursor: For the next page; ``None`` on the last.
+        after: What the cursor holds: the last row's values of the order's terms, for ``search_after``.
+    """
+
+    rows: list[dict[str, Any]]
+    next_cursor: str | None
+    after: list[Any] | None
+
+
+class Records:
+    """The use cases of rows."""
+
+    def __init__(self, sessions: Sessions, tables: Tables, settings: Settings) -> None:
+        self._sessions = sessions
+        self._tables = tables
+        self._settings = settings
+
+    def query(
+        self,
+        tenant: str,
+        table: str,
+        vql: dict[str, Any],
+        *,
+        limit: int | None = None,
+        cursor: str | None = None,
+        pointer: str = "",
+    ) -> RecordPage:
+        """The first rows of a query, or those behind ``cursor``.
+
+        Args:
+            limit: Rows at most, 1 to 1,000; ``None`` takes the query's own, else 25.
+            cursor: ``next_cursor`` of the page before, of the same query.
+            pointer: Where ``vql`` stands in the request.
+
+        Raises:
+            NotFoundError: The tenant has no such table.
+            InvalidRequestError: The query cannot be used (``vql.…``), or took too long (``vql.timeout``).
+            MalformedRequestError: ``cursor.invalid``: not a cursor of this query.
+        """
+        catalogue = Catalogue(self._tables.get(tenant, table))
+        query = parse(vql, catalogue, pointer=pointer)
+        if cursor is not None:
+            query = _behind(cursor, vql, query, catalogue)
+        limit = _page_rows(limit, query)
+        self._make_relation(tenant, catalogue, query)
+        with self._reading() as session:
+            page = rows_by_query.page(session, tenant, catalogue, query, limit=limit)
+            if query.populate is not None:
+                _populate(session, tenant, catalogue, query, page.rows)
+        next_cursor = None if page.after is None else _encode(_signature(query, catalogue), page.after)
+        return RecordPage(page.rows, next_cursor, page.after)
+
+    def count(self, tenant: str, table: str, vql: dict[str, Any], *, pointer: str = "") -> int:
+        """How many rows meet the query's conditions. Errors as ``query``."""
+        catalogue = Catalogue(self._tables.get(tenant, table))
+        query = parse(vql, catalogue, pointer=pointer)
+        self._make_relation(tenant, catalogue, query)
+        with self._reading() as session:
+            return rows_by_query.count(session, tenant, catalogue, query)
+
+    def _make_relation(self, tenant: str, catalogue: Catalogue, query: Query) -> None:
+        """Built-in tables are made at their first use, which a filter on their columns is."""
+        if catalogue.relation is not None and query.uses_relation:
+            self._tables.get(tenant, catalogue.relation.table.name)
+
+    @contextmanager
+    def _reading(self) -> Iterator[Session]:
+        timeout_s = self._settings.statement_timeout_s
+        try:
+            with self._sessions.begin() as session:
+                rows_by_query.begin_reading(session, timeout_s=timeout_s)
+                yield session
+        except DBAPIError as error:
+            if not isinstance(error.orig, psycopg2.errors.QueryCanceled):
+                raise
+            raise InvalidRequestError(
+                f"the query took longer than {timeout_s:g} s",
+                code="vql.timeout",
+                hint="Narrow the filter, declare an index on its columns, or run it as an export.",
+            ) from error
+
+
+def _page_rows(limit: int | None, query: Query) -> int:
+    rows = limit if limit is not None else query.limit or DEFAULT_LIMIT
+    if not 1 <= rows <= MAX_LIMIT:
+        raise InvalidRequestError(
+            f"a page has 1 to {MAX_LIMIT} rows, got limit {rows}",
+            code="request.limit_invalid",
+            problems=(Problem("/limit", f"expected 1 to {MAX_LIMIT}, got {rows}"),),
+        )
+    return rows
+
+
+def _populate(session: Session, tenant: str, catalogue: Catalogue, query: Query, rows: list[dict[str, Any]]) -> None:
+    relation = catalogue.relation
+    if relation is None or query.populate is None:
+        return
+    if query.select is not None and all(one.name != relation.column for one in query.select):
+        raise InvalidRequestError(
+            f"to bring the company along, select {relation.column!r} too",
+            code="vql.invalid",
+            problems=(Problem("/select_columns", f"expected {relation.column!r} among the columns"),),
+        )
+    keys = sorted({row[relation.column] for row in rows if row[relation.column] is not None})
+    found = rows_by_query.related(session, tenant, relation, keys, query.populate) if keys else {}
+    for row in rows:
+        row[relation.prefix.rstrip("_")] = found.get(row[relation.column])
+
+
+def _signature(query: Query, catalogue: Catalogue) -> list[list[Any]]:
+    """The order that a cursor belongs to."""
+    return [[term.field.name, term.descending] for term in total_order(query.order, catalogue.key_fields())]
+
+
+def _encode(order: list[list[Any]], after: list[Any]) -> str:
+    body = json.dumps({"order": order, "after": after}, separators=(",", ":"))
+    return base64.urlsafe_b64encode(body.encode()).decode().rstrip("=")
+
+
+def _behind(cursor: str, vql: dict[str, Any], query: Query, catalogue: Catalogue) -> Query:
+    if query.page is not None or query.after is not None:
+        raise InvalidRequestError("give one of cursor, search_after and page, got two", code="vql.invalid")
+    order, after = _decode(cursor)
+    if order != _signature(query, catalogue):
+        _refuse("it belongs to a query with another order")
+    try:
+        return parse({**vql, "cursor": None, "search_after": after}, catalogue)
+    except InvalidRequestError:
+        _refuse("its values do not fit")
+
+
+def _decode(cursor: str) -> tuple[list[Any], list[Any]]:
+    if len(cursor) > _MAX_CURSOR_CHARACTERS:
+        _refuse("it is too long")
+    try:
+        padded = cursor + "=" * (-len(cursor) % 4)
+        body = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
+    except (binascii.Error, ValueError, RecursionError):
+        _refuse("it cannot be read")
+    if not isinstance(body, dict) or set(body) != {"order", "after"} or not isinstance(body["after"], list):
+        _refuse("it cannot be read")
+    if not body["after"]:
+        _refuse("its values do not fit")
+    return body["order"], body["after"]
+
+
+def _refuse(why: str) -> NoReturn:
+    raise MalformedRequestError(
+        f"the cursor cannot be used: {why}",
+        code="cursor.invalid",
+        hint="Pass next_cursor of the page before, with the same query; or start without a cursor.",
+    )
