@@ -1,0 +1,110 @@
+"""Statements on artifacts."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import Row, text
+from sqlalchemy.orm import Session
+
+from app.domain.artifacts import Artifact, ArtifactKind
+from app.domain.errors import NotFoundError
+from app.domain.ports import ObjectRef
+
+_COLUMNS: Final = (
+    "id, job_id, tenant, kind, name, content_type, bucket, key, size_bytes, sha256, rows, created_at, expires_at"
+)
+
+
+def put(session: Session, tenant: str, artifact: Artifact) -> None:
+    """Store an artifact; one of the same id and tenant is replaced, as a job that ran again writes the same ids.
+
+    Call it before the job's guarded UPDATE in one transaction: a run that lost its fence must leave no row.
+    """
+    session.execute(
+        text(
+            f"""
+            INSERT INTO artifacts ({_COLUMNS})
+            VALUES (:id, :job_id, :tenant, :kind, :name, :content_type, :bucket, :key, :size_bytes, :sha256, :rows,
+                    clock_timestamp(), :expires_at)
+            ON CONFLICT (id) DO UPDATE SET
+                name = excluded.name, content_type = excluded.content_type, bucket = excluded.bucket,
+                key = excluded.key, size_bytes = excluded.size_bytes, sha256 = excluded.sha256, rows = excluded.rows,
+                created_at = excluded.created_at, expires_at = excluded.expires_at
+            WHERE artifacts.tenant = excluded.tenant AND artifacts.job_id = excluded.job_id
+            """
+        ),
+        {
+            "id": artifact.id,
+            "job_id": artifact.job_id,
+            "tenant": tenant,
+            "kind": artifact.kind,
+            "name": artifact.name,
+            "content_type": artifact.content_type,
+            "bucket": artifact.ref.bucket,
+            "key": artifact.ref.key,
+            "size_bytes": artifact.size_bytes,
+            "sha256": artifact.sha256,
+            "rows": artifact.rows,
+            "expires_at": artifact.expires_at,
+        },
+    )
+
+
+def of_job(session: Session, tenant: str, job_id: UUID) -> list[Artifact]:
+    """A job's artifacts by name; empty when it has none or is another tenant's."""
+    rows = session.execute(
+        text(f"SELECT {_COLUMNS} FROM artifacts WHERE job_id = :job_id AND tenant = :tenant ORDER BY name, id"),
+        {"job_id": job_id, "tenant": tenant},
+    )
+    return [_artifact(row) for row in rows]
+
+
+def get(session: Session, tenant: str, artifact_id: UUID) -> Artifact:
+    """One artifact.
+
+    Raises:
+        NotFoundError: The tenant has none of this id.
+    """
+    row = session.execute(
+        text(f"SELECT {_COLUMNS} FROM artifacts WHERE id = :id AND tenant = :tenant"),
+        {"id": artifact_id, "tenant": tenant},
+    ).one_or_none()
+    if row is None:
+        raise NotFoundError(f"there is no artifact {artifact_id}", code="artifact.not_found")
+    return _artifact(row)
+
+
+def expired(session: Session, *, at: datetime, limit: int) -> list[Artifact]:
+    """Artifacts of all tenants whose time was over at ``at``, the oldest first."""
+    rows = session.execute(
+        text(f"SELECT {_COLUMNS} FROM artifacts WHERE expires_at <= :at ORDER BY expires_at LIMIT :limit"),
+        {"at": at, "limit": limit},
+    )
+    return [_artifact(row) for row in rows]
+
+
+def remove(session: Session, tenant: str, artifact_id: UUID) -> None:
+    """Forget an artifact whose object is deleted; one that is gone is fine."""
+    session.execute(
+        text("DELETE FROM artifacts WHERE id = :id AND tenant = :tenant"), {"id": artifact_id, "tenant": tenant}
+    )
+
+
+def _artifact(row: Row[Any]) -> Artifact:
+    return Artifact(
+        id=row.id,
+        job_id=row.job_id,
+        tenant=row.tenant,
+        kind=ArtifactKind(row.kind),
+        name=row.name,
+        content_type=row.content_type,
+        ref=ObjectRef(row.bucket, row.key),
+        size_bytes=row.size_bytes,
+        sha256=row.sha256,
+        rows=row.rows,
+        created_at=row.created_at,
+        expires_at=row.expires_at,
+    )

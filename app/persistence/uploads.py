@@ -1,0 +1,92 @@
+"""Statements on uploads."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import Row, text
+from sqlalchemy.orm import Session
+
+from app.domain.artifacts import Upload
+from app.domain.errors import NotFoundError
+from app.domain.ports import ObjectRef
+
+_COLUMNS: Final = "id, tenant, bucket, key, filename, upload_id, created_by, created_at, completed_at"
+
+
+def add(
+    session: Session,
+    tenant: str,
+    *,
+    id: UUID,  # noqa: A002 - the column's name
+    ref: ObjectRef,
+    filename: str,
+    upload_id: str | None,
+    created_by: str,
+) -> Upload:
+    """Store a new upload."""
+    row = session.execute(
+        text(
+            f"""
+            INSERT INTO uploads (id, tenant, bucket, key, filename, upload_id, created_by)
+            VALUES (:id, :tenant, :bucket, :key, :filename, :upload_id, :created_by) RETURNING {_COLUMNS}
+            """
+        ),
+        {
+            "id": id,
+            "tenant": tenant,
+            "bucket": ref.bucket,
+            "key": ref.key,
+            "filename": filename,
+            "upload_id": upload_id,
+            "created_by": created_by,
+        },
+    ).one()
+    return _upload(row)
+
+
+def get(session: Session, tenant: str, upload_id: UUID) -> Upload:
+    """One upload.
+
+    Raises:
+        NotFoundError: The tenant has none of this id.
+    """
+    row = session.execute(
+        text(f"SELECT {_COLUMNS} FROM uploads WHERE id = :id AND tenant = :tenant"),
+        {"id": upload_id, "tenant": tenant},
+    ).one_or_none()
+    if row is None:
+        raise NotFoundError(f"there is no upload {upload_id}", code="upload.not_found")
+    return _upload(row)
+
+
+def complete(session: Session, tenant: str, upload_id: UUID) -> Upload:
+    """Note that the upload's parts are joined; the first time stays.
+
+    Raises:
+        NotFoundError: The tenant has none of this id.
+    """
+    session.execute(
+        text(
+            """
+            UPDATE uploads SET completed_at = clock_timestamp()
+            WHERE id = :id AND tenant = :tenant AND completed_at IS NULL
+            """
+        ),
+        {"id": upload_id, "tenant": tenant},
+    )
+    return get(session, tenant, upload_id)
+
+
+def _upload(row: Row[Any]) -> Upload:
+    return Upload(
+        id=row.id,
+        tenant=row.tenant,
+        ref=ObjectRef(row.bucket, row.key),
+        filename=row.filename,
+        upload_id=row.upload_id,
+        created_by=row.created_by,
+        created_at=row.created_at,
+        completed_at=row.completed_at,
+    )
