@@ -1,0 +1,514 @@
+"""CSV records in columns, with their lines and byte ranges: RFC 4180, and a fault for every record that is not.
+
+Blocks of whole lines are taken apart by a few calls on the whole block. That is exact only where every quote stands as
+RFC 4180 has it; any other block goes record by record through the csv module. A property of the tests holds both to the
+same answer.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from itertools import accumulate
+from typing import Any, Final
+
+from app.dataplane.faults import Fault
+from app.domain.errors import JobError
+
+BLOCK_BYTES: Final = 64 * 1024
+_FILL_BYTES: Final = 1 << 20
+_FIELDS_A_RECORD: Final = 2
+"""A record may be this many times as long as the longest field."""
+
+# Bytes that stand for a delimiter, and for the end of a record, while a block is taken apart.
+_FIELD_END: Final = b"\x1f"
+_RECORD_END: Final = b"\x1e"
+
+
+class Encoding(StrEnum):
+    """How a file's characters are written; the value is Python's name of the codec."""
+
+    UTF_8 = "utf-8"
+    LATIN_1 = "latin-1"
+    UTF_16_LE = "utf-16-le"
+    UTF_16_BE = "utf-16-be"
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether a character takes two bytes or more."""
+        return self in (Encoding.UTF_16_LE, Encoding.UTF_16_BE)
+
+
+def detect(head: bytes, asked: str) -> tuple[Encoding, int]:
+    """The encoding of a file that begins with ``head``, and the length of its byte order mark.
+
+    Args:
+        asked: ``utf-8``, ``latin-1`` or ``utf-16``. A mark of UTF-16 wins over ``utf-8``; without one ``utf-16`` is
+            little-endian.
+    """
+    if asked == "latin-1":
+        return Encoding.LATIN_1, 0
+    if head.startswith(codecs.BOM_UTF8):
+        return Encoding.UTF_8, len(codecs.BOM_UTF8)
+    if head.startswith(codecs.BOM_UTF16_LE):
+        return Encoding.UTF_16_LE, len(codecs.BOM_UTF16_LE)
+    if head.startswith(codecs.BOM_UTF16_BE):
+        return Encoding.UTF_16_BE, len(codecs.BOM_UTF16_BE)
+    return (Encoding.UTF_16_LE if asked == "utf-16" else Encoding.UTF_8), 0
+
+
+@dataclass(slots=True)
+class Chunk:
+    """Consecutive records of a file.
+
+    Args:
+        data: Their bytes as they stand in the file.
+        first_byte: Where ``data`` begins in the file; ``first_line`` its first physical line, counted from 1.
+        count: Records in it: the good, the refused and the blank.
+        columns: The values of the good records, one list a field, in UTF-8.
+        members: For each good record its place among all of them, 0 to ``count`` - 1, ascending.
+        faults: The refused records by place.
+        blanks: The places of empty lines.
+        lines: How many physical lines it has.
+        starts: The line of each record, counted from 0 in the chunk; ``None`` when each has one line.
+        bounds: Where each line begins in ``data``, then its length; found when first asked for.
+        plain: No value holds a tab, a line end or a backslash.
+    """
+
+    data: bytes
+    first_byte: int
+    first_line: int
+    count: int
+    columns: list[list[bytes]]
+    members: Sequence[int]
+    faults: dict[int, Fault]
+    blanks: list[int]
+    lines: int
+    starts: list[int] | None = None
+    bounds: list[int] | None = field(default=None, repr=False)
+    length: int = 0
+    plain: bool = False
+
+    def line_of(self, place: int) -> int:
+        """The first physical line of a record; of ``count``: the line after the chunk."""
+        if place == self.count:
+            return self.first_line + self.lines
+        return self.first_line + (place if self.starts is None else self.starts[place])
+
+    def byte_of(self, place: int) -> int:
+        """Where a record begins in the file; of ``count``: where the chunk ends."""
+        if place == 0:
+            return self.first_byte
+        if place == self.count:
+            return self.first_byte + self.length
+        if self.bounds is None:
+            self.bounds = [0, *accumulate(map(len, self.data.splitlines(keepends=True)))]
+        return self.first_byte + self.bounds[self.line_of(place) - self.first_line]
+
+    def raw(self, place: int) -> bytes:
+        """A record's bytes, its line end included; empty when it was too long to keep."""
+        return self.data[self.byte_of(place) - self.first_byte : self.byte_of(place + 1) - self.first_byte]
+
+    def members_before(self, place: int) -> int:
+        """How many good records stand before ``place``."""
+        return bisect_left(self.members, place)
+
+
+@dataclass(slots=True)
+class _Block:
+    """Whole lines on their way to a chunk: as stored, and in UTF-8 when that is something else."""
+
+    data: bytes
+    utf8: bytes
+    bounds: list[int] | None
+    suspect: bool
+
+
+class RecordReader:
+    """Reads a CSV file once, from a byte that begins a record.
+
+    Args:
+        read: Gives at most so many bytes of the file, ``b""`` at its end.
+        delimiter: One ASCII character.
+        max_field_bytes: Longer fields are refused; a record may be twice as long.
+        first_byte: Where the first byte of ``read`` stands in the file; ``first_line`` the line it begins.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[int], bytes],
+        *,
+        encoding: Encoding = Encoding.UTF_8,
+        delimiter: str = ",",
+        max_field_bytes: int = 1_048_576,
+        first_byte: int = 0,
+        first_line: int = 1,
+        block_bytes: int = BLOCK_BYTES,
+    ) -> None:
+        self._read = read
+        self._encoding = encoding
+        self._delimiter = delimiter
+        self._max_field_bytes = max_field_bytes
+        self._max_record_bytes = _FIELDS_A_RECORD * max_field_bytes
+        self._block_bytes = block_bytes
+        self._buffer = b""
+        self._begin = 0
+        self._ended = False
+        self.next_byte = first_byte
+        self.next_line = first_line
+
+    def header(self) -> list[str] | None:
+        """The fields of the first record that is not blank; ``None`` when the file has none.
+
+        Raises:
+            JobError: ``csv.header_invalid``: it cannot be read.
+        """
+        held = 0
+        while True:
+            block = self._next_lines(held)
+            if block is None:
+                raise _bad_header(f"it is longer than {self._max_record_bytes} bytes")
+            found = self._header_in(block, at_end=len(block) == held)
+            if found is not None or len(block) == held:
+                return found
+            held = len(block)
+
+    def _header_in(self, block: bytes, *, at_end: bool) -> list[str] | None:
+        errors = "surrogatepass" if self._encoding.is_wide else "surrogateescape"
+        text = block[: len(block) & ~1 if self._encoding.is_wide else None].decode(self._encoding, errors)
+        lines = list(io.StringIO(text, newline=""))
+        _admit_long_fields()
+        reader = csv.reader(lines, delimiter=self._delimiter, strict=True)
+        try:
+            row = next(filter(None, reader), None)
+        except csv.Error as error:
+            if at_end or len(block) > self._max_record_bytes:
+                raise _bad_header(str(error)) from error
+            return None
+        if row is None:
+            return None
+        if not "".join(row).isprintable() and any("\ud800" <= letter <= "\udfff" for letter in "".join(row)):
+            raise _bad_header(f"it is not {self._encoding.value} text")
+        self._take(len("".join(lines[: reader.line_num]).encode(self._encoding, errors)))
+        self.next_line += reader.line_num
+        return row
+
+    def chunks(self, width: int) -> Iterator[Chunk]:
+        """The records from here on; ``width`` is the number of fields a good one has."""
+        carried = 0
+        while True:
+            data = self._next_lines(carried)
+            if data is None:
+                yield self._overlong_line()
+                continue
+            if not data:
+                return
+            block = self._decode(data)
+            final = len(data) == carried or (self._ended and self._begin + len(data) == len(self._buffer))
+            chunk = self._quick(block, width) or self._careful(block, width, final=final)
+            carried = len(data) - chunk.length
+            if chunk.count:
+                self._take(chunk.length)
+                self.next_line += chunk.lines
+                yield chunk
+
+    # From bytes to blocks of whole lines
+
+    def _next_lines(self, beyond: int) -> bytes | None:
+        """Whole lines from here on, more than ``beyond`` bytes.
+
+        Exactly ``beyond`` when the file ends there or a line follows that is too long; ``None`` when that line is next.
+        """
+        wanted = max(self._block_bytes, 2 * beyond)
+        while True:
+            held = len(self._buffer) - self._begin
+            if held < wanted and not self._ended:
+                self._fill()
+                continue
+            if held <= wanted:
+                return self._buffer[self._begin :]
+            cut = self._cut(self._begin + wanted) - self._begin
+            if cut > beyond:
+                return self._buffer[self._begin : self._begin + cut]
+            if wanted > beyond + self._max_record_bytes:
+                return self._buffer[self._begin : self._begin + beyond] if beyond else None
+            wanted += self._max_record_bytes
+
+    def _fill(self) -> None:
+        data = self._read(_FILL_BYTES)
+        self._ended = not data
+        self._buffer = self._buffer[self._begin :] + data
+        self._begin = 0
+
+    def _take(self, length: int) -> None:
+        self._begin += length
+        self.next_byte += length
+
+    def _cut(self, end: int) -> int:
+        """Just after the last line end of the buffer before ``end``; 0 when there is none."""
+        newline = "\n".encode(self._encoding)
+        step = len(newline)
+        at = self._buffer.rfind(newline, self._begin, end)
+        while at >= 0 and (at - self._begin) % step:  # the second half of one character and the first of the next
+            at = self._buffer.rfind(newline, self._begin, at + step - 1)
+        if at < 0 and step == 1:  # lone CR; the last byte may be the first half of CR LF
+            at = self._buffer.rfind(b"\r", self._begin, end - 1)
+        return at + step if at >= 0 else 0
+
+    def _overlong_line(self) -> Chunk:
+        """Read past a line that is longer than a record may be."""
+        first_byte, first_line = self.next_byte, self.next_line
+        while not (found := self._line_end()) and not self._ended:
+            self._take((len(self._buffer) - self._begin - 1) & ~1)  # keeps a CR whose LF may come next
+            self._fill()
+        self._take(found or len(self._buffer) - self._begin)
+        self.next_line += 1
+        length = self.next_byte - first_byte
+        message = f"a record has at most {self._max_record_bytes} bytes, this one has {length}"
+        faults = {0: Fault("csv.record_too_long", message)}
+        return Chunk(b"", first_byte, first_line, 1, [], (), faults, [], 1, length=length)
+
+    def _line_end(self) -> int:
+        """How many bytes there are up to and with the next line end in the buffer; 0 when there is none."""
+        newline = "\n".encode(self._encoding)
+        at = self._buffer.find(newline, self._begin)
+        while at >= 0 and (at - self._begin) % len(newline):
+            at = self._buffer.find(newline, at + 1)
+        lone = self._buffer.find(b"\r", self._begin, at if at >= 0 else None) if len(newline) == 1 else -1
+        if lone >= 0 and lone + 1 not in (at, len(self._buffer)):
+            return lone + 1 - self._begin
+        return at + len(newline) - self._begin if at >= 0 else 0
+
+    def _decode(self, data: bytes) -> _Block:
+        """``data`` in UTF-8; bytes that are no characters stay as they are and make the block suspect."""
+        if self._encoding is Encoding.UTF_8:
+            return _Block(data, data, None, b"\0" in data or not _is_utf8(data))
+        if self._encoding is Encoding.LATIN_1:
+            return _Block(data, data.decode("latin-1").encode(), None, b"\0" in data)
+        text = data[: len(data) & ~1].decode(self._encoding, "surrogatepass")
+        if len(data) & 1:
+            text += "\udc80"
+        utf8 = text.encode("utf-8", "surrogatepass")
+        lengths = [len(line.encode(self._encoding, "surrogatepass")) for line in io.StringIO(text, newline="")]
+        lengths[-1] += len(data) - sum(lengths)
+        return _Block(data, utf8, [0, *accumulate(lengths)], b"\0" in utf8 or not _is_utf8(utf8))
+
+    # From blocks to chunks
+
+    def _quick(self, block: _Block, width: int) -> Chunk | None:
+        """The records of a block by a few calls on all of it; ``None`` when that would not be exact."""
+        data = block.utf8
+        if block.suspect or _FIELD_END in data or _RECORD_END in data:
+            return None
+        lines = data.replace(b"\r\n", b"\n") if b"\r" in data else data
+        if b"\r" in lines:
+            return None
+        if not lines.endswith(b"\n"):
+            lines += b"\n"
+        delimiter = self._delimiter.encode()
+        taken_apart = _take_apart(lines, delimiter)
+        if taken_apart is None:
+            return None
+        count = taken_apart.count(_RECORD_END)
+        flat = taken_apart.replace(_RECORD_END, _FIELD_END + _RECORD_END + _FIELD_END).split(_FIELD_END)
+        chunk = Chunk(
+            data=block.data,
+            first_byte=self.next_byte,
+            first_line=self.next_line,
+            count=count,
+            columns=[],
+            members=range(count),
+            faults={},
+            blanks=[],
+            lines=count,
+            bounds=block.bounds,
+            length=len(block.data),
+            plain=b"\\" not in taken_apart and b"\t" not in taken_apart,
+        )
+        # Each record was followed by one mark: when every mark stands in its place, every record has `width` fields.
+        # (A blank line would pass for a record of one empty field.)
+        if width > 1 and len(flat) == count * (width + 1) + 1 and set(flat[width :: width + 1]) == {_RECORD_END}:
+            chunk.columns = [flat[place : -1 : width + 1] for place in range(width)]
+        else:
+            _keep_of_width(chunk, taken_apart.split(_RECORD_END)[:-1], width)
+        return self._within_limits(chunk)
+
+    def _within_limits(self, chunk: Chunk) -> Chunk | None:
+        """``chunk``, or ``None`` when a field may be over the limit: then each record is looked at."""
+        if chunk.length <= self._max_field_bytes:
+            return chunk
+        if all(max(map(len, column), default=0) <= self._max_field_bytes for column in chunk.columns):
+            return chunk
+        return None
+
+    def _careful(self, block: _Block, width: int, *, final: bool) -> Chunk:
+        """The records of a block one by one; those after ``length`` bytes wait for more when the block ends in one."""
+        text = block.utf8.decode("utf-8", "surrogatepass" if self._encoding.is_wide else "surrogateescape")
+        lines = list(io.StringIO(text, newline=""))
+        bounds = block.bounds or [0, *accumulate(map(len, block.data.splitlines(keepends=True)))]
+        rows, starts, faults, taken = self._parse(lines, bounds, final=final)
+        chunk = Chunk(
+            data=block.data[: bounds[taken]],
+            first_byte=self.next_byte,
+            first_line=self.next_line,
+            count=len(rows),
+            columns=[],
+            members=(),
+            faults=faults,
+            blanks=[place for place, row in enumerate(rows) if not row and place not in faults],
+            lines=taken,
+            starts=starts,
+            bounds=bounds[: taken + 1],
+            length=bounds[taken],
+        )
+        if block.suspect:
+            self._refuse_bad_bytes(chunk, rows)
+        self._refuse_by_shape(chunk, rows, width)
+        members = [place for place, row in enumerate(rows) if row and place not in faults]
+        chunk.members = members
+        chunk.columns = [
+            [value.encode() for value in column] for column in zip(*(rows[place] for place in members), strict=True)
+        ] or [[] for _ in range(width)]
+        return chunk
+
+    def _parse(
+        self, lines: list[str], bounds: list[int], *, final: bool
+    ) -> tuple[list[list[str]], list[int], dict[int, Fault], int]:
+        """Rows, their first lines, faults by row, and how many lines were taken."""
+        _admit_long_fields()
+        rows: list[list[str]] = []
+        starts: list[int] = []
+        faults: dict[int, Fault] = {}
+        upcoming: Any = iter(lines)
+        reader = csv.reader(upcoming, delimiter=self._delimiter, strict=True)
+        start = before = 0
+        while start < len(lines):
+            try:
+                row = next(reader)
+            except csv.Error as error:
+                end = start + reader.line_num - before
+                fits = bounds[end] - bounds[start] <= self._max_record_bytes
+                if end == len(lines) and not final and fits:
+                    break
+                # Only the record's first line is given up: what follows may be sound.
+                faults[len(rows)] = _fault_of(error, end - start, fits=fits)
+                row, end = [], start + 1
+                upcoming.__setstate__(end)
+            else:
+                end = start + reader.line_num - before
+            rows.append(row)
+            starts.append(start)
+            start, before = end, reader.line_num
+        return rows, starts, faults, start
+
+    def _refuse_bad_bytes(self, chunk: Chunk, rows: list[list[str]]) -> None:
+        for place in range(len(rows)):
+            raw = chunk.raw(place)
+            try:
+                text = raw.decode(self._encoding)
+            except UnicodeDecodeError as error:
+                chunk.faults[place] = Fault(
+                    "csv.encoding",
+                    f"expected {self._encoding.value} text, got the byte {raw[error.start]:#04x} "
+                    f"at {error.start} bytes into the record",
+                )
+                continue
+            if "\0" in text:
+                chunk.faults[place] = Fault("csv.nul", "expected text, got a NUL character, which no text may hold")
+
+    def _refuse_by_shape(self, chunk: Chunk, rows: list[list[str]], width: int) -> None:
+        for place, row in enumerate(rows):
+            if not row or place in chunk.faults:
+                continue
+            if len(row) != width:
+                chunk.faults[place] = ragged(width, len(row))
+            elif chunk.byte_of(place + 1) - chunk.byte_of(place) > self._max_field_bytes:
+                longest = max(len(value.encode()) for value in row)
+                if longest > self._max_field_bytes:
+                    chunk.faults[place] = Fault(
+                        "csv.field_too_long",
+                        f"a field has at most {self._max_field_bytes} bytes, the longest here has {longest}",
+                    )
+
+
+def _bad_header(reason: str) -> JobError:
+    return JobError(
+        f"the header is not valid CSV: {reason}",
+        code="csv.header_invalid",
+        hint="Check the first line, the delimiter and the encoding; the config can name both.",
+    )
+
+
+def ragged(expected: int, came: int) -> Fault:
+    """The fault of a record with another number of fields than the header."""
+    return Fault("csv.ragged", f"expected {expected} fields as in the header, got {came}")
+
+
+def _fault_of(error: csv.Error, lines: int, *, fits: bool) -> Fault:
+    if lines > 1 or not fits or "unexpected end" in str(error):
+        return Fault("csv.unclosed_quote", f"a quoted field that begins in this line is not closed properly: {error}")
+    return Fault("csv.quote", f"the quotes in this line do not fit together: {error}")
+
+
+def _admit_long_fields() -> None:
+    """Let the csv module pass fields of any length: the limit here is in bytes, and its own is the whole process's."""
+    csv.field_size_limit(2**31 - 1)
+
+
+def _is_utf8(data: bytes) -> bool:
+    if data.isascii():
+        return True
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _take_apart(lines: bytes, delimiter: bytes) -> bytes | None:
+    """``lines`` with marks for delimiters and line ends outside quotes, and without the quotes themselves.
+
+    ``None`` when a quote stands elsewhere than at the border of a field, or a line end inside quotes.
+    """
+    if b'"' not in lines:
+        return lines.replace(delimiter, _FIELD_END).replace(b"\n", _RECORD_END)
+    parts = lines.split(b'"')
+    outside, inside = parts[0::2], parts[1::2]
+    if len(outside) == len(inside):
+        return None
+    # Between two quoted parts lies either a border of fields or nothing: then two quotes stood for one.
+    borders = {delimiter, b"\n", b""}
+    if not {part[-1:] for part in outside[:-1]} <= borders or not {part[:1] for part in outside[1:]} <= borders:
+        return None
+    if b"\n" in b"".join(inside):
+        return None
+    marked = b'"'.join(outside).replace(delimiter, _FIELD_END).replace(b"\n", _RECORD_END).split(b'"')
+    if b"" in marked:
+        marked[1:-1] = [part or b'"' for part in marked[1:-1]]
+    parts[0::2] = marked
+    return b"".join(parts)
+
+
+def _keep_of_width(chunk: Chunk, records: list[bytes], width: int) -> None:
+    """Fill ``chunk`` with the records of ``width`` fields; the others are blank or ragged."""
+    members, kept = [], []
+    for place, record in enumerate(records):
+        fields = record.count(_FIELD_END) + 1
+        if fields == width and record:
+            members.append(place)
+            kept.append(record)
+        elif not record and chunk.raw(place).strip(b"\r\n\0") == b"":
+            chunk.blanks.append(place)
+        elif fields == width:
+            members.append(place)
+            kept.append(record)
+        else:
+            chunk.faults[place] = ragged(width, fields)
+    chunk.members = members
+    flat = _FIELD_END.join(kept).split(_FIELD_END) if kept else []
+    chunk.columns = [flat[place::width] for place in range(width)]
