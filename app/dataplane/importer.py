@@ -1,0 +1,372 @@
+"""An import from its claim to its result: one thread reads and checks, each lane's thread writes."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session
+
+from app.dataplane import books
+from app.dataplane.batches import Batch, Part, Preparer, in_batches
+from app.dataplane.loader import COUNTERS, LaneWriter, Target
+from app.dataplane.plan import Options, Plan, from_checkpoint, map_header
+from app.dataplane.records import RecordReader, detect
+from app.dataplane.sources import ByteSource, is_gzip, open_source
+from app.domain.errors import FenceLost, JobError, JobPaused
+from app.domain.job_types import JobContext, Result
+from app.domain.jobs import Outcome, Signals
+from app.domain.ports import ObjectInfo, ObjectRef, ObjectStore
+from app.domain.tables import Table
+from app.persistence import imports
+from app.persistence.jobs import advance
+from app.persistence.sessions import Sessions
+from config.settings import Settings
+
+_WAITING_PARTS: Final = 2
+"""Parts that wait for each lane: the reader is at most so many batches ahead."""
+_POLL_S: Final = 0.1
+_HEAD_BYTES: Final = 4
+
+
+class ImportContext(JobContext, Protocol):
+    """What an import needs of the place it runs in."""
+
+    @property
+    def settings(self) -> Settings:
+        """The installation's settings."""
+        ...
+
+    @property
+    def sessions(self) -> Sessions:
+        """Sessions of the worker slot."""
+        ...
+
+    @property
+    def objects(self) -> ObjectStore:
+        """S3."""
+        ...
+
+    def heed(self, signals: Signals) -> None:
+        """Take note of what a guarded write was told."""
+        ...
+
+
+def import_csv(context: ImportContext, ref: ObjectRef, table: Table, options: Options) -> Result:
+    """Load a CSV object into ``table``; a killed import goes on where each lane's last commit left it.
+
+    Raises:
+        JobError: The file cannot be imported (``csv.*``, ``source.*``, ``s3.*``), or is not the one begun with.
+        TransientError: Another attempt may do better.
+        JobPaused: Too many records were refused.
+        FenceLost: Another worker has the job.
+    """
+    plan = _plan(context, ref, table, options)
+    begin = _Beginning.of(context, plan)
+    source = _open(context, ref, plan, begin.place.byte)
+    with closing(source):
+        reader = RecordReader(
+            source.read,
+            encoding=plan.encoding,
+            delimiter=options.delimiter,
+            max_field_bytes=plan.max_field_bytes,
+            first_byte=begin.place.byte,
+            first_line=begin.place.line,
+        )
+        account = _Account(context, plan, options, begin)
+        preparer = Preparer(plan, table)
+        target = _target(context, plan, table, options, preparer)
+        with _Lanes(context, target, begin, account) as lanes:
+            fresh = _feed(lanes, preparer, context.check, _numbered(reader, plan, begin, source))
+    records = begin.place.batch * plan.batch_rows + fresh
+    return _close(context, plan, records=records, end_byte=reader.next_byte)
+
+
+# The plan
+
+
+def _plan(context: ImportContext, ref: ObjectRef, table: Table, options: Options) -> Plan:
+    """The plan of the job's first claim; this one, when there is none yet."""
+    if context.job.checkpoint and "import" in context.job.checkpoint:
+        plan = from_checkpoint(context.job.checkpoint)
+        if plan.fingerprint != options.fingerprint(ref.bucket, ref.key, table.name):
+            raise JobError("the job's config is not the one it began with", code="import.config_changed")
+        return plan
+    plan = _first_plan(context, ref, table, options)
+    with context.sessions.begin() as session:
+        signals = advance(
+            session,
+            context.job,
+            bytes_total=plan.size_bytes,
+            stage="loading",
+            counters=dict.fromkeys(COUNTERS, 0),
+            checkpoint=plan.to_checkpoint(),
+        )
+    context.heed(signals)
+    return plan
+
+
+def _first_plan(context: ImportContext, ref: ObjectRef, table: Table, options: Options) -> Plan:
+    settings = context.settings
+    info = context.objects.head(ref)
+    gzipped = is_gzip(context.objects, ref, info) if options.compression == "auto" else options.compression == "gzip"
+    source = _source(context, ref, info, gzipped=gzipped, offset=0)
+    with closing(source):
+        head = b""
+        while len(head) < _HEAD_BYTES and (more := source.read(_HEAD_BYTES - len(head))):
+            head += more
+        encoding, mark = detect(head, options.encoding)
+        reader = RecordReader(
+            _after(head[mark:], source.read),
+            encoding=encoding,
+            delimiter=options.delimiter,
+            max_field_bytes=settings.max_field_bytes,
+            first_byte=mark,
+        )
+        header = reader.header()
+    if header is None:
+        raise JobError("the file is empty: expected a header line", code="csv.empty")
+    mapped = map_header(header, table, options, max_columns=settings.max_columns)
+    return Plan(
+        etag=info.etag,
+        size_bytes=info.size_bytes,
+        fingerprint=options.fingerprint(ref.bucket, ref.key, table.name),
+        gzipped=gzipped,
+        encoding=encoding,
+        first_byte=reader.next_byte,
+        first_line=reader.next_line,
+        width=len(header),
+        columns=mapped.columns,
+        positions=mapped.positions,
+        generates_key=mapped.generates_key,
+        batch_rows=options.batch_rows or settings.batch_rows,
+        lanes=options.lanes or settings.lanes,
+        max_field_bytes=settings.max_field_bytes,
+    )
+
+
+def _after(head: bytes, read: Callable[[int], bytes]) -> Callable[[int], bytes]:
+    """``read``, with ``head`` put before it."""
+    waiting = [head] if head else []
+    return lambda size: waiting.pop() if waiting else read(size)
+
+
+def _open(context: ImportContext, ref: ObjectRef, plan: Plan, offset: int) -> ByteSource:
+    info = ObjectInfo(size_bytes=plan.size_bytes, etag=plan.etag)
+    return _source(context, ref, info, gzipped=plan.gzipped, offset=offset)
+
+
+def _source(context: ImportContext, ref: ObjectRef, info: ObjectInfo, *, gzipped: bool, offset: int) -> ByteSource:
+    return open_source(
+        context.objects,
+        ref,
+        info,
+        gzipped=gzipped,
+        offset=offset,
+        max_bytes=context.settings.max_source_bytes,
+        max_ratio=context.settings.max_compression_ratio,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Beginning:
+    """Where this run begins: the first batch that some lane has not committed, and how far each lane is."""
+
+    place: imports.Place
+    committed: Mapping[int, int]
+
+    @classmethod
+    def of(cls, context: ImportContext, plan: Plan) -> _Beginning:
+        with context.sessions.begin() as session:
+            committed = imports.lanes(session, context.id)
+            common = min(committed.get(lane, -1) for lane in range(plan.lanes))
+            if common < 0:
+                return cls(imports.Place(0, plan.first_byte, plan.first_line, 0), committed)
+            return cls(imports.place_after(session, context.id, common), committed)
+
+
+# The work
+
+
+def _target(context: ImportContext, plan: Plan, table: Table, options: Options, preparer: Preparer) -> Target:
+    return Target(
+        tenant=context.job.tenant,
+        table=table,
+        columns=preparer.columns,
+        mode=options.mode,
+        job_id=context.id,
+        encoding=plan.encoding,
+        lanes=plan.lanes,
+        raw_rows=context.settings.ledger_raw_rows,
+    )
+
+
+def _feed(lanes: _Lanes, preparer: Preparer, check: Callable[[], None], batches: Iterable[Batch]) -> int:
+    """Read to the end of the file while the lanes write; how many records were read."""
+    records = 0
+    for batch in batches:
+        check()
+        for part in preparer.parts(batch):
+            lanes.put(part)
+        records += batch.count
+    lanes.finish()
+    return records
+
+
+def _numbered(reader: RecordReader, plan: Plan, begin: _Beginning, source: ByteSource) -> Iterator[Batch]:
+    """The file's batches, each with how far the source was read and how many records were refused before."""
+    refused = begin.place.refused
+    for batch in in_batches(reader.chunks(plan.width), plan.batch_rows, first=begin.place.batch):
+        batch.refused_before = refused
+        batch.stored_bytes_read = source.stored_bytes_read if plan.gzipped else batch.end_byte
+        yield batch
+        refused += len(batch.faults)  # coercion has added its own by now
+
+
+class _Account:
+    """What the lanes have done in this run, and when that is too bad to go on; used by every lane's thread."""
+
+    def __init__(self, context: ImportContext, plan: Plan, options: Options, begin: _Beginning) -> None:
+        settings = context.settings
+        self._context = context
+        self._lock = threading.Lock()
+        self._stored = dict.fromkeys(range(plan.lanes), 0 if plan.gzipped else begin.place.byte)
+        self._read = 0
+        self._failed = 0
+        self._max_rate = settings.error_budget_rate if options.max_error_rate is None else options.max_error_rate
+        self._after_rows = settings.error_budget_after_rows
+        self._max_errors = options.max_errors
+
+    def finish(self, session: Session, part: Part, counts: Mapping[str, int]) -> None:
+        """The guarded progress of a part: the last statement of its transaction."""
+        with self._lock:
+            stored = {**self._stored, part.lane: part.batch.stored_bytes_read}
+        signals = advance(
+            session,
+            self._context.job,
+            rows=counts["read"],
+            failed=counts["failed"],
+            bytes_done=min(stored.values()),
+            counters={name: counts[name] for name in COUNTERS},
+        )
+        self._context.heed(signals)
+
+    def committed(self, part: Part, counts: Mapping[str, int]) -> None:
+        """Take note of a part that is in.
+
+        Raises:
+            JobPaused: More records were refused in this run than the job may spend.
+        """
+        with self._lock:
+            self._stored[part.lane] = part.batch.stored_bytes_read
+            self._read += counts["read"]
+            self._failed += counts["failed"]
+            read, failed = self._read, self._failed
+        if self._max_errors is not None and failed > self._max_errors:
+            raise JobPaused(f"{failed} records were refused, {self._max_errors} are allowed (max_errors)")
+        if read >= self._after_rows and failed > self._max_rate * read:
+            raise JobPaused(
+                f"{failed} of {read} records were refused, at most {self._max_rate:.0%} may be; resume to go on anyway"
+            )
+
+
+class _Lanes:
+    """The lanes' threads and what waits for them. Leaving the context stops them and raises what stopped them."""
+
+    def __init__(self, context: ImportContext, target: Target, begin: _Beginning, account: _Account) -> None:
+        self._context = context
+        self._target = target
+        self._begin = begin
+        self._account = account
+        self._queues: list[queue.Queue[Part | None]] = [queue.Queue(_WAITING_PARTS) for _ in range(target.lanes)]
+        self._stop = threading.Event()
+        self._pool = ThreadPoolExecutor(target.lanes, thread_name_prefix="lane")
+        self._futures: list[Future[None]] = []
+
+    def __enter__(self) -> _Lanes:
+        self._futures = [self._pool.submit(self._run, lane) for lane in range(len(self._queues))]
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        self._stop.set()
+        self._pool.shutdown(wait=True)
+        failures = [failure for future in self._futures if (failure := future.exception())]
+        for failure in sorted(failures, key=lambda failure: not isinstance(failure, FenceLost)):
+            raise failure
+
+    def put(self, part: Part) -> None:
+        """Hand a part to its lane; waits while the lane has enough.
+
+        Raises:
+            _LaneStopped: A lane has failed; leaving the context raises what it failed of.
+        """
+        self._put(part.lane, part)
+
+    def finish(self) -> None:
+        """Wait until the lanes have written all they were given."""
+        for lane in range(len(self._queues)):
+            self._put(lane, None)
+        for future in self._futures:
+            future.exception()
+
+    def _put(self, lane: int, part: Part | None) -> None:
+        while not self._stop.is_set():
+            try:
+                self._queues[lane].put(part, timeout=_POLL_S)
+            except queue.Full:
+                continue
+            return
+        raise _LaneStopped
+
+    def _run(self, lane: int) -> None:
+        try:
+            engine: Engine = self._context.sessions.kw["bind"]
+            with engine.connect() as connection:
+                writer = LaneWriter(connection, self._context.sessions, self._target, self._context.check)
+                writer.prepare()
+                for part in self._parts(lane):
+                    counts = writer.write(part, self._account.finish)
+                    self._account.committed(part, counts)
+        except BaseException:
+            self._stop.set()
+            raise
+
+    def _parts(self, lane: int) -> Iterator[Part]:
+        """The lane's parts in file order, without those it committed in an earlier run."""
+        committed = self._begin.committed.get(lane, -1)
+        while not self._stop.is_set():
+            try:
+                part = self._queues[lane].get(timeout=_POLL_S)
+            except queue.Empty:
+                continue
+            if part is None:
+                return
+            if part.batch.number > committed:
+                yield part
+
+
+class _LaneStopped(Exception):  # noqa: N818 - it is a signal, replaced by the lane's own error
+    """A lane has ended early."""
+
+
+# The end
+
+
+def _close(context: ImportContext, plan: Plan, *, records: int, end_byte: int) -> Result:
+    """Check the books and make the result of them."""
+    with context.sessions.begin() as session:
+        closed = books.close(session, context.id, plan, records=records, end_byte=end_byte)
+        context.heed(advance(session, context.job, bytes_done=plan.size_bytes, rows_total=closed.read, stage="loaded"))
+    good = closed.read - closed.failed - closed.skipped
+    outcome = Outcome.PARTIAL if closed.failed else Outcome.SUCCESS if closed.read else Outcome.EMPTY
+    return Result(
+        data={"books": closed.as_dict(), "bytes": end_byte, "lanes": plan.lanes, "batch_rows": plan.batch_rows},
+        message=f"successfully loaded {good} of {closed.read} records",
+        outcome=outcome,
+    )

@@ -1,0 +1,89 @@
+"""``insert_csv_file``: a CSV object of S3 into a declared table."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field, field_validator
+
+from app.dataplane.importer import import_csv
+from app.dataplane.plan import Mode, Options
+from app.domain.errors import InvalidRequestError, Problem
+from app.domain.job_types import JobConfig, JobType, Result
+from app.domain.tables import Table
+from app.services.tables import Tables
+from app.storage.scope import resolve
+
+if TYPE_CHECKING:
+    from tasks.context import RunContext
+
+
+class InsertCsvFile(JobConfig):
+    """What to import, and how the file is to be read."""
+
+    s3_key: str = Field(min_length=1, max_length=1024, description="The object, relative to the tenant's place in S3.")
+    s3_bucket: str | None = Field(None, description="Another bucket than the installation's, if that is allowed.")
+    table: str = Field("contacts", description="The declared table the rows go to.")
+    key: list[str] | None = Field(
+        None, description="The table's key columns, for a reader's sake; no others are taken."
+    )
+    mapping: dict[str, str] = Field(default_factory=dict, description="Header name to column, where they differ.")
+    mode: Literal["upsert", "insert", "update"] = Field(
+        "upsert", description="insert leaves rows alone that are there, update those that are not."
+    )
+    encoding: Literal["utf-8", "latin-1", "utf-16"] = "utf-8"
+    compression: Literal["auto", "none", "gzip"] = Field("auto", description="auto looks at the file's first bytes.")
+    delimiter: str = Field(",", min_length=1, max_length=1)
+    batch_rows: int | None = Field(None, ge=1, le=1_000_000, description="Records per transaction and lane set.")
+    lanes: int | None = Field(None, ge=1, le=16, description="Connections that write side by side.")
+    ignore_unknown: bool = Field(False, description="Leave out fields whose header is no column.")
+    max_errors: int | None = Field(None, ge=0, description="Pause when more records than this are refused.")
+    max_error_rate: float | None = Field(None, ge=0, le=1, description="Pause when a larger part is refused.")
+
+    @field_validator("delimiter")
+    @classmethod
+    def _separates(cls, value: str) -> str:
+        if not value.isascii() or value in '"\r\n\0' or value.isalnum():
+            raise ValueError("a delimiter is one ASCII character, not a letter, digit, quote or line end")
+        return value
+
+    def options(self) -> Options:
+        """The config as the data plane takes it."""
+        return Options(
+            mapping=self.mapping,
+            encoding=self.encoding,
+            compression=self.compression,
+            delimiter=self.delimiter,
+            mode=Mode(self.mode),
+            batch_rows=self.batch_rows,
+            lanes=self.lanes,
+            ignore_unknown=self.ignore_unknown,
+            max_errors=self.max_errors,
+            max_error_rate=self.max_error_rate,
+        )
+
+
+def run(job: RunContext, config: InsertCsvFile) -> Result:
+    """Import the file."""
+    ref = resolve(job.settings, job.job.tenant, config.s3_bucket, config.s3_key)
+    table = Tables(job.sessions).get(job.job.tenant, config.table)
+    _check_key(table, config.key)
+    return import_csv(job, ref, table, config.options())
+
+
+def _check_key(table: Table, key: list[str] | None) -> None:
+    if key is not None and tuple(key) != table.key:
+        raise InvalidRequestError(
+            f"table {table.name!r} has the key {', '.join(table.key)}, got {', '.join(key)}",
+            code="import.key_unsupported",
+            hint="Leave key out, or declare a table with that key.",
+            problems=(Problem("/config/key", f"expected {list(table.key)}, got {key}"),),
+        )
+
+
+JOB_TYPE = JobType(
+    name="insert_csv_file",
+    config=InsertCsvFile,
+    run=run,
+    summary="Import a CSV file from S3 into a table: checked, upserted by key, every refused row kept.",
+)

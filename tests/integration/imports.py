@@ -1,0 +1,92 @@
+"""How the tests of imports put a file into S3, run a job on it without a worker, and look at what it left."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID, uuid4
+
+from sqlalchemy import text
+
+from app.domain.clock import SystemClock
+from app.domain.job_types import Result
+from app.domain.jobs import Job, Origin, SubmitJob
+
+from app.domain.ports import ObjectRef, ObjectStore
+from app.persistence import jobs
+from app.persistence.sessions import Sessions
+from config.settings import Settings
+from tasks.context import RunContext
+from tasks.types.insert_csv_file import JOB_TYPE
+
+
+@dataclass
+class Importing:
+    """One installation's stores, and a tenant."""
+
+    settings: Settings
+    sessions: Sessions
+    objects: ObjectStore
+    tenant: str = "default"
+    files: int = field(default=0)
+
+    def put(self, body: bytes | str, *, name: str | None = None) -> str:
+        """Store a file; its key."""
+        self.files += 1
+        key = name or f"uploads/{self.files}.csv"
+        data = body.encode() if isinstance(body, str) else body
+        self.objects.put(ObjectRef(self.settings.s3_bucket, key), data, content_type="text/csv")
+        return key
+
+    def submit(self, body: bytes | str, **config: Any) -> UUID:
+        """Store a file and submit a job for it; its id."""
+        request = SubmitJob(
+            tenant=self.tenant,
+            type=JOB_TYPE.name,
+            config={"s3_key": self.put(body), **config},
+            created_by="tests",
+            origin=Origin.NATIVE,
+        )
+        job_id = uuid4()
+        with self.sessions.begin() as session:
+            jobs.add(session, request, job_id=job_id, queue="data", retry=JOB_TYPE.retry, room=1_000)
+        return job_id
+
+    def claim(self, job_id: UUID) -> Job:
+        """Take a job as a worker would: running, under the next fence."""
+        with self.sessions.begin() as session:
+            session.execute(
+                text("UPDATE jobs SET state = 'running', fence = fence + 1, worker = :worker WHERE id = :id"),
+                {"worker": uuid4(), "id": job_id},
+            )
+            return jobs.get(session, self.tenant, job_id)
+
+    def context(self, job_id: UUID, **settings: Any) -> RunContext:
+        """A hold on the job, under these settings."""
+        return RunContext(
+            self.claim(job_id),
+            settings=self.settings.model_copy(update=settings),
+            sessions=self.sessions,
+            objects=self.objects,
+            clock=SystemClock(),
+        )
+
+    def run(self, context: RunContext) -> Result:
+        """Run a job to its end, or to what it raises."""
+        result = JOB_TYPE.run(context, JOB_TYPE.config.model_validate(context.job.config))
+        assert result is not None
+        return result
+
+    def load(self, body: bytes | str, *, settings: dict[str, Any] | None = None, **config: Any) -> Result:
+        """Store a file, import it, and give the result."""
+        return self.run(self.context(self.submit(body, **config), **(settings or {})))
+
+    def rows(self, statement: str, **bound: Any) -> list[tuple[Any, ...]]:
+        """What an SQL statement gives."""
+        with self.sessions.begin() as session:
+            return [tuple(row) for row in session.execute(text(statement), bound)]
+
+    def ledger(self, job_id: UUID | None = None) -> list[tuple[Any, ...]]:
+        """Line, code, field and raw text of the refused records, by line."""
+        where = "WHERE job_id = :job" if job_id else "WHERE CAST(:job AS uuid) IS NULL"
+        return self.rows(f"SELECT line, code, field, raw FROM failed_records {where} ORDER BY line", job=job_id)
