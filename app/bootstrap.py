@@ -10,9 +10,14 @@ from app.domain.clock import SystemClock
 from app.domain.job_types import Registry, discover
 from app.domain.ports import ObjectStore
 from app.persistence.sessions import Sessions, make_sessions, open_engine
+from app.services.artifacts import Artifacts
+from app.services.failed_records import FailedRecords
 from app.services.health import Health
 from app.services.jobs import Jobs
 from app.services.keys import Keys
+from app.services.records import Records
+from app.services.tables import Tables
+from app.services.uploads import Uploads
 from app.services.waits import Waits
 from app.storage.s3 import S3Store
 from config.settings import Settings
@@ -45,6 +50,11 @@ class Services:
     jobs: Jobs
     waits: Waits
     health: Health
+    tables: Tables
+    records: Records
+    uploads: Uploads
+    artifacts: Artifacts
+    failed_records: FailedRecords
 
 
 def build_services(settings: Settings, *, application_name: str, pool_size: int) -> Services:
@@ -55,14 +65,22 @@ def build_services(settings: Settings, *, application_name: str, pool_size: int)
     sessions = make_sessions(engine)
     registry = discover(settings.job_types_package)
     bell = CeleryBell(settings)
+    objects = S3Store(settings)
+    clock = SystemClock()
+    tables = Tables(sessions)
     return Services(
         settings=settings,
         sessions=sessions,
         registry=registry,
-        keys=Keys(sessions, SystemClock(), cache_s=settings.api_key_cache_s),
+        keys=Keys(sessions, clock, cache_s=settings.api_key_cache_s),
         jobs=Jobs(sessions, bell, registry, queue_bound=settings.job_in_queue_size),
         waits=Waits(sessions, places=settings.web_threads // 2),
         health=Health(sessions, {"redis": lambda: _ping(settings)}, version=haulier.__version__),
+        tables=tables,
+        records=Records(sessions, tables, settings),
+        uploads=Uploads(sessions, objects, settings, clock),
+        artifacts=Artifacts(sessions, objects, settings, clock),
+        failed_records=FailedRecords(sessions),
     )
 
 

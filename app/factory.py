@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from flask import Flask
-from flask_smorest import Api
 
 import haulier
-from app.api import health, job_types, jobs, keys
+from app.api import artifacts, docs, failed_records, health, job_types, jobs, keys, records, tables, uploads
+from app.api.openapi import HaulierApi
 from app.bootstrap import Services, build_services
 from app.telemetry.logs import set_up_logging
-from app.web import errors
+from app.web import errors, gate
 from app.web.current import attach
 from config.process import settings as settings_of_process
 from config.settings import Settings
 
-API_BLUEPRINTS = (health, jobs, job_types, keys)
+API_BLUEPRINTS = (jobs, failed_records, artifacts, job_types, tables, records, uploads, keys, health)
 
 
 def create_app(settings: Settings | None = None, services: Services | None = None) -> Flask:
@@ -48,8 +48,10 @@ def create_app(settings: Settings | None = None, services: Services | None = Non
     pool_size = settings.web_threads // 2 + 4
     attach(app, services or build_services(settings, application_name="haulier web", pool_size=pool_size))
     errors.register(app)
-    api = Api(app)
+    gate.register(app)
+    api = HaulierApi(app)
     for module in API_BLUEPRINTS:
         api.register_blueprint(module.blueprint)
+    app.register_blueprint(docs.blueprint)
     errors.register(app)
     return app

@@ -21,6 +21,7 @@ class HealthSchema(Schema):
 
 
 @blueprint.route("/health")
+@blueprint.doc(security=[])
 @blueprint.response(200, HealthSchema)
 @blueprint.alt_response(503, schema=HealthSchema, description="Postgres does not answer: no job can be accepted.")
 def health() -> Any:
@@ -30,6 +31,7 @@ def health() -> Any:
 
 
 @blueprint.route("/health/live")
+@blueprint.doc(security=[])
 @blueprint.response(200, HealthSchema)
 def live() -> Any:
     """Say that the process lives; looks at nothing else and needs no key."""

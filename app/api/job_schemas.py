@@ -10,6 +10,7 @@ from marshmallow import EXCLUDE, Schema, fields, post_load, pre_dump, validate
 from app.domain.jobs import Job, JobEvent, Priority
 from app.domain.lifecycle import JobState
 from app.domain.retry import RetryPolicy
+from app.web.fields import Instant
 
 _PRIORITIES = [priority.name.lower() for priority in Priority]
 
@@ -41,7 +42,7 @@ class SubmitJobSchema(Schema):
         metadata={"description": "Checked by the type's own schema (GET /v1/job-types)."},
     )
     priority = fields.String(load_default="normal", validate=validate.OneOf(_PRIORITIES))
-    run_after = fields.AwareDateTime(load_default=None, allow_none=True, metadata={"description": "Not before then."})
+    run_after = Instant(load_default=None, allow_none=True, metadata={"description": "Not before then."})
     timeout_s = fields.Float(
         load_default=None,
         allow_none=True,
@@ -166,10 +167,10 @@ class JobListQuerySchema(Schema):
         fields.String(validate=validate.Regexp(r"^[^=]+=.*$", error="a label filter is 'name=value'")),
         load_default=list,
     )
-    created_from = fields.AwareDateTime(load_default=None)
-    created_until = fields.AwareDateTime(load_default=None)
-    started_from = fields.AwareDateTime(load_default=None)
-    started_until = fields.AwareDateTime(load_default=None)
+    created_from = Instant(load_default=None)
+    created_until = Instant(load_default=None)
+    started_from = Instant(load_default=None)
+    started_until = Instant(load_default=None)
     limit = fields.Integer(load_default=50, validate=validate.Range(1, 1000))
     cursor = fields.String(load_default=None)
 
@@ -238,7 +239,7 @@ def trail_body(events: list[JobEvent], limit: int) -> dict[str, Any]:
     return {"items": events, "next_after": events[-1].number if len(events) == limit else None}
 
 
-class ErrorSchema(Schema):
+class JobErrorSchema(Schema):
     """One failure of the job."""
 
     at = fields.AwareDateTime()
@@ -253,7 +254,7 @@ class ErrorSchema(Schema):
 class ErrorPageSchema(Schema):
     """A page of failures, oldest first."""
 
-    items = fields.List(fields.Nested(ErrorSchema))
+    items = fields.List(fields.Nested(JobErrorSchema))
     next_after = fields.Integer(allow_none=True)
 
 
@@ -268,4 +269,6 @@ class ResultSchema(Schema):
     duration_ms = fields.Integer(allow_none=True)
     counters = fields.Dict()
     data = fields.Dict(allow_none=True)
-    file_url = fields.String(allow_none=True)
+    file_url = fields.String(
+        allow_none=True, metadata={"description": "Downloads an export without a key; fresh with every answer."}
+    )

@@ -24,6 +24,7 @@ from app.api.job_schemas import (
     job_body,
     trail_body,
 )
+from app.domain.artifacts import ArtifactKind
 from app.domain.jobs import Job, JobEvent, Outcome, SubmitJob
 from app.domain.lifecycle import TERMINAL, JobState
 from app.persistence.jobs import Filters
@@ -183,5 +184,11 @@ def result(job_id: UUID) -> Any:
         "duration_ms": body["duration_ms"],
         "counters": job.counters,
         "data": job.result,
-        "file_url": None,
+        "file_url": _file_url(job),
     }
+
+
+def _file_url(job: Job) -> str | None:
+    """A fresh link to what an export wrote."""
+    downloads = services().artifacts.of_job(job.tenant, job.id)
+    return next((one.url for one in downloads if one.artifact.kind is ArtifactKind.EXPORT), None)

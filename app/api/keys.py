@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from flask.views import MethodView
@@ -10,6 +11,7 @@ from marshmallow import Schema, fields, validate
 
 from app.domain.access import ApiKey, Role
 from app.web.current import actor, require_admin, services, tenant
+from app.web.fields import Instant
 
 blueprint = Blueprint("keys", __name__, url_prefix="/v1", description="API keys of the tenant.")
 
@@ -43,7 +45,7 @@ class CreateKeySchema(Schema):
 
     role = fields.String(load_default="member", validate=validate.OneOf(list(Role)))
     label = fields.String(load_default="", validate=validate.Length(0, 200))
-    expires_at = fields.AwareDateTime(load_default=None, allow_none=True)
+    expires_at = Instant(load_default=None, allow_none=True)
 
 
 @blueprint.route("/keys")
@@ -64,7 +66,7 @@ class Keys(MethodView):
         key, record = services().keys.create(
             tenant(), Role(body["role"]), label=body["label"], created_by=actor(), expires_at=body["expires_at"]
         )
-        return {**KeySchema().dump(record), "key": key}
+        return {**asdict(record), "key": key}
 
 
 @blueprint.route("/keys/<string:key_id>", methods=["DELETE"])

@@ -42,6 +42,7 @@ def register(app: Flask) -> None:
     app.register_error_handler(HTTPException, lambda error: _answer(_from_http(error)))
     app.register_error_handler(DBAPIError, _from_store)
     app.register_error_handler(PoolTimeoutError, _from_store)
+    app.register_error_handler(RecursionError, lambda _: _answer(_too_deep()))
     app.register_error_handler(Exception, _unexpected)
 
 
@@ -80,6 +81,10 @@ def problem(error: HaulierError, status: int) -> Response:
     if status == 401:
         response.headers["WWW-Authenticate"] = 'Bearer realm="haulier"'
     return response
+
+
+def _too_deep() -> HaulierError:
+    return MalformedRequestError("the body is nested too deeply to be read", code="request.too_deep")
 
 
 def _from_http(error: HTTPException) -> HaulierError:

@@ -1,0 +1,71 @@
+"""``/v1/jobs/{id}/artifacts`` and ``/v1/artifacts``: files that jobs made, with links that download them."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from flask_smorest import Blueprint
+from marshmallow import Schema, fields
+
+from app.services.artifacts import Download
+from app.web.current import services, tenant
+
+blueprint = Blueprint("artifacts", __name__, url_prefix="/v1", description="Files that jobs made.")
+
+
+class ArtifactSchema(Schema):
+    """A file, and a link that downloads it without a key."""
+
+    id = fields.UUID()
+    job_id = fields.UUID()
+    kind = fields.String(metadata={"description": "export or manifest."})
+    name = fields.String()
+    content_type = fields.String()
+    s3_key = fields.String()
+    size_bytes = fields.Integer()
+    sha256 = fields.String(allow_none=True, metadata={"description": "Hex, of the stored bytes."})
+    rows = fields.Integer(allow_none=True)
+    created_at = fields.AwareDateTime()
+    expires_at = fields.AwareDateTime(allow_none=True, metadata={"description": "When the file is removed."})
+    url = fields.String(metadata={"description": "Fresh with every answer."})
+    url_expires_at = fields.AwareDateTime()
+
+
+class ArtifactsSchema(Schema):
+    """A job's files."""
+
+    items = fields.List(fields.Nested(ArtifactSchema))
+
+
+@blueprint.route("/jobs/<uuid:job_id>/artifacts")
+@blueprint.response(200, ArtifactsSchema)
+def of_job(job_id: UUID) -> Any:
+    """List the files that a job made."""
+    return {"items": [_body(download) for download in services().artifacts.of_job(tenant(), job_id)]}
+
+
+@blueprint.route("/artifacts/<uuid:artifact_id>")
+@blueprint.response(200, ArtifactSchema)
+def get(artifact_id: UUID) -> Any:
+    """Read one file's record, with a fresh link."""
+    return _body(services().artifacts.get(tenant(), artifact_id))
+
+
+def _body(download: Download) -> dict[str, Any]:
+    artifact = download.artifact
+    return {
+        "id": artifact.id,
+        "job_id": artifact.job_id,
+        "kind": artifact.kind,
+        "name": artifact.name,
+        "content_type": artifact.content_type,
+        "s3_key": download.s3_key,
+        "size_bytes": artifact.size_bytes,
+        "sha256": artifact.sha256,
+        "rows": artifact.rows,
+        "created_at": artifact.created_at,
+        "expires_at": artifact.expires_at,
+        "url": download.url,
+        "url_expires_at": download.url_expires_at,
+    }

@@ -1,0 +1,44 @@
+"""``/docs``: the OpenAPI document in a viewer that comes with Haulier and asks nobody else for anything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from flask import Blueprint, Response, redirect, send_from_directory, url_for
+from werkzeug.wrappers import Response as AnyResponse
+
+from app.domain.errors import NotFoundError
+from app.web.current import services
+
+blueprint = Blueprint("docs", __name__)
+
+_STATIC: Final = Path(__file__).parent / "static"
+_DAY_S: Final = 86_400
+# The viewer may load itself and call this server; nothing may come from or go to another.
+_POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+
+@blueprint.get("/")
+def root() -> AnyResponse:
+    """Lead a browser to the viewer."""
+    return redirect(url_for("docs.viewer"))
+
+
+@blueprint.get("/docs")
+def viewer() -> Response:
+    """The viewer, unless the installation turned it off."""
+    if not services().settings.openapi_viewer:
+        raise NotFoundError("the viewer is turned off here", hint="The document itself is at /openapi.json.")
+    response = send_from_directory(_STATIC, "docs.html", max_age=0)
+    response.headers["Content-Security-Policy"] = _POLICY
+    return response
+
+
+@blueprint.get("/docs/static/<path:name>")
+def static(name: str) -> Response:
+    """The viewer's files."""
+    return send_from_directory(_STATIC, name, max_age=_DAY_S)

@@ -1,0 +1,39 @@
+"""``/v1/tables/{name}/records``: rows of a table by query."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import make_response
+from flask_smorest import Blueprint
+
+from app.api.table_schemas import CountQuerySchema, CountSchema, CursorSchema, QuerySchema, RecordPageSchema
+from app.web.current import services, tenant
+from app.web.paging import link_next, page
+
+blueprint = Blueprint("records", __name__, url_prefix="/v1", description="Rows of tables, by VQL.")
+
+
+@blueprint.route("/tables/<string:name>/records:query", methods=["POST"])
+@blueprint.arguments(QuerySchema)
+@blueprint.arguments(CursorSchema, location="query")
+@blueprint.response(200, RecordPageSchema, headers={"Link": {"schema": {"type": "string"}}})
+def query(body: dict[str, Any], arguments: dict[str, Any], name: str) -> Any:
+    """Read a page of rows; post the same body to the Link, or with ``next_cursor`` in it, for the next page."""
+    found = services().records.query(
+        tenant(),
+        name,
+        body["vql"],
+        limit=body["limit"],
+        cursor=arguments["cursor"] or body["cursor"],
+        pointer="/vql",
+    )
+    return link_next(make_response(page(found.rows, found.next_cursor)), found.next_cursor)
+
+
+@blueprint.route("/tables/<string:name>/records:count", methods=["POST"])
+@blueprint.arguments(CountQuerySchema)
+@blueprint.response(200, CountSchema)
+def count(body: dict[str, Any], name: str) -> Any:
+    """Count the rows that meet a query's conditions."""
+    return {"count": services().records.count(tenant(), name, body["vql"], pointer="/vql")}

@@ -1,0 +1,44 @@
+"""The ledger of a job: which rows it refused, where they stand and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+from uuid import UUID
+
+from app.domain.failed_records import FailedRecord
+from app.persistence import failed_records, jobs
+from app.persistence.sessions import Sessions
+
+_ROWS_A_READ: Final = 2_000
+
+
+class FailedRecords:
+    """The use cases of the ledger."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+
+    def page(self, tenant: str, job_id: UUID, *, after: int, limit: int) -> list[FailedRecord]:
+        """A job's failed records behind line ``after``, in the order of the file.
+
+        Raises:
+            NotFoundError: The tenant has no such job.
+        """
+        with self._sessions.begin() as session:
+            jobs.get(session, tenant, job_id)
+            return failed_records.of_job(session, tenant, job_id, after=after, limit=limit)
+
+    def all(self, tenant: str, job_id: UUID) -> Iterator[FailedRecord]:
+        """Every failed record in the order of the file; holds at most 2,000 and no transaction between reads.
+
+        Raises:
+            NotFoundError: The tenant has no such job; raised by the call, not by the first row.
+        """
+        first = self.page(tenant, job_id, after=-1, limit=_ROWS_A_READ)
+        return self._from(tenant, job_id, first)
+
+    def _from(self, tenant: str, job_id: UUID, read: list[FailedRecord]) -> Iterator[FailedRecord]:
+        while read:
+            yield from read
+            read = self.page(tenant, job_id, after=read[-1].line, limit=_ROWS_A_READ)

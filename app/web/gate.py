@@ -1,0 +1,63 @@
+"""What is settled before any view of the native API: that a key came, and that Postgres can hold every text sent."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, Final
+
+from flask import Flask, request
+
+from app.domain.errors import MalformedRequestError
+from app.web.current import principal
+
+_OPEN: Final = frozenset({"health"})
+"""Blueprints below ``/v1`` that answer without a key."""
+_UNSTORABLE: Final = re.compile("[\0\ud800-\udfff]")
+
+
+def register(app: Flask) -> None:
+    """Put the gate before every request of ``app``."""
+    app.before_request(_refuse_unstorable_text)
+    app.before_request(_ask_for_key)
+
+
+def _ask_for_key() -> None:
+    """Before the view reads its arguments: who has no key learns nothing about them."""
+    if request.path.startswith("/v1/") and request.blueprint is not None and request.blueprint not in _OPEN:
+        principal()
+
+
+def _refuse_unstorable_text() -> None:
+    """No column of Postgres holds U+0000 or half a surrogate pair, so no view need think of them."""
+    for text in (
+        request.path,
+        *request.args.keys(),
+        *(value for values in request.args.listvalues() for value in values),
+    ):
+        _check(text, "the address")
+    if request.is_json and b"\\u" in request.get_data():
+        try:
+            body = json.loads(request.get_data())
+        except ValueError:
+            return  # The view's own parser says what is wrong with it.
+        _check_all(body)
+
+
+def _check_all(value: Any) -> None:
+    if isinstance(value, str):
+        _check(value, "the body")
+    elif isinstance(value, dict):
+        for name, inner in value.items():
+            _check(name, "the body")
+            _check_all(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            _check_all(inner)
+
+
+def _check(text: str, where: str) -> None:
+    if _UNSTORABLE.search(text):
+        raise MalformedRequestError(
+            f"{where} holds U+0000 or half a surrogate pair, which is no text", code="request.unstorable_text"
+        )
