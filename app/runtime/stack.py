@@ -192,6 +192,7 @@ class Stack:
         # A later start chooses its ports anew.
         release(self.__dict__.pop("_ports", ()))
         self.__dict__.pop("stores", None)
+        self._lock.truncate(0)
         self._lock.close()
         self._lock = None
 
@@ -343,17 +344,18 @@ def down(data_dir: Path, *, timeout_s: float = 90.0) -> bool:
     data_dir = data_dir.resolve()
     if not data_dir.is_dir():
         return False
-    runner = owner(data_dir)
-    if runner is not None:
-        processes.end([runner], grace_s=timeout_s)
-    deadline = time.monotonic() + 30.0
+    runner = None
+    deadline = time.monotonic() + timeout_s + 30.0
     while (lock := take_lock(data_dir)) is None:
+        if runner is None and (runner := owner(data_dir)) is not None:
+            processes.end([runner], grace_s=timeout_s)
         if time.monotonic() > deadline:
-            raise RuntimeStateError(f"the stack of {data_dir} did not stop")
+            raise RuntimeStateError(f"the stack of {data_dir} did not stop within {timeout_s + 30:g} s")
         time.sleep(0.05)
     with lock:
         left = end_leftovers(data_dir)
         (data_dir / "up.json").unlink(missing_ok=True)
+        lock.truncate(0)
     return runner is not None or left > 0
 
 
