@@ -1,0 +1,208 @@
+"""Rows to S3 as CSV: Postgres writes it, a thread hashes, compresses and uploads it; no row becomes a Python object."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import queue
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, Protocol
+
+import psycopg2
+from isal import isal_zlib
+from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
+
+from app.dataplane.vql.compiler import Statement
+from app.domain.errors import JobError, TransientError
+from app.domain.ports import ObjectUpload
+
+BLOCK_BYTES: Final = 2**20
+BLOCKS_WAITING: Final = 8
+GZIP_LEVEL: Final = 1
+_GZIP_WINDOW: Final = 31
+_LOOK_UP_S: Final = 0.2
+_CONNECTION_LOST: Final = frozenset({None, "57P01", "57P02", "57P03", "25P03"})
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What went through a stream: bytes and SHA-256 (hex) of the CSV and of what is stored."""
+
+    plain_bytes: int
+    plain_sha256: str
+    stored_bytes: int
+    stored_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The moment that an export shows: Postgres's snapshot and the transaction's time."""
+
+    id: str
+    taken_at: datetime
+
+
+class _Compressor(Protocol):
+    def compress(self, data: bytes, /) -> bytes: ...
+
+    def flush(self) -> bytes: ...
+
+
+class _Plain:
+    """Compresses nothing."""
+
+    def compress(self, data: bytes, /) -> bytes:
+        return data
+
+    def flush(self) -> bytes:
+        return b""
+
+
+class ExportStream(io.RawIOBase):
+    """What COPY writes into. Blocks go through a bounded queue to one thread, which hashes, compresses and uploads.
+
+    Args:
+        upload: Where the bytes end.
+        gzip: Compress them.
+        between: Called between blocks, and while waiting, in the writer's thread; what it raises stops the export.
+    """
+
+    def __init__(self, upload: ObjectUpload, *, gzip: bool, between: Callable[[], None]) -> None:
+        super().__init__()
+        self.lines = 0
+        self.plain_bytes = 0
+        self._upload = upload
+        self._between = between
+        self._compressor: _Compressor = (
+            isal_zlib.compressobj(GZIP_LEVEL, isal_zlib.DEFLATED, _GZIP_WINDOW) if gzip else _Plain()
+        )
+        self._plain_hash = hashlib.sha256()
+        self._stored_hash = hashlib.sha256() if gzip else self._plain_hash
+        self._stored_bytes = 0
+        self._blocks: queue.Queue[bytes | None] = queue.Queue(BLOCKS_WAITING)
+        self._stopped = threading.Event()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="export")
+        self._worked: Future[None] = self._thread.submit(self._work)
+
+    def writable(self) -> bool:
+        """Always."""
+        return True
+
+    def write(self, block: Any, /) -> int:
+        """Hand one block on; waits while eight are ahead of it.
+
+        Raises:
+            JobError, TransientError: The upload failed.
+        """
+        data = bytes(block)
+        if not self._stopped.is_set():
+            self._between()
+            self._put(data)
+        return len(data)
+
+    def finish(self) -> Written:
+        """Wait until everything is written to the upload, whose parts are still to be finished."""
+        self._put(None)
+        while not wait([self._worked], timeout=_LOOK_UP_S).done:
+            self._between()
+        self._worked.result()
+        self._thread.shutdown()
+        return Written(
+            self.plain_bytes, self._plain_hash.hexdigest(), self._stored_bytes, self._stored_hash.hexdigest()
+        )
+
+    def stop(self) -> None:
+        """Take nothing more, write nothing more, end the thread; safe after ``finish`` and more than once."""
+        self._stopped.set()
+        while not self._worked.done():
+            try:
+                self._blocks.put(None, timeout=_LOOK_UP_S)
+            except queue.Full:
+                continue
+            break
+        self._thread.shutdown()
+
+    def _put(self, block: bytes | None) -> None:
+        while True:
+            if self._worked.done():
+                self._worked.result()
+                raise ValueError("the stream is finished")
+            try:
+                self._blocks.put(block, timeout=_LOOK_UP_S)
+            except queue.Full:
+                self._between()
+            else:
+                return
+
+    def _work(self) -> None:
+        while (block := self._blocks.get()) is not None:
+            if not self._stopped.is_set():
+                self._take(block)
+        if not self._stopped.is_set():
+            self._store(self._compressor.flush())
+
+    def _take(self, block: bytes) -> None:
+        self.plain_bytes += len(block)
+        self.lines += block.count(b"\n")
+        self._plain_hash.update(block)
+        self._store(self._compressor.compress(block))
+
+    def _store(self, data: bytes) -> None:
+        if data:
+            self._stored_bytes += len(data)
+            if self._stored_hash is not self._plain_hash:
+                self._stored_hash.update(data)
+            self._upload.write(data)
+
+
+def begin_snapshot(session: Session) -> Snapshot:
+    """Make the transaction, which must be new, read-only and of one snapshot."""
+    session.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"))
+    row = session.execute(text("SELECT pg_current_snapshot()::text AS id, transaction_timestamp() AS at")).one()
+    return Snapshot(row.id, row.at)
+
+
+def copy_rows(session: Session, statement: Statement, sink: ExportStream, *, header: bool) -> int:
+    """Write the statement's rows to ``sink`` as CSV.
+
+    Returns:
+        How many rows, as Postgres counts them.
+
+    Raises:
+        JobError: ``export.query_failed``: Postgres cannot run the statement.
+        TransientError: ``export.interrupted``: Postgres ended it.
+        OperationalError: The connection was lost.
+    """
+    connection = session.connection()
+    cursor: Any = connection.connection.cursor()
+    bound = text(statement.sql).bindparams(**statement.parameters).compile(dialect=connection.dialect)
+    select = cursor.mogrify(str(bound), bound.params).decode()
+    # The buffer's write is C: COPY calls it once a row.
+    buffer = io.BufferedWriter(sink, BLOCK_BYTES)
+    try:
+        cursor.copy_expert(f"COPY ({select}) TO STDOUT (FORMAT csv, HEADER {'true' if header else 'false'})", buffer)
+        buffer.flush()
+    except BaseException as error:
+        # The buffer flushes once more when it goes away; that must reach nobody.
+        sink.stop()
+        # The connection may still stand in COPY; only closing it tells Postgres to stop.
+        connection.invalidate()
+        if isinstance(error, psycopg2.Error):
+            raise _explained(error) from error
+        raise
+    return int(cursor.rowcount)
+
+
+def _explained(error: psycopg2.Error) -> Exception:
+    said = str(error).strip()
+    if isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError):
+        if error.pgcode in _CONNECTION_LOST:
+            return OperationalError("COPY", {}, error, connection_invalidated=True)
+        return TransientError(f"Postgres ended the export: {said}", code="export.interrupted")
+    return JobError(f"Postgres cannot run the export: {said}", code="export.query_failed")
