@@ -384,9 +384,8 @@ class RecordReader:
         rows: list[list[str]] = []
         starts: list[int] = []
         faults: dict[int, Fault] = {}
-        upcoming: Any = iter(lines)
-        reader = csv.reader(upcoming, delimiter=self._delimiter, strict=True)
         start = before = 0
+        reader = self._csv_reader(lines, start)
         while start < len(lines):
             try:
                 row = next(reader)
@@ -397,14 +396,20 @@ class RecordReader:
                     break
                 # Only the record's first line is given up: what follows may be sound.
                 faults[len(rows)] = _fault_of(error, end - start, fits=fits)
-                row, end = [], start + 1
-                upcoming.__setstate__(end)
-            else:
-                end = start + reader.line_num - before
+                rows.append([])
+                starts.append(start)
+                start, before = start + 1, 0
+                reader = self._csv_reader(lines, start)
+                continue
             rows.append(row)
             starts.append(start)
-            start, before = end, reader.line_num
+            start, before = start + reader.line_num - before, reader.line_num
         return rows, starts, faults, start
+
+    def _csv_reader(self, lines: list[str], start: int) -> Any:
+        upcoming: Any = iter(lines)
+        upcoming.__setstate__(start)  # an iterator from there on, without a copy of what is left
+        return csv.reader(upcoming, delimiter=self._delimiter, strict=True)
 
     def _refuse_bad_bytes(self, chunk: Chunk, rows: list[list[str]]) -> None:
         for place in range(len(rows)):

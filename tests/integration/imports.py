@@ -11,7 +11,6 @@ from sqlalchemy import text
 from app.domain.clock import SystemClock
 from app.domain.job_types import Result
 from app.domain.jobs import Job, Origin, SubmitJob
-
 from app.domain.ports import ObjectRef, ObjectStore
 from app.persistence import jobs
 from app.persistence.sessions import Sessions
