@@ -51,6 +51,7 @@ class Job:
         counters: What the type counts: ``read``, ``loaded``, ``updated`` and so on.
         error: The last failure: ``code``, ``message``, ``hint``, ``attempt``.
         worker: The slot that holds it.
+        dialect: What a foreign client said in words of its own, to be echoed.
     """
 
     id: UUID
@@ -90,11 +91,17 @@ class Job:
     parent_id: UUID | None = None
     clone_of: UUID | None = None
     labels: dict[str, str] = field(default_factory=dict)
+    dialect: dict[str, Any] = field(default_factory=dict)
 
     @property
     def is_terminal(self) -> bool:
         """Whether it has ended."""
         return self.state in TERMINAL
+
+    @property
+    def is_at_retry(self) -> bool:
+        """Whether an attempt came before the one that runs or waits."""
+        return self.queue == "retry" or self.attempts > (1 if self.state is JobState.RUNNING else 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +128,7 @@ class SubmitJob:
     retry: RetryPolicy | None = None
     clone_of: UUID | None = None
     labels: dict[str, str] = field(default_factory=dict)
+    dialect: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

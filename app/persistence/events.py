@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 from uuid import UUID
 
@@ -41,3 +42,20 @@ def of_job(
         )
         for row in rows
     ]
+
+
+def last_errors(session: Session, tenant: str, job_ids: Sequence[UUID], *, limit: int) -> dict[UUID, list[str]]:
+    """The messages of each job's last failures, at most ``limit`` a job, newest last."""
+    rows = session.execute(
+        text(
+            """
+            SELECT job_id, array_agg(message ORDER BY number) AS messages FROM (
+                SELECT job_id, number, data -> 'error' ->> 'message' AS message,
+                       row_number() OVER (PARTITION BY job_id ORDER BY number DESC) AS back
+                FROM job_events WHERE job_id = ANY(:ids) AND tenant = :tenant AND data ? 'error'
+            ) AS failures WHERE back <= :limit GROUP BY job_id
+            """
+        ),
+        {"ids": list(job_ids), "tenant": tenant, "limit": limit},
+    )
+    return {row.job_id: row.messages for row in rows}

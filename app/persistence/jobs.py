@@ -25,7 +25,8 @@ COLUMNS: Final = """
     id, number, tenant, type, queue, state, priority, config, retry, origin, created_by, created_at, updated_at, fence,
     attempts, rescues, event_no, paused, cancel_requested, cancel_reason, run_after, deadline_at, attempt_timeout_s,
     admitted_at, started_at, finished_at, outcome, rows_done, rows_total, bytes_done, bytes_total, stage, counters,
-    error_count, checkpoint, result, error, worker, parent_id, clone_of, labels
+    error_count, checkpoint, result, error, worker, parent_id, clone_of, labels,
+    dialect
 """
 _CLAIMED_COLUMNS: Final = ", ".join(f"claimed.{name.strip()}" for name in COLUMNS.split(","))
 _JSON_COLUMNS: Final = frozenset({"result", "error", "checkpoint", "config", "retry", "counters"})
@@ -81,6 +82,7 @@ def to_job(row: Row[Any]) -> Job:
         parent_id=row.parent_id,
         clone_of=row.clone_of,
         labels=row.labels,
+        dialect=row.dialect,
     )
 
 
@@ -95,12 +97,14 @@ _ADD: Final = text(
                            AND state IN ('open', 'retry_wait') AND NOT paused AND due_at <= now()) AS free
     ), added AS (
         INSERT INTO jobs (id, tenant, type, queue, state, priority, config, retry, origin, created_by, event_no,
-                          created_at, updated_at, run_after, due_at, deadline_at, attempt_timeout_s, admitted_at, clone_of, labels)
+                          created_at, updated_at, run_after, due_at, deadline_at, attempt_timeout_s,
+                          admitted_at, clone_of, labels, dialect)
         SELECT :id, :tenant, :type, :queue, CASE WHEN free THEN 'queued' ELSE 'open' END, :priority,
                CAST(:config AS jsonb), CAST(:retry AS jsonb), :origin, :created_by, CASE WHEN free THEN 2 ELSE 1 END,
                now(), now(), :run_after, coalesce(CAST(:run_after AS timestamptz), now()),
                now() + make_interval(secs => CAST(:timeout_s AS double precision)), :attempt_timeout_s,
-               CASE WHEN free THEN clock_timestamp() END, CAST(:clone_of AS uuid), CAST(:labels AS jsonb)
+               CASE WHEN free THEN clock_timestamp() END, CAST(:clone_of AS uuid), CAST(:labels AS jsonb),
+               CAST(:dialect AS jsonb)
         FROM room RETURNING {COLUMNS}
     ), told AS (
         INSERT INTO job_events (job_id, number, tenant, type, actor, source, target, fence)
@@ -137,6 +141,7 @@ def add(session: Session, request: SubmitJob, *, job_id: UUID, queue: str, retry
             "attempt_timeout_s": request.attempt_timeout_s,
             "clone_of": request.clone_of,
             "labels": json.dumps(request.labels),
+            "dialect": json.dumps(request.dialect),
             "room": room,
         },
     ).one()
@@ -397,9 +402,13 @@ def get_many(session: Session, tenant: str, job_ids: Sequence[UUID]) -> dict[UUI
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """Which jobs a list holds; ``None`` and empty ask nothing."""
+    """Which jobs a list holds; ``None`` and empty ask nothing.
+
+    ``any_of`` are states, each with whether the job must be at a retry (an attempt came before), or either.
+    """
 
     states: tuple[JobState, ...] = ()
+    any_of: tuple[tuple[JobState, bool | None], ...] = ()
     types: tuple[str, ...] = ()
     origin: Origin | None = None
     created_from: datetime | None = None
@@ -426,6 +435,8 @@ def find(session: Session, tenant: str, filters: Filters, *, limit: int, before:
         "clone_of = :clone_of": ("clone_of", filters.clone_of),
         "id < :before": ("before", before),
     }
+    if filters.any_of:
+        clauses.append("(" + " OR ".join(_state_clause(state, retrying) for state, retrying in filters.any_of) + ")")
     for clause, (name, value) in conditions.items():
         if value is not None:
             clauses.append(clause)
@@ -434,6 +445,14 @@ def find(session: Session, tenant: str, filters: Filters, *, limit: int, before:
         text(f"SELECT {COLUMNS} FROM jobs WHERE {' AND '.join(clauses)} ORDER BY id DESC LIMIT :limit"), bound
     )
     return [to_job(row) for row in rows]
+
+
+def _state_clause(state: JobState, retrying: bool | None) -> str:
+    earlier_attempts = 1 if state is JobState.RUNNING else 0
+    at_retry = f"(queue = 'retry' OR attempts > {earlier_attempts})"
+    if retrying is None:
+        return f"state = '{state}'"
+    return f"(state = '{state}' AND {'' if retrying else 'NOT '}{at_retry})"
 
 
 def versions(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, tuple[JobState, int]]:

@@ -15,13 +15,15 @@ from sqlalchemy.orm import Session
 
 from app.domain.errors import ConflictError, InvalidRequestError, Problem
 from app.domain.job_types import Registry
-from app.domain.jobs import Job, JobEvent, SubmitJob
+from app.domain.jobs import Job, JobEvent, Origin, SubmitJob
 from app.domain.lifecycle import TERMINAL, Event, JobState
 from app.domain.ports import Bell
 from app.persistence import events, idempotency, jobs
 from app.persistence.jobs import NOW, Filters, Sql
 from app.persistence.sessions import Sessions
+from app.services.runs import RETRY_QUEUE
 
+_RETRY_QUEUE_OF_CONNECTRA: Final = Sql(f"CASE origin WHEN '{Origin.CONNECTRA}' THEN '{RETRY_QUEUE}' ELSE queue END")
 _DEADLINE_ANEW: Final = Sql("clock_timestamp() + (deadline_at - created_at)")
 
 
@@ -139,6 +141,11 @@ class Jobs:
             jobs.get(session, tenant, job_id)
             return events.of_job(session, tenant, job_id, after=after, limit=limit, errors=errors)
 
+    def last_errors(self, tenant: str, job_ids: Sequence[UUID], *, limit: int = 20) -> dict[UUID, list[str]]:
+        """The messages of each job's last failures, newest last."""
+        with self._sessions.begin() as session:
+            return events.last_errors(session, tenant, job_ids, limit=limit)
+
     def cancel(self, tenant: str, job_id: UUID, *, actor: str) -> Job:
         """End a job that waits; ask one that runs to stop, which its worker does within a quarter of its lease.
 
@@ -184,6 +191,7 @@ class Jobs:
             "run_after": run_after,
             "due_at": run_after or NOW,
             "deadline_at": _DEADLINE_ANEW,
+            "queue": _RETRY_QUEUE_OF_CONNECTRA,
         }
         with self._sessions.begin() as session:
             job = jobs.move(session, tenant, job_id, Event.REOPEN, actor=actor, changes=changes)
@@ -214,6 +222,7 @@ class Jobs:
                 retry=first.retry,
                 clone_of=first.id,
                 labels=first.labels,
+                dialect=first.dialect,
             )
         ).job
 

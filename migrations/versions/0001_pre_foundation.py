@@ -78,7 +78,8 @@ CREATE TABLE jobs (
     worker            uuid,
     parent_id         uuid,
     clone_of          uuid,
-    labels            jsonb NOT NULL DEFAULT '{}'
+    labels            jsonb NOT NULL DEFAULT '{}',
+    dialect           jsonb NOT NULL DEFAULT '{}'
 ) WITH (fillfactor = 70);
 CREATE INDEX jobs_waiting_idx ON jobs (queue, priority, tenant, due_at, id)
     WHERE state IN ('open', 'retry_wait') AND NOT paused;

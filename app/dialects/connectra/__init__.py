@@ -1,0 +1,1 @@
+"""Document 004's product: the Connectra job API (docs/wire/connectra.md)."""
