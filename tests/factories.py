@@ -1,0 +1,78 @@
+"""Makes what tests need, as short as it can be said."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+from uuid import UUID, uuid4
+
+from app.domain.job_types import Registry, discover
+from app.domain.jobs import Job, Origin, Priority, SubmitJob
+from app.domain.lifecycle import JobState
+from app.domain.retry import RetryPolicy
+from app.persistence import workers
+from app.persistence.sessions import Sessions
+from app.services.jobs import Jobs
+
+T = TypeVar("T")
+
+
+class RecordingBell:
+    """A bell that remembers its rings."""
+
+    def __init__(self) -> None:
+        self.rings: list[str] = []
+
+    def ring(self, queue: str, times: int = 1) -> None:
+        self.rings += [queue] * times
+
+    def ring_engine(self) -> None:
+        self.rings.append("engine")
+
+
+def registry() -> Registry:
+    return discover("tasks.types")
+
+
+def a_service(sessions: Sessions, *, queue_bound: int = 100, bell: RecordingBell | None = None) -> Jobs:
+    return Jobs(sessions, bell or RecordingBell(), registry(), queue_bound=queue_bound)
+
+
+def a_request(**changes: Any) -> SubmitJob:
+    return SubmitJob(**{"tenant": "default", "type": "echo", "config": {}, "created_by": "test", **changes})
+
+
+def a_slot(sessions: Sessions, queue: str = "small", *, lease_s: float = 60.0) -> UUID:
+    slot = workers.Slot(uuid4(), queue, "host", "worker", 1, 1)
+    with sessions.begin() as session:
+        workers.register(session, slot, lease_s=lease_s)
+    return slot.id
+
+
+def a_job(**changes: Any) -> Job:
+    """A job that no database knows."""
+    now = datetime(2026, 11, 1, tzinfo=UTC)
+    values: dict[str, Any] = {
+        "id": uuid4(),
+        "number": 1,
+        "tenant": "default",
+        "type": "insert_csv_file",
+        "queue": "data",
+        "state": JobState.QUEUED,
+        "priority": Priority.NORMAL,
+        "config": {},
+        "retry": RetryPolicy(),
+        "origin": Origin.CONNECTRA,
+        "created_by": "test",
+        "created_at": now,
+        "updated_at": now,
+    }
+    return Job(**{**values, **changes})
+
+
+def in_threads(count: int, work: Callable[[], T]) -> list[T]:
+    """What ``count`` threads that start together answer."""
+    with ThreadPoolExecutor(count) as pool:
+        return [future.result() for future in [pool.submit(work) for _ in range(count)]]

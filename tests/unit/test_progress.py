@@ -1,0 +1,32 @@
+"""Percent, rate and ETA."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from app.domain.progress import Progress
+
+START = datetime(2026, 11, 1, tzinfo=UTC)
+
+
+def test_a_job_that_runs_never_shows_100_percent() -> None:
+    assert Progress(100, 100).percent(ended=False) == 99.9
+    assert Progress(100, 100).percent(ended=True) == 100.0
+
+
+def test_rows_count_before_bytes() -> None:
+    assert Progress(1, 4, 90, 100).fraction == 0.25
+    assert Progress(1, None, 90, 100).fraction == 0.9
+    assert Progress().fraction is None
+
+
+def test_half_way_after_a_minute_the_end_is_a_minute_ahead() -> None:
+    now = START + timedelta(minutes=1)
+
+    assert Progress(50, 100).eta(START, now) == START + timedelta(minutes=2)
+    assert Progress(50, 100).rows_per_s(START, now) == 50 / 60
+
+
+def test_before_the_first_batch_nothing_is_promised() -> None:
+    assert Progress(0, 100).eta(START, START + timedelta(seconds=5)) is None
+    assert Progress().rows_per_s(START, START + timedelta(seconds=5)) is None
