@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from typing import Any
 
 from celery import Celery, signals
-from celery.exceptions import WorkerLostError
+from celery.exceptions import SecurityWarning, WorkerLostError
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.bootstrap import worker_stores
@@ -22,6 +23,9 @@ from tasks.process import WorkerProcess, enter, process
 from tasks.slot import HOST, Heart
 
 log = logging.getLogger(__name__)
+
+# Celery warns of root because a pickled message could run code; these workers take JSON alone.
+warnings.filterwarnings("ignore", category=SecurityWarning)
 
 app = Celery("haulier", include=["tasks.work", "tasks.housekeeping"])
 app.config_from_object(celery_config(settings()))
