@@ -162,6 +162,7 @@ class Stack:
         self._take_lock()
         try:
             end_leftovers(self.data_dir)
+            (self.data_dir / "up.json").unlink(missing_ok=True)
             told("starting PostgreSQL, Valkey and S3")
             self.stores.start()
             told("bringing the database up to date")
@@ -183,10 +184,10 @@ class Stack:
         """
         if self._lock is None:
             return
-        (self.data_dir / "up.json").unlink(missing_ok=True)
         if self._supervisor is not None:
             self._supervisor.stop(grace_s=grace_s)
             self._supervisor = None
+        (self.data_dir / "up.json").unlink(missing_ok=True)
         if "stores" in self.__dict__:
             self.stores.stop()
         # A later start chooses its ports anew.
@@ -209,6 +210,12 @@ class Stack:
     def write_state(self) -> None:
         """Write ``up.json``: what clients on this machine and ``haulier down`` need."""
         write_private(self.data_dir / "up.json", json.dumps(self.state(), indent=2) + "\n")
+
+    def _renew_state(self) -> None:
+        """Bring the process numbers in ``up.json`` up to date; the file is there only once everything is up."""
+        if (self.data_dir / "up.json").exists():
+            with suppress(OSError):
+                self.write_state()
 
     def state(self) -> dict[str, Any]:
         """Addresses, credentials and process numbers of the running stack."""
@@ -264,7 +271,7 @@ class Stack:
             self.environment,
             self.data_dir / "logs",
             echo=self._echo,
-            changed=self.write_state,
+            changed=self._renew_state,
         )
         self._supervisor.start()
 

@@ -23,7 +23,6 @@ LONGEST_BACK_OFF_S: Final = 10.0
 SETTLED_AFTER_S: Final = 30.0
 STOP_GRACE_S: Final = 30.0
 
-_LOG_LIMIT_BYTES: Final = 20 * 1024 * 1024
 _LINE: Final = re.compile(r"^([A-Za-z0-9_-]+):\s*(\S.*)$")
 
 # What makes work ends before what the work needs: jobs go back to the queue while the engine is still there.
@@ -89,6 +88,7 @@ class Supervisor:
         logs: Each process's output is appended to ``<logs>/<name>.log``.
         echo: Gets each line of output with its process's name, from several threads; None shows nothing.
         changed: Called from the watching thread after processes were started again.
+        log_limit_bytes: A log that has grown past this becomes ``<name>.log.1``, in place of the one before.
     """
 
     def __init__(
@@ -99,12 +99,14 @@ class Supervisor:
         *,
         echo: Echo | None = None,
         changed: Callable[[], None] | None = None,
+        log_limit_bytes: int = 20 * 1024 * 1024,
     ) -> None:
         self._children = {program.name: _Child(program) for program in programs}
         self._environment = {**environment, "PYTHONUNBUFFERED": "1", "PATH": _path(environment)}
         self._logs = logs
         self._echo = echo
         self._changed = changed
+        self._log_limit_bytes = log_limit_bytes
         self._stopping = threading.Event()
         self._hurry = threading.Event()
         self._lock = threading.Lock()
@@ -151,12 +153,22 @@ class Supervisor:
             for child in self._children.values():
                 if child.process is None:
                     if time.monotonic() >= child.due_at_s:
-                        self._start(child)
-                        started = True
+                        started = self._started_again(child) or started
                 elif child.process.poll() is not None:
                     self._ended(child)
             if started and self._changed is not None:
                 self._changed()
+
+    def _started_again(self, child: _Child) -> bool:
+        try:
+            self._start(child)
+        except OSError as error:
+            # No process or file to be had just now; the others must be watched all the same.
+            child.failures += 1
+            child.due_at_s = time.monotonic() + back_off_s(child.failures)
+            self._say(child.program.name, f"could not be started: {error}")
+            return False
+        return True
 
     def _start(self, child: _Child) -> None:
         with self._lock:
@@ -214,27 +226,27 @@ class Supervisor:
                 reader.join(timeout=5)
 
     def _forward(self, name: str, output: IO[bytes]) -> None:
-        file = self._logs / f"{name}.log"
         with output:
-            log = file.open("ab")
-            try:
-                for line in output:
-                    log.write(line)
-                    log.flush()
-                    if log.tell() > _LOG_LIMIT_BYTES:
-                        log.close()
-                        file.replace(file.with_name(file.name + ".1"))
-                        log = file.open("ab")
-                    self._say(name, line.decode(errors="replace").rstrip("\n"), logged=True)
-            finally:
-                log.close()
+            for line in output:
+                self._log(name, line)
+                if self._echo is not None:
+                    self._echo(name, line.decode(errors="replace").rstrip("\n"))
 
-    def _say(self, name: str, line: str, *, logged: bool = False) -> None:
-        if not logged:
-            with (self._logs / f"{name}.log").open("a") as log:
-                log.write(f"supervisor: {line}\n")
+    def _say(self, name: str, line: str) -> None:
+        """Our own word about a process, among its lines."""
+        self._log(name, f"supervisor: {line}\n".encode())
         if self._echo is not None:
             self._echo(name, line)
+
+    def _log(self, name: str, line: bytes) -> None:
+        file = self._logs / f"{name}.log"
+        # A full disk costs lines, not the process: one whose output nobody reads would soon stand still.
+        with suppress(OSError):
+            with file.open("ab") as log:
+                log.write(line)
+                size_bytes = log.tell()
+            if size_bytes > self._log_limit_bytes:
+                file.replace(file.with_name(file.name + ".1"))
 
 
 def _kill_group(pid: int) -> None:

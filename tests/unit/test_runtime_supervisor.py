@@ -174,3 +174,29 @@ def test_processes_get_the_environment_they_were_given_and_our_programs_first(
 
     assert lines.of("web")[:2] == ["me", "nothing"]
     assert lines.of("web")[2].endswith("/bin/celery")
+
+
+def test_a_log_that_has_grown_past_its_limit_is_set_aside(tmp_path: Path, lines: _Lines) -> None:
+    chatter = Program("web", "sh -c 'for n in 1 2 3 4 5 6; do echo line number $n; done; sleep 60'")
+    supervisor = Supervisor([chatter], {"PATH": os.environ["PATH"]}, tmp_path, echo=lines, log_limit_bytes=40)
+    supervisor.start()
+    assert _within(5, lambda: len(lines.of("web")) == 6)
+
+    supervisor.stop(grace_s=1)
+
+    kept = (tmp_path / "web.log.1").read_text().splitlines()
+    assert kept == ["line number 4", "line number 5", "line number 6"]
+    assert not (tmp_path / "web.log").exists()
+
+
+def test_a_process_keeps_talking_when_its_log_cannot_be_written(tmp_path: Path, lines: _Lines) -> None:
+    (tmp_path / "web.log").mkdir()
+    supervisor = Supervisor(
+        [Program("web", "sh -c 'echo one; echo two; sleep 60'")], {"PATH": os.environ["PATH"]}, tmp_path, echo=lines
+    )
+
+    supervisor.start()
+    heard = _within(5, lambda: lines.of("web") == ["one", "two"])
+    supervisor.stop(grace_s=1)
+
+    assert heard
