@@ -31,7 +31,7 @@ from config.settings import Settings
 
 _WAITING_PARTS: Final = 2
 """Parts that wait for each lane: the reader is at most so many batches ahead."""
-_POLL_S: Final = 0.1
+_POLL_S: Final = 0.02
 _HEAD_BYTES: Final = 4
 
 

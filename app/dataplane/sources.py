@@ -15,7 +15,7 @@ READ_BYTES: Final = 1 << 20
 GZIP_MAGIC: Final = b"\x1f\x8b"
 _REOPENINGS: Final = 5
 _FIRST_WAIT_S: Final = 0.1
-_RATIO_FROM_BYTES: Final = 16 * 2**20
+_RATIO_FROM_BYTES: Final = 4 * 2**20
 _GZIP_WINDOW_BITS: Final = 31
 _NOT_GZIP: Any = igzip_lib.IsalError  # isal's own types call the class an instance
 
@@ -116,7 +116,7 @@ class GunzippedObject:
 
     Args:
         max_bytes: The most it may hold.
-        max_ratio: The most it may hold for each stored byte, once it is past 16 MiB.
+        max_ratio: The most it may hold for each stored byte, once it is past 4 MiB.
     """
 
     def __init__(self, stored: StoredObject, *, max_bytes: int, max_ratio: float) -> None:
