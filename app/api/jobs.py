@@ -42,8 +42,8 @@ def _location(job: Job) -> dict[str, str]:
 class Jobs(MethodView):
     """The collection."""
 
-    @blueprint.arguments(SubmitJobSchema)
-    @blueprint.arguments(WaitQuerySchema, location="query")
+    @blueprint.arguments(SubmitJobSchema())
+    @blueprint.arguments(WaitQuerySchema(), location="query")
     @blueprint.response(202, JobSchema, headers={"Location": {"schema": {"type": "string"}}})
     @blueprint.doc(parameters=[{"in": "header", "name": "Idempotency-Key", "schema": {"type": "string"}}])
     def post(self, body: dict[str, Any], query: dict[str, Any]) -> Any:
@@ -62,7 +62,7 @@ class Jobs(MethodView):
             headers["Idempotent-Replayed"] = "true"
         return job, 202, headers
 
-    @blueprint.arguments(JobListQuerySchema, location="query")
+    @blueprint.arguments(JobListQuerySchema(), location="query")
     @blueprint.response(200, JobPageSchema)
     def get(self, query: dict[str, Any]) -> Any:
         """List jobs, newest first."""
@@ -83,7 +83,7 @@ class Jobs(MethodView):
 
 
 @blueprint.route("/jobs:batchGet", methods=["POST"])
-@blueprint.arguments(BatchGetSchema)
+@blueprint.arguments(BatchGetSchema())
 @blueprint.response(200, BatchSchema)
 def batch_get(body: dict[str, Any]) -> Any:
     """Read up to 1000 jobs at once, in the order asked; missing ones are marked."""
@@ -100,7 +100,7 @@ def batch_get(body: dict[str, Any]) -> Any:
 class OneJob(MethodView):
     """One job."""
 
-    @blueprint.arguments(WaitQuerySchema, location="query")
+    @blueprint.arguments(WaitQuerySchema(), location="query")
     @blueprint.response(200, JobSchema, headers={"ETag": {"schema": {"type": "string"}}})
     @blueprint.alt_response(304, description="Not changed since the ETag in If-None-Match.")
     def get(self, query: dict[str, Any], job_id: UUID) -> Any:
@@ -148,7 +148,7 @@ def clone(job_id: UUID) -> Any:
 
 
 @blueprint.route("/jobs/<uuid:job_id>/events")
-@blueprint.arguments(TrailQuerySchema, location="query")
+@blueprint.arguments(TrailQuerySchema(), location="query")
 @blueprint.response(200, TrailSchema)
 def events(query: dict[str, Any], job_id: UUID) -> Any:
     """Read a job's audit trail, in order."""
@@ -157,7 +157,7 @@ def events(query: dict[str, Any], job_id: UUID) -> Any:
 
 
 @blueprint.route("/jobs/<uuid:job_id>/errors")
-@blueprint.arguments(TrailQuerySchema, location="query")
+@blueprint.arguments(TrailQuerySchema(), location="query")
 @blueprint.response(200, ErrorPageSchema)
 def errors(query: dict[str, Any], job_id: UUID) -> Any:
     """Read why attempts of a job failed, oldest first."""

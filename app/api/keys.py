@@ -58,7 +58,7 @@ class Keys(MethodView):
         require_admin()
         return {"items": services().keys.list(tenant())}
 
-    @blueprint.arguments(CreateKeySchema)
+    @blueprint.arguments(CreateKeySchema())
     @blueprint.response(201, NewKeySchema)
     def post(self, body: dict[str, Any]) -> Any:
         """Make a key; its text is shown in this answer and never again."""

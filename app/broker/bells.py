@@ -6,15 +6,15 @@ sends them with short time-outs behind a breaker: a request that rings never wai
 
 from __future__ import annotations
 
+import json
 import logging
-import queue
 import threading
-from time import monotonic
-from typing import Any, Final
+from time import sleep
+from typing import Final
+from uuid import uuid4
 
 import redis
 from celery import Celery
-from kombu.exceptions import OperationalError
 
 from config.celery import celery_config
 from config.settings import Settings
@@ -25,7 +25,9 @@ TASK: Final = "haulier.work"
 ENGINE_LIST: Final = "haulier:engine"
 SEND_TIMEOUT_S: Final = 0.2
 BREAKER_S: Final = 1.0
-_PENDING_BELLS: Final = 10_000
+COALESCE_S: Final = 0.001
+_AT_ONCE: Final = 64
+_MARK: Final = "00000000-0000-4000-8000-000000000000"
 
 
 def redis_client(settings: Settings, *, timeout_s: float = SEND_TIMEOUT_S) -> redis.Redis:
@@ -38,16 +40,29 @@ def redis_client(settings: Settings, *, timeout_s: float = SEND_TIMEOUT_S) -> re
     )
 
 
-def broker_app(settings: Settings) -> Celery:
-    """A Celery app that only sends; it leaves the process's current app alone."""
-    app = Celery("haulier.bells", set_as_current=False)
-    app.config_from_object(celery_config(settings))
-    app.conf.broker_transport_options = {
-        **app.conf.broker_transport_options,
-        "socket_timeout": SEND_TIMEOUT_S,
-        "socket_connect_timeout": SEND_TIMEOUT_S,
-    }
-    return app
+class Bells:
+    """Celery messages for one queue, written by Celery once and copied with ids of their own.
+
+    A bell differs from the next in its ids alone, so only the first goes through Celery's publishing code (to a queue in
+    memory); the others cost one LPUSH each.
+    """
+
+    def __init__(self, settings: Settings, queue_name: str) -> None:
+        app = Celery("haulier.bells", set_as_current=False)
+        in_memory = {"broker_url": "memory://", "broker_transport_options": {}}
+        app.config_from_object({**celery_config(settings), **in_memory})
+        with app.connection_for_write() as connection:
+            producer = app.amqp.Producer(connection)
+            app.send_task(
+                TASK, args=[queue_name], queue=queue_name, task_id=_MARK, producer=producer, ignore_result=True
+            )
+            message = producer.channel._get(queue_name)
+        message["properties"]["delivery_tag"] = _MARK
+        self._template = json.dumps(message)
+
+    def message(self) -> str:
+        """A new bell."""
+        return self._template.replace(_MARK, str(uuid4()))
 
 
 class CeleryBell:
@@ -55,62 +70,68 @@ class CeleryBell:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._pending: queue.Queue[tuple[str | None, int] | None] = queue.Queue(_PENDING_BELLS)
+        self._wanted: dict[str | None, int] = {}
+        self._wake = threading.Condition()
         self._thread: threading.Thread | None = None
-        self._lock = threading.Lock()
-        self._silent_until = 0.0
+        self._closing = False
+        self._bells: dict[str, Bells] = {}
 
     def ring(self, queue: str, times: int = 1) -> None:
         """Wake up to ``times`` workers of ``queue``, soon."""
-        self._put((queue, times))
+        self._want(queue, times)
 
     def ring_engine(self) -> None:
         """Wake the engine, soon."""
-        self._put((None, 1))
+        self._want(None, 1)
 
-    def _put(self, bell: tuple[str | None, int] | None) -> None:
-        with self._lock:
+    def _want(self, queue: str | None, times: int) -> None:
+        with self._wake:
+            self._wanted[queue] = min(self._wanted.get(queue, 0) + times, _AT_ONCE)
             # Started at the first ring, because a thread does not survive the fork of a web or pool process.
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._send_all, name="bells", daemon=True)
                 self._thread.start()
-        try:
-            self._pending.put_nowait(bell)
-        except queue.Full:
-            log.warning("bell.dropped", extra={"queue": bell[0] if bell else None})
+            self._wake.notify()
 
     def close(self) -> None:
         """Try what is pending, then stop."""
-        if self._thread is not None and self._thread.is_alive():
-            self._put(None)
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
+        if self._thread is not None:
             self._thread.join(timeout=5 * SEND_TIMEOUT_S)
 
     def _send_all(self) -> None:
-        app, client = broker_app(self._settings), redis_client(self._settings)
-        while (bell := self._pending.get()) is not None:
-            if monotonic() < self._silent_until:
-                continue
+        client = redis_client(self._settings)
+        while True:
+            with self._wake:
+                while not self._wanted and not self._closing:
+                    self._wake.wait()
+                if not self._wanted:
+                    return
+                wanted, self._wanted = self._wanted, {}
             try:
-                self._send(app, client, *bell)
-            except (redis.RedisError, OperationalError, OSError) as error:
-                self._silent_until = monotonic() + BREAKER_S
-                log.warning("bell.lost", extra={"queue": bell[0], "error": str(error)})
+                self._send(client, wanted)
+                # Rings of the next moment travel together: a bell that is heard leads to all the work there is.
+                sleep(COALESCE_S)
+            except (redis.RedisError, OSError) as error:
+                log.warning("bell.lost", extra={"queues": sorted(map(str, wanted)), "error": str(error)})
+                sleep(0 if self._closing else BREAKER_S)
 
-    def _send(self, app: Celery, client: Any, queue_name: str | None, times: int) -> None:
-        if queue_name is None:
-            ring_engine(client)
-            return
-        with app.producer_pool.acquire(block=True, timeout=1) as producer:
-            for _ in range(times):
-                app.send_task(TASK, args=[queue_name], queue=queue_name, producer=producer, ignore_result=True)
+    def _send(self, client: redis.Redis, wanted: dict[str | None, int]) -> None:
+        pipe = client.pipeline(transaction=False)
+        for queue_name, times in wanted.items():
+            if queue_name is None:
+                pipe.lpush(ENGINE_LIST, "1")
+                pipe.ltrim(ENGINE_LIST, 0, 0)
+            else:
+                pipe.lpush(queue_name, *(self._bells_of(queue_name).message() for _ in range(times)))
+        pipe.execute()
 
-
-def ring_engine(client: redis.Redis) -> None:
-    """One wake-up is enough: the list never holds more than one."""
-    pipe = client.pipeline(transaction=False)
-    pipe.lpush(ENGINE_LIST, "1")
-    pipe.ltrim(ENGINE_LIST, 0, 0)
-    pipe.execute()
+    def _bells_of(self, queue_name: str) -> Bells:
+        if queue_name not in self._bells:
+            self._bells[queue_name] = Bells(self._settings, queue_name)
+        return self._bells[queue_name]
 
 
 def bells_waiting(client: redis.Redis, queues: list[str]) -> dict[str, int]:

@@ -20,7 +20,7 @@ from app.domain.lifecycle import TERMINAL, Event, JobState
 from app.domain.ports import Bell
 from app.persistence import events, idempotency, jobs
 from app.persistence.jobs import NOW, Filters, Sql
-from app.persistence.sessions import Sessions
+from app.persistence.sessions import Sessions, single_statements
 from app.services.runs import RETRY_QUEUE
 
 _RETRY_QUEUE_OF_CONNECTRA: Final = Sql(f"CASE origin WHEN '{Origin.CONNECTRA}' THEN '{RETRY_QUEUE}' ELSE queue END")
@@ -44,6 +44,7 @@ class Jobs:
 
     def __init__(self, sessions: Sessions, bell: Bell, registry: Registry, *, queue_bound: int) -> None:
         self._sessions = sessions
+        self._single = single_statements(sessions)
         self._bell = bell
         self._registry = registry
         # Half of the bound: submits that race may each see the last place, and the engine fills the rest exactly.
@@ -59,10 +60,11 @@ class Jobs:
             ConflictError: A request with the same key is in flight.
         """
         checked = self._checked(request)
-        with self._sessions.begin() as session:
-            if idempotency_key is None:
+        if idempotency_key is None:
+            with self._single.begin() as session:
                 submitted = Submitted(self._add(session, checked))
-            else:
+        else:
+            with self._sessions.begin() as session:
                 submitted = self._add_once(session, checked, idempotency_key)
         self._ring(submitted.job)
         return submitted
@@ -121,7 +123,7 @@ class Jobs:
 
     def get(self, tenant: str, job_id: UUID) -> Job:
         """One job; NotFoundError when the tenant has none of this id."""
-        with self._sessions.begin() as session:
+        with self._single.begin() as session:
             return jobs.get(session, tenant, job_id)
 
     def batch_get(self, tenant: str, job_ids: Sequence[UUID]) -> list[Job | None]:

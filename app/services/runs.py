@@ -17,7 +17,7 @@ from app.domain.jobs import Job, Origin
 from app.domain.lifecycle import TRANSITIONS, Event
 from app.persistence import jobs
 from app.persistence.jobs import Sql
-from app.persistence.sessions import Sessions
+from app.persistence.sessions import Sessions, single_statements
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -81,10 +81,11 @@ class Runs:
 
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
+        self._single = single_statements(sessions)
 
     def claim(self, queue: str, slot: UUID, *, most: int, oldest: bool) -> list[Job]:
         """The best jobs of ``queue``, now running for ``slot``."""
-        with self._sessions.begin() as session:
+        with self._single.begin() as session:
             return jobs.claim(session, queue, slot, most=most, oldest=oldest)
 
     def complete(self, job: Job, result: Result) -> None:
@@ -141,7 +142,7 @@ class Runs:
 
     def _end(self, job: Job, event: Event, changes: dict[str, Any], *, data: dict[str, Any] | None = None) -> None:
         def once() -> None:
-            with self._sessions.begin() as session:
+            with self._single.begin() as session:
                 moved = jobs.move(
                     session,
                     job.tenant,

@@ -4,7 +4,6 @@ from typing import Final
 
 EVENTS: Final = frozenset(
     {
-        "bell.dropped",
         "bell.lost",
         "claim.lost",
         "engine.duty_failed",
