@@ -15,6 +15,12 @@ COMMANDS: Final = {
     "engine": "app.cli.engine:engine",
     "db": "app.cli.db:db",
     "keys": "app.cli.keys:keys",
+    "tables": "app.cli.tables:tables",
+    "import": "app.cli.imports:import_",
+    "export": "app.cli.exports:export",
+    "jobs": "app.cli.jobs:jobs",
+    "config": "app.cli.config:config",
+    "demo": "app.cli.demo:demo",
 }
 """Where each command lives; a command's module is imported when it is used, so that the others start fast."""
 

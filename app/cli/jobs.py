@@ -1,0 +1,217 @@
+"""``haulier jobs``: look at jobs and steer them; and document 004's two runners."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from app.cli import output
+from app.cli.books import first_failed, show_books, show_failed
+from app.cli.client import Client
+from app.cli.target import client_of, data_option, json_option, stores_environment, with_client
+from app.cli.watching import exit_of_job, progress_text, tell_end, watch
+from config.process import environment, settings
+
+_STATES: Final = ("blocked", "open", "queued", "running", "retry_wait", "completed", "failed", "cancelled")
+
+
+@click.group()
+def jobs() -> None:
+    """Jobs: what runs, what ran, and what became of it."""
+
+
+@jobs.command("list")
+@click.option("--state", "states", type=click.Choice(_STATES), multiple=True, help="Only these; may be repeated.")
+@click.option("--type", "types", multiple=True, help="Only these; may be repeated.")
+@click.option("--label", "labels", multiple=True, metavar="NAME=VALUE", help="Only with this label; may be repeated.")
+@click.option("--limit", type=click.IntRange(1, 100_000), default=20, show_default=True)
+@json_option
+@with_client
+def list_(
+    client: Client,
+    /,
+    *,
+    states: tuple[str, ...],
+    types: tuple[str, ...],
+    labels: tuple[str, ...],
+    limit: int,
+    as_json: bool,
+) -> None:
+    """List jobs, newest first."""
+    found = client.pages("/v1/jobs", most=limit, state=list(states), type=list(types), label=list(labels))
+    if as_json:
+        output.as_json(list(found))
+        return
+    output.columns(
+        ("id", "type", "state", "outcome", "rows", "created"),
+        (
+            (
+                job["id"],
+                job["type"],
+                job["state"],
+                job["outcome"] or "",
+                output.number(job["progress"]["rows_done"]),
+                job["created_at"][:19],
+            )
+            for job in found
+        ),
+    )
+
+
+@jobs.command()
+@click.argument("job_id", type=click.UUID)
+@json_option
+@with_client
+def get(client: Client, job_id: Any, as_json: bool) -> None:
+    """Show one job."""
+    job = client.get(f"/v1/jobs/{job_id}")
+    if as_json:
+        output.as_json(job)
+        return
+    show_job(job)
+
+
+def show_job(job: dict[str, Any]) -> None:
+    """Print a job's facts."""
+    error = job["error"] or {}
+    output.facts(
+        [
+            ("id", job["id"]),
+            ("type", job["type"]),
+            ("state", job["state"] + (" (paused)" if job["paused"] else "")),
+            ("outcome", job["outcome"]),
+            ("progress", f"{job['progress']['percent']:g} %, {progress_text(job)}"),
+            ("stage", job["progress"]["stage"]),
+            ("attempts", f"{job['attempts']} of {job['retry']['max_attempts']}"),
+            ("rescues", job["rescues"] or None),
+            ("failed rows", job["counters"].get("failed") or None),
+            ("error", f"{error.get('code')}: {error.get('message')}" if error else None),
+            ("run after", job["run_after"]),
+            ("created", f"{job['created_at']} by {job['created_by']}"),
+            ("started", job["started_at"]),
+            ("finished", job["finished_at"]),
+            ("clone of", job["clone_of"]),
+            ("config", job["config"]),
+        ]
+    )
+
+
+@jobs.command("watch")
+@click.argument("job_id", type=click.UUID)
+@json_option
+@with_client
+@click.pass_context
+def watch_(context: click.Context, client: Client, job_id: Any, as_json: bool) -> None:
+    """Watch a job to its end; the exit code tells how it ended."""
+    finish(context, client, watch(client, str(job_id), quiet=as_json), as_json)
+
+
+def finish(context: click.Context, client: Client, job: dict[str, Any], as_json: bool) -> None:
+    """Tell how a job ended, and exit with the code for that."""
+    if as_json:
+        output.as_json(job)
+    else:
+        books = ((client.get(f"/v1/jobs/{job['id']}/result")["data"] or {}) if job["finished_at"] else {}).get("books")
+        if books:
+            show_books(books)
+        tell_end(job)
+    context.exit(exit_of_job(job))
+
+
+@jobs.command()
+@click.argument("job_id", type=click.UUID)
+@json_option
+@with_client
+def cancel(client: Client, job_id: Any, as_json: bool) -> None:
+    """End a waiting job; ask a running one to stop."""
+    job = client.post(f"/v1/jobs/{job_id}:cancel")
+    if as_json:
+        output.as_json(job)
+    elif job["state"] == "cancelled":
+        click.echo(f"Job {job_id} is cancelled.")
+    else:
+        click.echo(f"Job {job_id} was asked to stop.")
+
+
+@jobs.command()
+@click.argument("job_id", type=click.UUID, required=False)
+@json_option
+@data_option
+def retry(job_id: Any | None, data_dir: Path | None, as_json: bool) -> None:
+    """Open a failed or cancelled job again; without JOB_ID, run the worker of retried Connectra jobs."""
+    if job_id is None:
+        _run_worker("retry", 1, data_dir)
+    job = client_of(data_dir).post(f"/v1/jobs/{job_id}:retry")
+    if as_json:
+        output.as_json(job)
+    else:
+        click.echo(f"Job {job_id} is {job['state']} again; it goes on from its checkpoint.")
+
+
+@jobs.command("first_time")
+@click.option("--parallel", type=click.IntRange(1), help="Jobs at once.  [default: PARALLEL_JOBS, else 4]")
+@data_option
+def first_time(parallel: int | None, data_dir: Path | None) -> None:
+    """Run the worker of data jobs: imports and exports."""
+    _run_worker("data", parallel or settings().data_slots, data_dir)
+
+
+def _run_worker(queue: str, slots: int, data_dir: Path | None) -> None:
+    """Become a Celery worker; does not return."""
+    variables = {**environment(), **(stores_environment(data_dir) if data_dir else {})}
+    command = [sys.executable, "-m", "celery", "-A", "tasks", "worker", "-Q", queue, "-n", f"{queue}-{os.getpid()}@%h"]
+    command += ["--pool", "prefork", "-c", str(slots), "--without-gossip", "--without-mingle"]
+    sys.stdout.flush()
+    os.execvpe(sys.executable, command, variables)  # noqa: S606 - ourselves, without a shell
+
+
+@jobs.command()
+@click.argument("job_id", type=click.UUID)
+@click.option("--watch", "wait", is_flag=True, help="Watch the new job to its end.")
+@json_option
+@with_client
+@click.pass_context
+def clone(context: click.Context, client: Client, job_id: Any, wait: bool, as_json: bool) -> None:
+    """Make a new job with the same type, config and options."""
+    job = client.post(f"/v1/jobs/{job_id}:clone")
+    if wait:
+        finish(context, client, watch(client, job["id"], quiet=as_json), as_json)
+    if as_json:
+        output.as_json(job)
+    else:
+        click.echo(f"Job {job['id']} is {job['state']}.")
+
+
+@jobs.command("failed-rows")
+@click.argument("job_id", type=click.UUID)
+@click.option("--limit", type=click.IntRange(1, 1_000_000), default=20, show_default=True)
+@click.option(
+    "-o",
+    "--csv",
+    "file",
+    type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
+    help="Write all of them to this CSV file (- is standard output).",
+)
+@json_option
+@with_client
+def failed_rows(client: Client, job_id: Any, limit: int, file: Path | None, as_json: bool) -> None:
+    """Show the rows that a job refused, and why."""
+    path = f"/v1/jobs/{job_id}/failed-records"
+    if file is not None:
+        with click.open_file(str(file), "wb") as sink:
+            for block in client.stream(path, format="csv"):
+                sink.write(block)
+        if str(file) != "-":
+            click.echo(f"Wrote {file}.", err=True)
+        return
+    records = first_failed(client, str(job_id), limit)
+    if as_json:
+        output.as_json(records)
+    elif records:
+        show_failed(records)
+    else:
+        click.echo("No row failed.")
