@@ -43,8 +43,8 @@ def redis_client(settings: Settings, *, timeout_s: float = SEND_TIMEOUT_S) -> re
 class Bells:
     """Celery messages for one queue, written by Celery once and copied with ids of their own.
 
-    A bell differs from the next in its ids alone, so only the first goes through Celery's publishing code (to a queue in
-    memory); the others cost one LPUSH each.
+    A bell differs from the next in its ids alone, so only the first goes through Celery's publishing code (to a queue
+    in memory); the others cost one LPUSH each.
     """
 
     def __init__(self, settings: Settings, queue_name: str) -> None:
