@@ -41,7 +41,8 @@ class S3Upload:
         self.size_bytes = 0
         self._store = store
         self._ref = ref
-        self._pending = bytearray()
+        self._pending: list[bytes] = []
+        self._pending_bytes = 0
         self._parts: list[Future[dict[str, object]]] = []
         self._threads = ThreadPoolExecutor(UPLOAD_THREADS, thread_name_prefix="s3-part")
         self._in_memory = threading.Semaphore(PARTS_IN_MEMORY)
@@ -53,13 +54,14 @@ class S3Upload:
             JobError: S3 refused an earlier part.
             TransientError: An earlier part could not be sent.
         """
-        self._pending += data
         self.size_bytes += len(data)
-        while len(self._pending) >= (size := part_bytes(len(self._parts) + 1)):
-            rest = self._pending[size:]
-            del self._pending[size:]
-            self._send(self._pending)
-            self._pending = rest
+        rest = memoryview(data)
+        while self._pending_bytes + len(rest) >= (size := part_bytes(len(self._parts) + 1)):
+            missing = size - self._pending_bytes
+            self._keep(rest[:missing])
+            self._send()
+            rest = rest[missing:]
+        self._keep(rest)
 
     def finish_parts(self) -> list[dict[str, object]]:
         """Send what is left, wait for every part, and list them as ``complete`` takes them.
@@ -68,8 +70,7 @@ class S3Upload:
             JobError, TransientError: As the first part that failed.
         """
         if self._pending or not self._parts:
-            self._send(self._pending)
-            self._pending = bytearray()
+            self._send()
         try:
             return [part.result() for part in self._parts]
         finally:
@@ -96,9 +97,17 @@ class S3Upload:
         with suppress(HaulierError):
             self._store.abort_upload(self._ref, self.upload_id)
 
-    def _send(self, body: bytearray) -> None:
+    def _keep(self, data: memoryview) -> None:
+        if data:
+            self._pending.append(bytes(data))
+            self._pending_bytes += len(data)
+
+    def _send(self) -> None:
         self._raise_failed()
         self._in_memory.acquire()
+        # bytes, not bytearray: boto3 would copy that once more.
+        body = b"".join(self._pending)
+        self._pending, self._pending_bytes = [], 0
         self._parts.append(self._threads.submit(self._upload, len(self._parts) + 1, body))
 
     def _raise_failed(self) -> None:
@@ -106,7 +115,7 @@ class S3Upload:
             if part.done() and (error := part.exception()):
                 raise error
 
-    def _upload(self, number: int, body: bytearray) -> dict[str, object]:
+    def _upload(self, number: int, body: bytes) -> dict[str, object]:
         try:
             with explained("s3:PutObject", self._ref):
                 answer: dict[str, Any] = self._store.client.upload_part(
