@@ -16,6 +16,7 @@ from app.services.health import Health
 from app.services.jobs import Jobs
 from app.services.keys import Keys
 from app.services.records import Records
+from app.services.submissions import TenantSubmission
 from app.services.tables import Tables
 from app.services.uploads import Uploads
 from app.services.waits import Waits
@@ -73,7 +74,13 @@ def build_services(settings: Settings, *, application_name: str, pool_size: int)
         sessions=sessions,
         registry=registry,
         keys=Keys(sessions, clock, cache_s=settings.api_key_cache_s),
-        jobs=Jobs(sessions, bell, registry, queue_bound=settings.job_in_queue_size),
+        jobs=Jobs(
+            sessions,
+            bell,
+            registry,
+            queue_bound=settings.job_in_queue_size,
+            submission=lambda tenant: TenantSubmission(tenant, settings=settings, tables=tables),
+        ),
         waits=Waits(sessions, places=settings.web_threads // 2),
         health=Health(sessions, {"redis": lambda: _ping(settings)}, version=haulier.__version__),
         tables=tables,

@@ -8,13 +8,16 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
-from app.domain.job_types import Registry, discover
+from app.domain.job_types import Registry, Submission, discover
 from app.domain.jobs import Job, Origin, Priority, SubmitJob
 from app.domain.lifecycle import JobState
 from app.domain.retry import RetryPolicy
 from app.persistence import workers
 from app.persistence.sessions import Sessions
 from app.services.jobs import Jobs
+from app.services.submissions import TenantSubmission
+from app.services.tables import Tables
+from config.settings import Settings
 
 T = TypeVar("T")
 
@@ -37,7 +40,13 @@ def registry() -> Registry:
 
 
 def a_service(sessions: Sessions, *, queue_bound: int = 100, bell: RecordingBell | None = None) -> Jobs:
-    return Jobs(sessions, bell or RecordingBell(), registry(), queue_bound=queue_bound)
+    return Jobs(
+        sessions, bell or RecordingBell(), registry(), queue_bound=queue_bound, submission=_submission(sessions)
+    )
+
+
+def _submission(sessions: Sessions) -> Callable[[str], Submission]:
+    return lambda tenant: TenantSubmission(tenant, settings=Settings(), tables=Tables(sessions))
 
 
 def a_request(**changes: Any) -> SubmitJob:

@@ -14,7 +14,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from app.domain.errors import InvalidRequestError, Problem
 from app.domain.jobs import Job, Outcome
+from app.domain.ports import ObjectRef
 from app.domain.retry import RetryPolicy
+from app.domain.tables import Table
 
 ENTRY_POINT_GROUP: Final = "haulier.job_types"
 
@@ -38,6 +40,20 @@ class Result:
     data: dict[str, Any] = field(default_factory=dict)
     message: str | None = None
     outcome: Outcome = Outcome.SUCCESS
+
+
+class Submission(Protocol):
+    """What a job type can ask when a request for it is checked."""
+
+    tenant: str
+
+    def place(self, bucket: str | None, key: str) -> ObjectRef:
+        """The object the tenant means; ForbiddenError when it may not use it."""
+        ...
+
+    def table(self, name: str, *, pointer: str) -> Table:
+        """A table of the tenant; InvalidRequestError with ``pointer`` when there is none."""
+        ...
 
 
 class JobContext(Protocol):
@@ -80,7 +96,7 @@ class JobType:
         cheap: Short and idempotent: claimed many at a time.
         retry: The policy of jobs that bring none.
         attempt_timeout_s: Limit of one attempt when the job brings none; ``None`` takes the installation's.
-        check: More checks of a request, before a row is made; raises InvalidRequestError. Called with the tenant.
+        check: More checks of a request, before a row is made; raises InvalidRequestError or ForbiddenError.
         summary: One line for the catalogue.
     """
 
@@ -91,7 +107,7 @@ class JobType:
     cheap: bool = False
     retry: RetryPolicy = RetryPolicy()
     attempt_timeout_s: float | None = None
-    check: Callable[[str, Any], None] | None = None
+    check: Callable[[Submission, Any], None] | None = None
     summary: str = ""
 
 

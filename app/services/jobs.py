@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
@@ -14,7 +14,7 @@ import uuid_utils
 from sqlalchemy.orm import Session
 
 from app.domain.errors import ConflictError, InvalidRequestError, Problem
-from app.domain.job_types import Registry
+from app.domain.job_types import Registry, Submission
 from app.domain.jobs import Job, JobEvent, Origin, SubmitJob
 from app.domain.lifecycle import TERMINAL, Event, JobState
 from app.domain.ports import Bell
@@ -40,13 +40,23 @@ class Jobs:
 
     Args:
         queue_bound: Jobs that may stand admitted per queue and class.
+        submission: What the job types' own checks may ask, for a tenant.
     """
 
-    def __init__(self, sessions: Sessions, bell: Bell, registry: Registry, *, queue_bound: int) -> None:
+    def __init__(
+        self,
+        sessions: Sessions,
+        bell: Bell,
+        registry: Registry,
+        *,
+        queue_bound: int,
+        submission: Callable[[str], Submission],
+    ) -> None:
         self._sessions = sessions
         self._single = single_statements(sessions)
         self._bell = bell
         self._registry = registry
+        self._submission = submission
         # Half of the bound: submits that race may each see the last place, and the engine fills the rest exactly.
         self._room = queue_bound // 2
 
@@ -74,7 +84,7 @@ class Jobs:
         _refuse_what_postgres_cannot_hold(request.config)
         config = self._registry.parse(job_type, request.config)
         if job_type.check is not None:
-            job_type.check(request.tenant, config)
+            job_type.check(self._submission(request.tenant), config)
         return replace(
             request,
             retry=request.retry or job_type.retry,

@@ -18,12 +18,12 @@ from app.dataplane.vql.model import Query
 from app.dataplane.vql.parser import parse
 from app.domain.artifacts import Artifact, ArtifactKind
 from app.domain.errors import InvalidRequestError, JobError, Problem
-from app.domain.job_types import JobConfig, JobType, Result
+from app.domain.job_types import JobConfig, JobType, Result, Submission
 from app.domain.jobs import Outcome
 from app.domain.places import relative_key
 from app.domain.ports import ObjectRef, ObjectUpload
 from app.domain.retry import RetryPolicy
-from app.domain.tables import BUILT_IN, COMPANIES, Table
+from app.domain.tables import COMPANIES, Table
 from app.persistence import artifacts, jobs
 from app.services.tables import Tables
 from app.storage.scope import export_key, resolve
@@ -94,17 +94,15 @@ class Finished:
         return cls(value["upload_id"], value["parts"], value["rows"], Written(**value["written"]), snapshot)
 
 
-def check(tenant: str, config: ExportConfig) -> None:  # noqa: ARG001 - every job type's check is called with it
-    """Refuse a query that no run could use; for a declared table its columns are checked by the run.
+def check(submission: Submission, config: ExportConfig) -> None:
+    """Refuse a query that no run could use, and a bucket the tenant may not write to.
 
     Raises:
-        InvalidRequestError: ``vql.select_columns_required`` or another fault of the query.
+        InvalidRequestError: There is no such table, ``vql.select_columns_required`` or another fault of the query.
+        ForbiddenError: The bucket is not open to the tenant.
     """
-    table = BUILT_IN.get(config.table_name)
-    if table is not None:
-        _query(config, table)
-    elif not config.vql.get("select_columns"):
-        raise _columns_missing()
+    submission.place(config.s3_bucket, "any")
+    _query(config, submission.table(config.table_name, pointer="/config/table"))
 
 
 def run(job: RunContext, config: ExportConfig) -> Result:

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator
 from app.dataplane.importer import import_csv
 from app.dataplane.plan import Mode, Options
 from app.domain.errors import InvalidRequestError, Problem
-from app.domain.job_types import JobConfig, JobType, Result
+from app.domain.job_types import JobConfig, JobType, Result, Submission
 from app.domain.tables import Table
 from app.services.tables import Tables
 from app.storage.scope import resolve
@@ -63,6 +63,17 @@ class InsertCsvFile(JobConfig):
         )
 
 
+def check(submission: Submission, config: InsertCsvFile) -> None:
+    """Refuse a place the tenant may not read and a table or key that is not there.
+
+    Raises:
+        InvalidRequestError: There is no such table, or it has another key.
+        ForbiddenError: The bucket or prefix is not the tenant's.
+    """
+    submission.place(config.s3_bucket, config.s3_key)
+    _check_key(submission.table(config.table, pointer="/config/table"), config.key)
+
+
 def run(job: RunContext, config: InsertCsvFile) -> Result:
     """Import the file."""
     ref = resolve(job.settings, job.job.tenant, config.s3_bucket, config.s3_key)
@@ -85,5 +96,6 @@ JOB_TYPE = JobType(
     name="insert_csv_file",
     config=InsertCsvFile,
     run=run,
+    check=check,
     summary="Import a CSV file from S3 into a table: checked, upserted by key, every refused row kept.",
 )

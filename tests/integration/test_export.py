@@ -32,6 +32,7 @@ from app.domain.errors import (
 from app.domain.jobs import Job, Outcome, SubmitJob
 from app.domain.ports import ObjectRef
 from app.domain.retry import RetryPolicy
+from app.domain.tables import BUILT_IN, Column, ColumnType, Table
 from app.persistence import jobs
 from app.persistence.keys import add_tenant
 from app.persistence.sessions import Sessions
@@ -456,11 +457,23 @@ def test_postgres_ending_the_backend_loses_the_connection_not_the_job(runner: Ru
 # What is refused
 
 
+class AnySubmission:
+    """A tenant that may use every place and has the table ``things``."""
+
+    tenant = "acme"
+
+    def place(self, bucket: str | None, key: str) -> ObjectRef:
+        return ObjectRef(bucket or "b", key)
+
+    def table(self, name: str, *, pointer: str) -> Table:
+        return BUILT_IN.get(name) or Table(name, (Column("id", ColumnType.BIGINT),), ("id",))
+
+
 @pytest.mark.parametrize("vql", [{}, {"select_columns": []}, {"select_columns": None}])
 @pytest.mark.parametrize("table", [{"service": "company"}, {"table": "things"}])
 def test_columns_are_required_at_submit(vql: dict[str, Any], table: dict[str, str]) -> None:
     with pytest.raises(InvalidRequestError) as error:
-        check("acme", ExportConfig(vql=vql, **table))
+        check(AnySubmission(), ExportConfig(vql=vql, **table))
 
     assert error.value.code == "vql.select_columns_required"
     assert error.value.problems[0].pointer == "/config/vql/select_columns"
@@ -476,7 +489,7 @@ def test_columns_are_required_at_submit(vql: dict[str, Any], table: dict[str, st
 )
 def test_a_query_that_is_none_for_exports_is_refused_at_submit(more: dict[str, Any], pointer: str) -> None:
     with pytest.raises(InvalidRequestError) as error:
-        check("acme", ExportConfig(service="contact", vql={"select_columns": ["id"]} | more))
+        check(AnySubmission(), ExportConfig(service="contact", vql={"select_columns": ["id"]} | more))
 
     assert error.value.problems[0].pointer == pointer
 
