@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 class FaultyS3:
     """Passes requests on, but for those that ``fault(method, path)`` answers with a fault.
 
-    Faults are ``"500"``, ``"503"``, ``"hang"`` and ``"truncate"``; ``None`` is none. ``requests`` lists what came, as ``(method, path)``.
+    Faults are ``"500"``, ``"503"``, ``"hang"`` and ``"truncate"``; ``None`` is none. ``requests`` lists what came, as
+    ``(method, path)``.
     """
 
     def __init__(self, endpoint: str) -> None:

@@ -32,12 +32,13 @@ from app.domain.errors import (
 from app.domain.jobs import Job, Outcome, SubmitJob
 from app.domain.ports import ObjectRef
 from app.domain.retry import RetryPolicy
-from app.domain.tables import BUILT_IN, Column, ColumnType, Table
+from app.domain.tables import Column, ColumnType, Table
 from app.persistence import jobs
 from app.persistence.keys import add_tenant
 from app.persistence.sessions import Sessions
 from app.services.artifacts import Artifacts
 from app.services.runs import is_connection_lost
+from app.services.submissions import TenantSubmission
 from app.services.tables import Tables
 from app.storage.s3 import S3Store
 from config.settings import Settings
@@ -457,23 +458,20 @@ def test_postgres_ending_the_backend_loses_the_connection_not_the_job(runner: Ru
 # What is refused
 
 
-class AnySubmission:
-    """A tenant that may use every place and has the table ``things``."""
-
-    tenant = "acme"
-
-    def place(self, bucket: str | None, key: str) -> ObjectRef:
-        return ObjectRef(bucket or "b", key)
-
-    def table(self, name: str, *, pointer: str) -> Table:
-        return BUILT_IN.get(name) or Table(name, (Column("id", ColumnType.BIGINT),), ("id",))
+@pytest.fixture
+def submission(runner: Runner) -> TenantSubmission:
+    tables = Tables(runner.sessions)
+    tables.declare("acme", Table("things", (Column("id", ColumnType.BIGINT),), key=("id",)))
+    return TenantSubmission("acme", settings=runner.settings, tables=tables)
 
 
 @pytest.mark.parametrize("vql", [{}, {"select_columns": []}, {"select_columns": None}])
 @pytest.mark.parametrize("table", [{"service": "company"}, {"table": "things"}])
-def test_columns_are_required_at_submit(vql: dict[str, Any], table: dict[str, str]) -> None:
+def test_columns_are_required_at_submit(
+    submission: TenantSubmission, vql: dict[str, Any], table: dict[str, str]
+) -> None:
     with pytest.raises(InvalidRequestError) as error:
-        check(AnySubmission(), ExportConfig(vql=vql, **table))
+        check(submission, ExportConfig.model_validate({"vql": vql} | table))
 
     assert error.value.code == "vql.select_columns_required"
     assert error.value.problems[0].pointer == "/config/vql/select_columns"
@@ -483,15 +481,30 @@ def test_columns_are_required_at_submit(vql: dict[str, Any], table: dict[str, st
     ("more", "pointer"),
     [
         ({"where": {"keyword_match": {"must": {"contry": "US"}}}}, "/config/vql/where/keyword_match/must/contry"),
+        ({"select_columns": ["id", "name"]}, "/config/vql/select_columns/1"),
         ({"page": 2}, "/config/vql/page"),
         ({"company_config": {"populate": True}}, "/config/vql/company_config"),
     ],
 )
-def test_a_query_that_is_none_for_exports_is_refused_at_submit(more: dict[str, Any], pointer: str) -> None:
+@pytest.mark.parametrize("table", [{"service": "contact"}, {"table": "things"}])
+def test_a_query_that_is_none_for_exports_is_refused_at_submit(
+    submission: TenantSubmission, table: dict[str, str], more: dict[str, Any], pointer: str
+) -> None:
     with pytest.raises(InvalidRequestError) as error:
-        check(AnySubmission(), ExportConfig(service="contact", vql={"select_columns": ["id"]} | more))
+        check(submission, ExportConfig.model_validate(table | {"vql": {"select_columns": ["id"]} | more}))
 
     assert error.value.problems[0].pointer == pointer
+
+
+def test_a_bucket_or_table_that_a_tenant_may_not_use_is_refused_at_submit(submission: TenantSubmission) -> None:
+    vql = {"select_columns": ["id"]}
+
+    with pytest.raises(ForbiddenError):
+        check(submission, ExportConfig(service="contact", table=None, vql=vql, s3_bucket="someone-elses"))
+    with pytest.raises(InvalidRequestError) as error:
+        check(submission, ExportConfig(service=None, table="nothing", vql=vql, s3_bucket=None))
+
+    assert error.value.problems[0].pointer == "/config/table"
 
 
 @pytest.mark.parametrize(
