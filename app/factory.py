@@ -8,6 +8,7 @@ import haulier
 from app.api import artifacts, docs, failed_records, health, job_types, jobs, keys, records, tables, uploads
 from app.api.openapi import HaulierApi
 from app.bootstrap import Services, build_services
+from app.dialects.connectra import routes as connectra
 from app.telemetry.logs import set_up_logging
 from app.web import errors, gate
 from app.web.current import attach
@@ -15,6 +16,8 @@ from config.process import settings as settings_of_process
 from config.settings import Settings
 
 API_BLUEPRINTS = (jobs, failed_records, artifacts, job_types, tables, records, uploads, keys, health)
+
+DIALECTS = (connectra,)
 
 
 def create_app(settings: Settings | None = None, services: Services | None = None) -> Flask:
@@ -53,5 +56,8 @@ def create_app(settings: Settings | None = None, services: Services | None = Non
     for module in API_BLUEPRINTS:
         api.register_blueprint(module.blueprint)
     app.register_blueprint(docs.blueprint)
+    for dialect in DIALECTS:
+        app.register_blueprint(dialect.blueprint)
+        errors.use_form(app, dialect.blueprint.name, dialect.error_form)
     errors.register(app)
     return app

@@ -14,8 +14,9 @@ import psycopg2.errors
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
+from app.dataplane import pickers
 from app.dataplane import query as rows_by_query
-from app.dataplane.vql.catalogue import Catalogue
+from app.dataplane.vql.catalogue import Catalogue, nearest
 from app.dataplane.vql.model import Query, total_order
 from app.dataplane.vql.parser import parse
 from app.domain.errors import InvalidRequestError, MalformedRequestError, Problem
@@ -93,6 +94,35 @@ class Records:
         self._make_relation(tenant, catalogue, query)
         with self._reading() as session:
             return rows_by_query.count(session, tenant, catalogue, query)
+
+    def filters(self, tenant: str, table: str) -> list[dict[str, Any]]:
+        """What a query of the table can filter by: ``filter_key``, ``type`` and the table it stands in."""
+        catalogue = Catalogue(self._tables.get(tenant, table))
+        return [
+            {
+                "filter_key": name,
+                "type": found.type.value,
+                "table": found.relation.table.name if found.relation else table,
+            }
+            for name, found in catalogue.filters.items()
+        ]
+
+    def filter_values(self, tenant: str, table: str, key: str, *, search: str | None, limit: int) -> list[str]:
+        """Values of one filter in order, for a picker. Errors as ``query``."""
+        catalogue = Catalogue(self._tables.get(tenant, table))
+        found = catalogue.filters.get(key)
+        if found is None:
+            raise InvalidRequestError(
+                f"{key!r} is not a filter of {table!r}",
+                code="vql.unknown_column",
+                hint="Near are: " + ", ".join(nearest(key, catalogue.filters)) + ".",
+                problems=(Problem("/filter_key", f"no filter is called {key!r}"),),
+            )
+        holder = found.relation.table if found.relation else catalogue.table
+        if found.relation is not None:
+            self._tables.get(tenant, holder.name)
+        with self._reading() as session:
+            return pickers.values(session, tenant, holder, found.column, search=search, limit=limit)
 
     def _make_relation(self, tenant: str, catalogue: Catalogue, query: Query) -> None:
         """Built-in tables are made at their first use, which a filter on their columns is."""

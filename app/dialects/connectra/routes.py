@@ -16,7 +16,6 @@ from app.persistence.jobs import Filters
 from app.web.current import actor, principal, services, tenant
 
 blueprint = Blueprint("connectra", __name__)
-NAME = blueprint.name
 
 
 def error_form(error: HaulierError, status: int) -> Response:
