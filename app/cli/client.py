@@ -18,10 +18,14 @@ _PAGE: Final = 1_000
 
 
 class Client:
-    """Talks to one Haulier with one key."""
+    """Talks to one Haulier with one key.
+
+    A server that has answered before and is away now is waited for; one that never answered is not.
+    """
 
     def __init__(self, url: str, key: str) -> None:
         self.url = url.rstrip("/")
+        self._has_answered = False
         self._session = requests.Session()
         self._session.headers.update({"X-API-Key": key, "User-Agent": f"haulier/{haulier.__version__}"})
 
@@ -60,7 +64,8 @@ class Client:
             try:
                 return self._json(method, path, **arguments)
             except CommandFailed as error:
-                if error.exit_code != Exit.SERVER or error.problem.get("status") == 500:
+                is_away = error.exit_code == Exit.SERVER and error.problem.get("status") != 500
+                if not (is_away and self._has_answered):
                     raise
             time.sleep(pause_s)
         return self._json(method, path, **arguments)
@@ -79,6 +84,7 @@ class Client:
                 code="server.unreachable",
                 hint="Is it running ('haulier up'), and is HAULIER_URL right?",
             ) from error
+        self._has_answered = True
         if response.status_code >= 400:
             raise CommandFailed(self._body(response), exit_of(response.status_code))
         return response

@@ -77,6 +77,10 @@ class Demo:
         """The story; ``stack`` is started here and stopped by the caller."""
         with self.step("Start PostgreSQL, Valkey, S3, web, engine, worker and beat"):
             stack.start(told=lambda line: self.say(f"   {line}"))
+        self.tell(stack)
+
+    def tell(self, stack: Stack) -> None:
+        """The story from the key on, on a stack that runs."""
         with self.step("Make an API key"):
             made_key = Client(stack.url, stack.admin_key).post("/v1/keys", {"role": "member", "label": "haulier demo"})
             client = Client(stack.url, made_key["key"])
@@ -184,7 +188,7 @@ def _short(value: Any) -> str:
 def demo(context: click.Context, /, *, rows: int, data_dir: Path | None, port: int, as_json: bool) -> None:
     """Import and export a generated file on a stack of its own, check every figure, and stop it all."""
     # A demo that is told to end stops what it started.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     started_at = time.monotonic()
     folder = data_dir.resolve() if data_dir else _throw_away()
     story = Demo(folder, rows=rows, quiet=as_json)
@@ -199,6 +203,7 @@ def demo(context: click.Context, /, *, rows: int, data_dir: Path | None, port: i
             shutil.rmtree(folder, ignore_errors=True)
         else:
             stack.stop()
+        signal.signal(signal.SIGTERM, before)
     _summary(story, data_dir, time.monotonic() - started_at, as_json=as_json)
     context.exit(Exit.OK if story.agrees else Exit.FAILED)
 

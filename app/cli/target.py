@@ -12,7 +12,7 @@ import click
 
 from app.cli.client import Client
 from app.cli.failures import Exit, failed
-from config.process import client_variables, explained, settings, settings_with
+from config.process import client_variables, explained, settings_with
 from config.settings import Settings
 
 P = ParamSpec("P")
@@ -102,7 +102,7 @@ def settings_of(data_dir: Path | None) -> Settings:
     if data_dir is not None:
         return settings_with(_stores(_running(data_dir)))
     if next(one for one in explained() if one.name == "database_url").source != "default":
-        return settings()
+        return settings_with({})
     state = state_of(DEFAULT_DATA)
     if state is None:
         raise failed(
