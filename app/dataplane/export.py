@@ -6,8 +6,9 @@ import hashlib
 import io
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Protocol
@@ -197,6 +198,37 @@ def copy_rows(session: Session, statement: Statement, sink: ExportStream, *, hea
             raise _explained(error) from error
         raise
     return int(cursor.rowcount)
+
+
+@contextmanager
+def ended_when(session: Session, cancelled: Callable[[], bool]) -> Iterator[None]:
+    """End what ``session`` runs inside as soon as ``cancelled`` says so; a sort may give no row for minutes.
+
+    The statement then fails as ``export.interrupted``, and the connection is not used again.
+    """
+    raw: Any = session.connection().connection.driver_connection
+    over = threading.Event()
+    fired = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(_LOOK_UP_S):
+            if cancelled():
+                fired.set()
+                # A connection that broke meanwhile has nothing to end.
+                with suppress(psycopg2.Error):
+                    raw.cancel()
+                return
+
+    watcher = threading.Thread(target=watch, name="export-cancel", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
+        if fired.is_set() and session.in_transaction():
+            # A cancel that comes late would hit whoever uses the connection next.
+            session.connection().invalidate()
 
 
 def _explained(error: psycopg2.Error) -> Exception:

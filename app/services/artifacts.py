@@ -59,6 +59,26 @@ class Artifacts:
             artifact = artifacts.get(session, tenant, artifact_id)
         return self._download(artifact)
 
+    def remove_expired(self, *, limit: int = 1_000) -> int:
+        """Delete artifacts whose time is over, files first: what fails half-way is found again.
+
+        Args:
+            limit: Artifacts in one call, the oldest first.
+
+        Returns:
+            How many went; as many as ``limit`` means that more may wait.
+
+        Raises:
+            TransientError: S3 is away.
+        """
+        with self._sessions.begin() as session:
+            over = artifacts.expired(session, at=self._clock.now(), limit=limit)
+        self._objects.delete([artifact.ref for artifact in over])
+        with self._sessions.begin() as session:
+            for artifact in over:
+                artifacts.remove(session, artifact.tenant, artifact.id)
+        return len(over)
+
     def _download(self, artifact: Artifact) -> Download:
         ttl_s = self._settings.presign_ttl_s
         url = self._objects.presign_get(artifact.ref, ttl_s=ttl_s)

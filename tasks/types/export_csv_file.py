@@ -11,13 +11,13 @@ from uuid import uuid5
 
 from pydantic import Field, model_validator
 
-from app.dataplane.export import ExportStream, Snapshot, Written, begin_snapshot, copy_rows
+from app.dataplane.export import ExportStream, Snapshot, Written, begin_snapshot, copy_rows, ended_when
 from app.dataplane.query import estimated_rows, export_statement
 from app.dataplane.vql.catalogue import Catalogue
 from app.dataplane.vql.model import Query
 from app.dataplane.vql.parser import parse
 from app.domain.artifacts import Artifact, ArtifactKind
-from app.domain.errors import InvalidRequestError, JobError, Problem
+from app.domain.errors import InvalidRequestError, JobError, Problem, TransientError
 from app.domain.job_types import JobConfig, JobType, Result, Submission
 from app.domain.jobs import Outcome
 from app.domain.places import relative_key
@@ -196,8 +196,13 @@ def _stream(
         report = _Report(job, estimated_rows(session, statement), header_lines=int(config.header))
         stream = ExportStream(upload, gzip=config.compression == "gzip", between=lambda: report(stream))
         try:
-            rows = copy_rows(session, statement, stream, header=config.header)
+            with ended_when(session, lambda: job.cancelled):
+                rows = copy_rows(session, statement, stream, header=config.header)
             written = stream.finish()
+        except TransientError:
+            # An end that was asked for is not a failure.
+            job.check()
+            raise
         finally:
             stream.stop()
     return rows, written, snapshot

@@ -7,9 +7,11 @@ import gzip
 import hashlib
 import io
 import json
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from time import monotonic
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -248,6 +250,23 @@ def test_the_artifacts_are_the_file_and_a_manifest_with_links(runner: Runner, se
             look()
 
 
+def test_expired_artifacts_go_with_their_files_and_others_stay(runner: Runner, sessions: Sessions) -> None:
+    old, young = runner.job(), runner.job()
+    for job in (old, young):
+        runner.run(job)
+    artifacts = Artifacts(sessions, runner.objects, runner.settings, SystemClock())
+    with sessions.begin() as session:
+        session.execute(
+            text("UPDATE artifacts SET expires_at = now() - interval '1 s' WHERE job_id = :id"), {"id": old.id}
+        )
+
+    removed = [artifacts.remove_expired(), artifacts.remove_expired()]
+
+    assert removed == [2, 0]
+    assert (names(runner.objects, old), artifacts.of_job("acme", old.id)) == ([], [])
+    assert len(names(runner.objects, young)) == len(artifacts.of_job("acme", young.id)) == 2
+
+
 def test_a_tampered_link_is_refused(runner: Runner, sessions: Sessions) -> None:
     job = runner.job()
     runner.run(job)
@@ -415,6 +434,30 @@ def test_a_cancelled_export_stops_while_rows_flow_and_leaves_no_file(runner: Run
     assert names(runner.objects, job) == []
     with sessions.begin() as session:
         assert session.execute(text("SELECT 1")).scalar_one() == 1
+
+
+def test_an_export_whose_first_row_is_far_away_stops_at_once(runner: Runner, sessions: Sessions) -> None:
+    add_contacts(sessions, "acme", 1)
+    with sessions.begin() as session:
+        session.execute(
+            text("CREATE FUNCTION t_acme.slow() RETURNS text LANGUAGE sql AS 'SELECT pg_sleep(30)::text'"),
+        )
+        session.execute(text("ALTER TABLE t_acme.contacts RENAME TO held"))
+        session.execute(
+            text(
+                "CREATE VIEW t_acme.contacts AS SELECT h.id, t_acme.slow() AS uuid FROM t_acme.held AS h",
+            )
+        )
+    job = runner.job(vql={"select_columns": ["id", "uuid"]})
+    context = runner.context(job)
+    threading.Timer(0.5, lambda: context.stop(JobCancelled("user"))).start()
+    started = monotonic()
+
+    with pytest.raises(JobCancelled):
+        run(context, ExportConfig.model_validate(job.config))
+
+    assert monotonic() - started < 10
+    assert names(runner.objects, job) == []
 
 
 def test_s3_failing_while_rows_flow_is_transient_and_leaves_no_file(
