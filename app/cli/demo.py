@@ -133,7 +133,7 @@ class Demo:
 
     def _done(self, client: Client, job: dict[str, Any], title: str) -> dict[str, Any]:
         self.say(f"   job {job['id']}")
-        ended = watch(client, job["id"], title=title, quiet=self.quiet)
+        ended = watch(client, job["id"], title=title, quiet=self.quiet, outlives_us=False)
         if ended["state"] != "completed":
             tell_end(ended)
             raise failed(f"the {title} ended {ended['state']}", code="demo.failed", hint="Its logs are in logs/.")

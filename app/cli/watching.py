@@ -44,7 +44,7 @@ def showing(title: str, *, quiet: bool = False) -> Iterator[Shown]:
         return
     bar = Progress(
         TextColumn("{task.description}"),
-        BarColumn(bar_width=30),
+        BarColumn(bar_width=18),
         TextColumn("{task.percentage:>5.1f} %"),
         TextColumn("{task.fields[text]}"),
         console=Console(stderr=True),
@@ -82,8 +82,16 @@ class _Lines:
         click.echo(line, err=True)
 
 
-def watch(client: Client, job_id: str, *, title: str = "job", quiet: bool = False) -> dict[str, Any]:
-    """Show a job until it has ended, or is paused; the job as it is then. Ctrl-C leaves the job alone."""
+def watch(
+    client: Client, job_id: str, *, title: str = "job", quiet: bool = False, outlives_us: bool = True
+) -> dict[str, Any]:
+    """Show a job until it has ended, or is paused; the job as it is then. Ctrl-C leaves the job alone.
+
+    Args:
+        title: Stands before the bar.
+        quiet: Show nothing where there is no terminal.
+        outlives_us: Whether the job goes on when the watching is broken off, which is then said.
+    """
     try:
         with showing(title, quiet=quiet) as show:
             while True:
@@ -92,7 +100,8 @@ def watch(client: Client, job_id: str, *, title: str = "job", quiet: bool = Fals
                 if job["state"] in TERMINAL or (job["paused"] and job["state"] == "open"):
                     return job
     except KeyboardInterrupt:
-        click.echo(f"\nThe job goes on. Watch it again: haulier jobs watch {job_id}", err=True)
+        if outlives_us:
+            click.echo(f"\nThe job goes on. Watch it again: haulier jobs watch {job_id}", err=True)
         raise
 
 
@@ -111,7 +120,9 @@ def _look(client: Client, job_id: str) -> dict[str, Any]:
 def progress_text(job: dict[str, Any]) -> str:
     """State, rows, rate and time left in one line."""
     progress = job["progress"]
-    parts = [job["state"] if not job["paused"] else f"{job['state']}, paused"]
+    parts = [] if job["state"] == "running" and progress["rows_done"] else [job["state"]]
+    if job["paused"]:
+        parts.append("paused")
     if progress["rows_done"]:
         parts.append(f"{number(progress['rows_done'])} rows")
     if progress["rows_per_s"]:
