@@ -162,6 +162,8 @@ def _completed_before(job: RunContext) -> Finished | None:
     except JobError as error:
         if error.code not in ("s3.no_such_upload", "s3.refused"):
             raise
+        # Swept away, or its parts were: the file is written anew.
+        job.objects.abort_upload(ref, finished.upload_id)
         return None
     return finished if info.size_bytes == finished.written.stored_bytes else None
 

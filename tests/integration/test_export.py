@@ -365,6 +365,35 @@ def test_a_finished_file_is_not_written_anew_after_a_crash(runner: Runner, sessi
     assert (data["rows"], runner.read(data).count(b"\n")) == (100, 101)
 
 
+def test_parts_that_were_swept_away_are_written_anew(runner: Runner, sessions: Sessions) -> None:
+    add_contacts(sessions, "acme", 100)
+    job = runner.job()
+    with pytest.raises(KeyboardInterrupt):
+        runner.run(job, Breaks(runner.objects, "upload.complete"))
+    again = runner.claimed(job)
+    checkpoint = again.checkpoint or {}
+    runner.objects.abort_upload(ObjectRef(checkpoint["bucket"], checkpoint["key"]), checkpoint["upload_id"])
+
+    data = runner.run(again)
+
+    assert hashlib.sha256(runner.read(data)).hexdigest() == data["sha256"]
+
+
+def test_a_file_that_was_replaced_by_another_is_written_anew(runner: Runner, sessions: Sessions) -> None:
+    add_contacts(sessions, "acme", 100)
+    job = runner.job()
+    with pytest.raises(KeyboardInterrupt):
+        runner.run(job, Breaks(runner.objects, "upload.complete", after=True))
+    again = runner.claimed(job)
+    checkpoint = again.checkpoint or {}
+    runner.objects.put(ObjectRef(checkpoint["bucket"], checkpoint["key"]), b"other", content_type="text/csv")
+
+    data = runner.run(again)
+
+    assert (data["rows"], runner.read(data).count(b"\n") > 100) == (100, True)
+    assert hashlib.sha256(runner.read(data)).hexdigest() == data["sha256"]
+
+
 def test_a_failure_to_join_is_transient_and_the_next_attempt_joins(runner: Runner, sessions: Sessions) -> None:
     add_contacts(sessions, "acme", 100)
     job = runner.job()
