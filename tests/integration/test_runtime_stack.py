@@ -114,33 +114,34 @@ def test_up_runs_everything_restarts_what_dies_and_down_leaves_nothing(data_dir:
     assert not (data_dir / "up.json").exists()
 
 
-def test_ctrl_c_stops_everything_and_the_next_up_finds_key_and_data(data_dir: Path) -> None:
-    keys = []
-    codes = []
-    for _ in range(2):
-        with subprocess.Popen(
-            [_HAULIER, "up", "--data", str(data_dir), "--no-flower"], stdout=subprocess.PIPE, text=True
-        ) as up:
-            assert up.stdout is not None
-            shown = ""
-            while "Ctrl-C stops it" not in shown:
-                line = up.stdout.readline()
-                assert line, f"ended early: {shown}"
-                shown += line
-            state = _state(data_dir)
-            answer = requests.get(
-                f"{state['url']}/v1/jobs", headers={"Authorization": f"Bearer {state['key']}"}, timeout=10
-            )
-            up.send_signal(signal.SIGINT)
-            up.stdout.read()
-            codes.append(up.wait(timeout=60))
-        keys.append(state["key"])
-        assert answer.status_code == 200
-        assert state["key"] in shown
+def test_ctrl_c_stops_everything_and_the_next_start_finds_key_and_data(data_dir: Path) -> None:
+    with subprocess.Popen(
+        [_HAULIER, "up", "--data", str(data_dir), "--no-flower"], stdout=subprocess.PIPE, text=True
+    ) as up:
+        assert up.stdout is not None
+        shown = ""
+        while "Ctrl-C stops it" not in shown:
+            line = up.stdout.readline()
+            assert line, f"ended early: {shown}"
+            shown += line
+        state = _state(data_dir)
+        answer = requests.get(f"{state['url']}/v1/jobs", headers={"X-API-Key": state["key"]}, timeout=10)
+        up.send_signal(signal.SIGINT)
+        up.stdout.read()
+        code = up.wait(timeout=60)
+    left = _everything_of(data_dir)
+    starter = _started_elsewhere(data_dir)
+    again = _state(data_dir)
+    keys = _keys_in(again["database_url"])
+    starter.terminate()
+    starter.wait()
 
-    assert codes == [0, 0]
-    assert keys[0] == keys[1]
-    assert _everything_of(data_dir) == []
+    assert state["key"] in shown
+    assert set(state["pids"]) == (_NAMES | _STORES) - {"flower"}
+    assert answer.status_code == 200
+    assert code == 0
+    assert left == []
+    assert (again["key"], keys) == (state["key"], 1)
 
 
 def test_a_killed_supervisor_takes_everything_along(data_dir: Path) -> None:
