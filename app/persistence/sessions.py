@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import URL, Engine, create_engine, make_url
 from sqlalchemy.orm import Session, sessionmaker
 
 Sessions = sessionmaker[Session]
+_TWINS: Final[WeakKeyDictionary[Engine, Callable[[], Engine]]] = WeakKeyDictionary()
+"""How an engine's like is made whose connections commit by themselves."""
 
 _KEEPALIVE: Final = {"keepalives": 1, "keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3}
 WORKER_LOCK_TIMEOUT_S: Final = 60
@@ -44,13 +48,22 @@ def open_engine(
         "connect_timeout": 5,
         **_KEEPALIVE,
     }
+    engine = _engine(driver_url(url), arguments, pool_size, pre_ping=pre_ping)
+    _TWINS[engine] = lambda: _engine(
+        driver_url(url), arguments, pool_size, pre_ping=pre_ping, isolation_level="AUTOCOMMIT"
+    )
+    return engine
+
+
+def _engine(url: URL, arguments: dict[str, Any], pool_size: int, *, pre_ping: bool, **options: Any) -> Engine:
     return create_engine(
-        driver_url(url),
+        url,
         pool_size=pool_size,
         max_overflow=0,
         pool_pre_ping=pre_ping,
         connect_args=arguments,
         hide_parameters=True,
+        **options,
     )
 
 
@@ -60,6 +73,8 @@ def make_sessions(engine: Engine) -> Sessions:
 
 
 def single_statements(sessions: Sessions) -> Sessions:
-    """Sessions on the same pool in which every statement is a transaction: one round trip instead of three."""
-    engine: Engine = sessions.kw["bind"]
-    return sessionmaker(engine.execution_options(isolation_level="AUTOCOMMIT"), expire_on_commit=False)
+    """Sessions in which every statement is a transaction: one round trip instead of three.
+
+    They have connections of their own, because switching one to and fro costs two round trips.
+    """
+    return sessionmaker(_TWINS[sessions.kw["bind"]](), expire_on_commit=False)
