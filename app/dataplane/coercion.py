@@ -15,6 +15,7 @@ import binascii
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from itertools import repeat
 from operator import contains
 from typing import Any, Final
@@ -182,6 +183,7 @@ _TIME: Final = re.compile(
     r"([0-9]{1,2}):([0-9]{2})(?::([0-9]{2})(?:\.[0-9]*)?)?"
     r" ?(?:[zZ]|UTC|GMT|utc|gmt|[+-]([0-9]{2})(?::?([0-9]{2})(?::?[0-9]{2})?)?)?"
 )
+_DAY_AND_TIME: Final = re.compile(r"([0-9/-]+)(?:(?:[Tt]| +)([0-9].*))?")
 _DAYS: Final = (31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 _LAST_DATE_YEAR: Final = 294_276  # that of timestamptz; date reaches further, which nobody needs
 _INFINITIES: Final = frozenset({"infinity", "-infinity"})
@@ -217,8 +219,9 @@ def _date(value: str, column: Column) -> str:
 
 def _timestamp(value: str, column: Column) -> str:
     bare = value.strip(" ")
-    day, _, time = bare.replace("T", " ", 1).replace("t", " ", 1).partition(" ")
-    if (not _is_date(day) or (time and not _is_time(time.lstrip(" ")))) and bare.lower() not in _INFINITIES:
+    found = _DAY_AND_TIME.fullmatch(bare)
+    fits = found is not None and _is_date(found[1]) and (found[2] is None or _is_time(found[2]))
+    if not fits and bare.lower() not in _INFINITIES:
         raise Refused("value.timestamptz", "a date and time such as 2024-05-31T12:30:00Z")
     return bare
 
@@ -261,7 +264,12 @@ def _are_shaped(joined: bytes, length: int, shape: str) -> bool:
 
 
 def _are_dates(dates: set[bytes]) -> bool:
-    return all(_is_date(date.decode("ascii")) for date in dates)
+    return all(map(_is_ascii_date, dates))
+
+
+@lru_cache(maxsize=8_192)  # a column of dates repeats them
+def _is_ascii_date(value: bytes) -> bool:
+    return _is_date(value.decode("ascii"))
 
 
 # JSON
