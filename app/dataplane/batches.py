@@ -1,9 +1,9 @@
-"""From chunks of records to batches, and from a batch to what each lane writes: rows coerced, routed and encoded."""
+"""From chunks of records to rows for COPY, from these to batches, and from a batch to what each lane writes."""
 
 from __future__ import annotations
 
 import hashlib
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import compress, repeat
@@ -24,13 +24,31 @@ _ALWAYS_ESCAPED: Final = frozenset({ColumnType.TEXT_ARRAY, ColumnType.JSON})
 
 
 @dataclass(slots=True)
+class Encoded:
+    """A chunk's good records as COPY takes them.
+
+    Args:
+        rows: For COPY's text format, without line ends: the plan's columns, the key first when the file has no field
+            for it.
+        keys: What each row is known by, equal exactly when Postgres finds the keys equal; ``None`` when we cannot tell.
+        members: For each row its place in the chunk.
+        faults: The refused records by place, those of the chunk among them.
+    """
+
+    chunk: Chunk
+    rows: list[bytes]
+    keys: list[bytes] | None
+    members: Sequence[int]
+    faults: dict[int, Fault]
+
+
+@dataclass(slots=True)
 class Batch:
     """``count`` consecutive records of a file.
 
     Args:
         number: Counts from 0 over the file.
-        columns: As in ``Chunk``, for the records of the whole batch.
-        members: For each good record its place in the batch.
+        rows: As in ``Encoded``, for the whole batch; ``keys`` and ``members`` likewise, with places in the batch.
         pieces: Where the records stand: place of the piece's first record in the batch, chunk, its place there.
         refused_before: Records refused by the reader in the batches before.
         stored_bytes_read: How far the stored object was read when the batch was full.
@@ -38,28 +56,27 @@ class Batch:
 
     number: int
     count: int = 0
-    columns: list[list[bytes]] = field(default_factory=list)
+    rows: list[bytes] = field(default_factory=list)
+    keys: list[bytes] | None = field(default_factory=list)
     members: list[int] = field(default_factory=list)
     faults: dict[int, Fault] = field(default_factory=dict)
     blanks: int = 0
     pieces: list[tuple[int, Chunk, int]] = field(default_factory=list)
-    plain: bool = True
     refused_before: int = 0
     stored_bytes_read: int = 0
 
-    def add(self, chunk: Chunk, begin: int, end: int) -> None:
-        """Append the records ``begin`` to ``end`` of ``chunk``."""
-        shift = self.count - begin
-        first, last = chunk.members_before(begin), chunk.members_before(end)
-        if not self.columns:
-            self.columns = [column[first:last] for column in chunk.columns]
-        else:
-            for mine, more in zip(self.columns, chunk.columns, strict=False):  # an over-long line has no columns
-                mine.extend(more if len(more) == last - first else more[first:last])
-        self.members += [place + shift for place in chunk.members[first:last]]
-        self.faults.update({place + shift: fault for place, fault in chunk.faults.items() if begin <= place < end})
+    def add(self, encoded: Encoded, begin: int, end: int) -> None:
+        """Append the records ``begin`` to ``end`` of a chunk."""
+        chunk, shift = encoded.chunk, self.count - begin
+        first, last = bisect_left(encoded.members, begin), bisect_left(encoded.members, end)
+        self.rows += encoded.rows[first:last]
+        if encoded.keys is None:
+            self.keys = None
+        elif self.keys is not None:
+            self.keys += encoded.keys[first:last]
+        self.members += [place + shift for place in encoded.members[first:last]]
+        self.faults.update({place + shift: fault for place, fault in encoded.faults.items() if begin <= place < end})
         self.blanks += sum(begin <= place < end for place in chunk.blanks)
-        self.plain = self.plain and chunk.plain
         self.pieces.append((self.count, chunk, begin))
         self.count += end - begin
 
@@ -105,19 +122,18 @@ class Batch:
         return self.bytes_of(self.count - 1)[1]
 
 
-def in_batches(chunks: Iterable[Chunk], batch_rows: int, *, first: int = 0) -> Iterator[Batch]:
+def in_batches(encoded: Iterable[Encoded], batch_rows: int, *, first: int = 0) -> Iterator[Batch]:
     """Cut a file's records into batches of ``batch_rows``; the last may be smaller."""
     batch = Batch(first)
-    for chunk in chunks:
+    for piece in encoded:
         begin = 0
-        while begin < chunk.count:
-            end = min(chunk.count, begin + batch_rows - batch.count)
-            batch.add(chunk, begin, end)
+        while begin < piece.chunk.count:
+            end = min(piece.chunk.count, begin + batch_rows - batch.count)
+            batch.add(piece, begin, end)
             begin = end
             if batch.count == batch_rows:
                 yield batch
                 batch = Batch(batch.number + 1)
-        chunk.columns = []  # the batches have their copies, and keep the chunk only for its bytes
     if batch.count:
         yield batch
 
@@ -127,9 +143,8 @@ class Part:
     """What one lane writes of one batch.
 
     Args:
-        rows: Encoded for COPY's text format without their line ends: the plan's columns (the key first when it is
-            generated), then the record's place in the batch.
-        places: The place of each row.
+        rows: As in ``Encoded``.
+        places: The place of each row in the batch.
         distinct: No key stands twice among them, for sure.
         faults: The refused records of the batch, by place; the first lane writes them all.
         blanks: The blank lines of the batch; the first lane counts them all.
@@ -149,8 +164,27 @@ class Part:
         return len(self.rows) + len(self.faults) + self.blanks
 
 
-class Preparer:
-    """Makes the parts of batches under one plan."""
+def parts_of(batch: Batch, lanes: int) -> list[Part]:
+    """One part a lane: a row goes to the lane of its key's hash. The batch gives up its rows."""
+    rows, keys, places = batch.rows, batch.keys, batch.members
+    batch.rows, batch.keys, batch.members = [], [], []
+    if keys is None or lanes == 1:
+        parts = [Part(batch, 0, rows, places, keys is not None and len(set(keys)) == len(keys))]
+        parts += [Part(batch, lane, [], [], True) for lane in range(1, lanes)]
+    else:
+        lane_of = [checksum % lanes for checksum in map(crc32, keys)]
+        parts = []
+        for lane in range(lanes):
+            mine = [its == lane for its in lane_of]
+            own = list(compress(keys, mine))
+            distinct = len(set(own)) == len(own)
+            parts.append(Part(batch, lane, list(compress(rows, mine)), list(compress(places, mine)), distinct))
+    parts[0].faults, parts[0].blanks = batch.faults, batch.blanks
+    return parts
+
+
+class Encoder:
+    """Coerces and encodes the records of chunks under one plan."""
 
     def __init__(self, plan: Plan, table: Table) -> None:
         self._plan = plan
@@ -158,33 +192,33 @@ class Preparer:
         self._columns = [column for name in plan.columns if (column := table.column(name))]
         makes_column = plan.generates_key and table.key[0] not in plan.columns
         self.columns = ((table.key[0],) if makes_column else ()) + plan.columns
+        self._always_escaped = {column.name for column in self._columns if column.type in _ALWAYS_ESCAPED}
 
-    def parts(self, batch: Batch) -> list[Part]:
-        """One part a lane; the batch gives up its columns."""
-        values = self._coerced(batch)
-        rows, keys, distinguishable = self._encode(batch, values)
-        parts = self._route(batch, rows, keys, distinguishable)
-        parts[0].faults, parts[0].blanks = batch.faults, batch.blanks
-        batch.columns, batch.members = [], []
-        return parts
+    def encode(self, chunks: Iterable[Chunk]) -> Iterator[Encoded]:
+        """Each chunk's rows; the chunk gives up its columns and stays for its bytes."""
+        for chunk in chunks:
+            faults: dict[int, Fault] = {}
+            values = self._coerced(chunk, faults)
+            members = chunk.members
+            if faults:
+                keep = [place not in faults for place in range(len(members))]
+                values = {name: list(compress(column, keep)) for name, column in values.items()}
+                chunk.faults.update({members[place]: fault for place, fault in faults.items()})
+                members = list(compress(members, keep))
+            yield Encoded(chunk, self._rows(chunk, values), self._keys(values), members, chunk.faults)
+            chunk.columns, chunk.members = [], ()
 
-    def _coerced(self, batch: Batch) -> dict[str, list[bytes]]:
-        """The plan's columns, coerced, without the rows that are refused; these join the batch's faults."""
+    def _coerced(self, chunk: Chunk, faults: dict[int, Fault]) -> dict[str, list[bytes]]:
+        """The plan's columns, coerced; refused rows join ``faults`` by their place among the good ones."""
         values: dict[str, list[bytes]] = {}
-        faults: dict[int, Fault] = {}
         for column, position in zip(self._columns, self._plan.positions, strict=True):
             required = column.required or (column.name in self._table.key and not self._plan.generates_key)
-            source = batch.columns[position] if batch.columns else []
+            source = chunk.columns[position] if chunk.columns else []  # an over-long line has none
             values[column.name], found = coerce_column(source, column, required=required)
             for place, fault in found.items():
                 faults.setdefault(place, fault)
         if self._plan.generates_key:
-            self._generate_keys(values, len(batch.members), faults)
-        if faults:
-            keep = [place not in faults for place in range(len(batch.members))]
-            values = {name: list(compress(column, keep)) for name, column in values.items()}
-            batch.faults.update({batch.members[place]: fault for place, fault in faults.items()})
-            batch.members = list(compress(batch.members, keep))
+            self._generate_keys(values, len(chunk.members), faults)
         return values
 
     def _generate_keys(self, values: dict[str, list[bytes]], count: int, faults: dict[int, Fault]) -> None:
@@ -203,44 +237,24 @@ class Preparer:
                     faults.setdefault(place, Fault("value.required", message, name))
         values[name] = keys
 
-    def _encode(self, batch: Batch, values: dict[str, list[bytes]]) -> tuple[list[bytes], list[bytes] | None, bool]:
-        """Rows for COPY, the keys that route them, and whether different keys mean different rows for Postgres."""
-        keys, distinguishable = self._keys(values)
-        columns: list[Sequence[bytes]] = []
-        for name in self.columns:
-            column = self._table.column(name)
-            always = column is not None and column.type in _ALWAYS_ESCAPED
-            columns.append(escaped(values[name]) if values[name] and (always or not batch.plain) else values[name])
-        places = [b"%d" % place for place in batch.members]
-        return list(map(b"\t".join, zip(*columns, places, strict=True))), keys, distinguishable
+    def _rows(self, chunk: Chunk, values: dict[str, list[bytes]]) -> list[bytes]:
+        columns = [
+            escaped(values[name])
+            if values[name] and (not chunk.plain or name in self._always_escaped)
+            else values[name]
+            for name in self.columns
+        ]
+        return list(map(b"\t".join, zip(*columns, strict=True)))
 
-    def _keys(self, values: dict[str, list[bytes]]) -> tuple[list[bytes] | None, bool]:
+    def _keys(self, values: dict[str, list[bytes]]) -> list[bytes] | None:
         parts = []
-        distinguishable = True
         for name in self._table.key:
             column = self._table.column(name)
             known = canonical(values[name], column.type) if column else None
-            distinguishable = distinguishable and known is not None
-            if known is not None:
-                parts.append(known)
-        if len(parts) == 1:
-            return parts[0], distinguishable
-        return (list(map(_KEY_SEPARATOR.join, zip(*parts, strict=True))) if parts else None), distinguishable
-
-    def _route(self, batch: Batch, rows: list[bytes], keys: list[bytes] | None, distinguishable: bool) -> list[Part]:
-        lanes = self._plan.lanes
-        if keys is None or lanes == 1:
-            distinct = keys is not None and distinguishable and len(set(keys)) == len(keys)
-            whole = Part(batch, 0, rows, batch.members, distinct)
-            return [whole, *(Part(batch, lane, [], [], True) for lane in range(1, lanes))]
-        lane_of = [checksum % lanes for checksum in map(crc32, keys)]
-        parts = []
-        for lane in range(lanes):
-            mine = [its == lane for its in lane_of]
-            own = list(compress(keys, mine))
-            distinct = distinguishable and len(set(own)) == len(own)
-            parts.append(Part(batch, lane, list(compress(rows, mine)), list(compress(batch.members, mine)), distinct))
-        return parts
+            if known is None:
+                return None
+            parts.append(known)
+        return parts[0] if len(parts) == 1 else list(map(_KEY_SEPARATOR.join, zip(*parts, strict=True)))
 
 
 def generated_key(parts: Iterable[bytes]) -> bytes:

@@ -14,7 +14,7 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from app.dataplane import books
-from app.dataplane.batches import Batch, Part, Preparer, in_batches
+from app.dataplane.batches import Batch, Encoder, Part, in_batches, parts_of
 from app.dataplane.loader import COUNTERS, LaneWriter, Target
 from app.dataplane.plan import Options, Plan, from_checkpoint, map_header
 from app.dataplane.records import RecordReader, detect
@@ -80,10 +80,10 @@ def import_csv(context: ImportContext, ref: ObjectRef, table: Table, options: Op
             first_line=begin.place.line,
         )
         account = _Account(context, plan, options, begin)
-        preparer = Preparer(plan, table)
-        target = _target(context, plan, table, options, preparer)
-        with _Lanes(context, target, begin, account) as lanes:
-            fresh = _feed(lanes, preparer, context.check, _numbered(reader, plan, begin, source))
+        encoder = Encoder(plan, table)
+        batches = in_batches(encoder.encode(reader.chunks(plan.width)), plan.batch_rows, first=begin.place.batch)
+        with _Lanes(context, _target(context, plan, table, options, encoder.columns), begin, account) as lanes:
+            fresh = _feed(lanes, plan.lanes, context.check, _placed(batches, plan, begin, source))
     records = begin.place.batch * plan.batch_rows + fresh
     return _close(context, plan, records=records, end_byte=reader.next_byte)
 
@@ -194,11 +194,11 @@ class _Beginning:
 # The work
 
 
-def _target(context: ImportContext, plan: Plan, table: Table, options: Options, preparer: Preparer) -> Target:
+def _target(context: ImportContext, plan: Plan, table: Table, options: Options, columns: tuple[str, ...]) -> Target:
     return Target(
         tenant=context.job.tenant,
         table=table,
-        columns=preparer.columns,
+        columns=columns,
         mode=options.mode,
         job_id=context.id,
         encoding=plan.encoding,
@@ -207,26 +207,26 @@ def _target(context: ImportContext, plan: Plan, table: Table, options: Options, 
     )
 
 
-def _feed(lanes: _Lanes, preparer: Preparer, check: Callable[[], None], batches: Iterable[Batch]) -> int:
+def _feed(lanes: _Lanes, count: int, check: Callable[[], None], batches: Iterable[Batch]) -> int:
     """Read to the end of the file while the lanes write; how many records were read."""
     records = 0
     for batch in batches:
         check()
-        for part in preparer.parts(batch):
+        for part in parts_of(batch, count):
             lanes.put(part)
         records += batch.count
     lanes.finish()
     return records
 
 
-def _numbered(reader: RecordReader, plan: Plan, begin: _Beginning, source: ByteSource) -> Iterator[Batch]:
-    """The file's batches, each with how far the source was read and how many records were refused before."""
+def _placed(batches: Iterable[Batch], plan: Plan, begin: _Beginning, source: ByteSource) -> Iterator[Batch]:
+    """The batches, each with how far the source was read and how many records were refused before."""
     refused = begin.place.refused
-    for batch in in_batches(reader.chunks(plan.width), plan.batch_rows, first=begin.place.batch):
+    for batch in batches:
         batch.refused_before = refused
         batch.stored_bytes_read = source.stored_bytes_read if plan.gzipped else batch.end_byte
+        refused += len(batch.faults)
         yield batch
-        refused += len(batch.faults)  # coercion has added its own by now
 
 
 class _Account:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import codecs
 import csv
 import io
-from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -113,10 +112,6 @@ class Chunk:
     def raw(self, place: int) -> bytes:
         """A record's bytes, its line end included; empty when it was too long to keep."""
         return self.data[self.byte_of(place) - self.first_byte : self.byte_of(place + 1) - self.first_byte]
-
-    def members_before(self, place: int) -> int:
-        """How many good records stand before ``place``."""
-        return bisect_left(self.members, place)
 
 
 @dataclass(slots=True)
