@@ -58,7 +58,7 @@ class FailedRecordQuerySchema(Schema):
 
 
 @blueprint.route("/jobs/<uuid:job_id>/failed-records")
-@blueprint.arguments(FailedRecordQuerySchema, location="query")
+@blueprint.arguments(FailedRecordQuerySchema, location="query", unknown="raise")
 @blueprint.response(200, FailedRecordPageSchema)
 def listed(query: dict[str, Any], job_id: UUID) -> Any:
     """Read the rows that a job refused, each with its line, its bytes and the reason."""

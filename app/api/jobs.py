@@ -62,7 +62,7 @@ class Jobs(MethodView):
             headers["Idempotent-Replayed"] = "true"
         return job, 202, headers
 
-    @blueprint.arguments(JobListQuerySchema(), location="query")
+    @blueprint.arguments(JobListQuerySchema(), location="query", unknown="raise")
     @blueprint.response(200, JobPageSchema)
     def get(self, query: dict[str, Any]) -> Any:
         """List jobs, newest first."""
