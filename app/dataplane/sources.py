@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import Any, Final, Protocol
 
 from isal import igzip_lib, isal_zlib
@@ -202,10 +202,9 @@ class GunzippedObject:
 def is_gzip(objects: ObjectStore, ref: ObjectRef, info: ObjectInfo) -> bool:
     """Whether the object begins as a gzip file does."""
     stored = StoredObject(objects, ref, info)
-    try:
-        return stored.read(len(GZIP_MAGIC)) == GZIP_MAGIC
-    finally:
-        stored.close()
+    with closing(stored):
+        first = stored.read(1)
+        return first + stored.read(1) == GZIP_MAGIC
 
 
 def open_source(
