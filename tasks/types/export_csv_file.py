@@ -213,8 +213,8 @@ def _stream(
 class _Report:
     """Tells how far an export is, at most once a second, and stops it when the job is to stop.
 
-    Rows are the lines written, which a line break inside a field makes too many; Postgres counts them exactly at the
-    end. Their total is the planner's guess until then.
+    Rows are worked out from the bytes written; Postgres counts them exactly at the end. Their total is the planner's
+    guess until then.
     """
 
     def __init__(self, job: RunContext, estimated: int, *, header_lines: int) -> None:
