@@ -5,10 +5,9 @@ from __future__ import annotations
 import click
 
 from app.cli import output
-from app.cli.failures import Exit, failed
 from app.cli.target import json_option
 from config.process import explained
-from config.settings import SettingsError, variable_of
+from config.settings import variable_of
 
 
 @click.group()
@@ -21,10 +20,7 @@ def config() -> None:
 @json_option
 def show(changed: bool, as_json: bool) -> None:
     """Show every setting: its variable, its value (secrets masked) and where that came from."""
-    try:
-        found = [one for one in explained() if not (changed and one.source == "default")]
-    except SettingsError as error:
-        raise failed(str(error), Exit.USAGE, code="settings.invalid") from None
+    found = [one for one in explained() if not (changed and one.source == "default")]
     if as_json:
         output.as_json([{**one.model_dump(), "variable": variable_of(one.name)} for one in found])
         return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from app.cli.failures import on_the_stores
 from app.persistence.migrate import upgrade as migrate
 from config.process import settings
 
@@ -14,6 +15,7 @@ def db() -> None:
 
 
 @db.command()
+@on_the_stores
 def upgrade() -> None:
     """Bring the database to the schema of this version."""
     migrate(settings().database_url.get_secret_value())

@@ -8,6 +8,7 @@ from typing import Any, Final
 import click
 
 import haulier
+from config.settings import SettingsError
 
 COMMANDS: Final = {
     "up": "app.cli.up:up",
@@ -39,6 +40,15 @@ class LazyGroup(click.Group):
         module, _, name = COMMANDS[cmd_name].partition(":")
         command: Any = getattr(importlib.import_module(module), name)
         return command  # type: ignore[no-any-return]
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; settings that cannot be used end it with a sentence, not a traceback."""
+        try:
+            return super().invoke(ctx)
+        except SettingsError as error:
+            from app.cli.failures import Exit, failed
+
+            raise failed(str(error), Exit.USAGE, code="settings.invalid") from None
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

@@ -374,6 +374,17 @@ def test_settings_are_shown_with_their_sources_and_without_secrets(haulier: Call
     assert (wrong.exit_code, "HAULIER_PORT (environment HAULIER_PORT)" in wrong.stderr) == (2, True)
 
 
+@pytest.mark.parametrize("arguments", [("engine",), ("keys", "list"), ("db", "upgrade"), ("config", "show")])
+def test_a_setting_that_cannot_be_used_ends_a_command_with_a_sentence(arguments: tuple[str, ...]) -> None:
+    variables = {**os.environ, "HAULIER_LEASE_S": "soon"}
+
+    ran = subprocess.run([HAULIER, *arguments], env=variables, capture_output=True, text=True, timeout=60, check=False)
+
+    assert ran.returncode == 2
+    assert ran.stderr.startswith("Error: settings.invalid: HAULIER_LEASE_S (environment HAULIER_LEASE_S): ")
+    assert "Traceback" not in ran.stderr
+
+
 @pytest.mark.parametrize(("command", "queue"), [("first_time", "data"), ("retry", "retry")])
 def test_the_two_runners_are_worker_pools(
     stack: Stack, stack_sessions: Sessions, command: str, queue: str, tmp_path: Path
