@@ -6,6 +6,7 @@ Haulier's processes look at, until the process that chose it ends: of two copies
 
 from __future__ import annotations
 
+import os
 import random
 import socket
 import threading
@@ -18,7 +19,7 @@ HOST: Final = "127.0.0.1"
 _FREE_FOR_ALL: Final = range(20_000, 32_000)
 
 _lock = threading.Lock()
-_claims: dict[int, socket.socket] = {}
+_claims: dict[int, int] = {}
 
 
 def is_free(port: int) -> bool:
@@ -48,7 +49,8 @@ def claim(port: int) -> bool:
         if not is_free(port):
             name.close()
             return False
-        _claims[port] = name
+        # A bare descriptor: a claim may last as long as its process, and nobody need close it.
+        _claims[port] = name.detach()
         return True
 
 
@@ -56,9 +58,9 @@ def release(ports: Iterable[int]) -> None:
     """Give up claims; ports that were not claimed here are ignored."""
     with _lock:
         for port in ports:
-            name = _claims.pop(port, None)
-            if name is not None:
-                name.close()
+            descriptor = _claims.pop(port, None)
+            if descriptor is not None:
+                os.close(descriptor)
 
 
 def free_port() -> int:
