@@ -29,6 +29,7 @@ EVENTS: Final = frozenset(
         "slot.not_retired",
         "store.waiting",
         "wait.poll_failed",
+        "web.store_failed",
         "web.unexpected",
         "worker.not_told",
     }
