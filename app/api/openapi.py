@@ -43,6 +43,10 @@ class OperationIds(BasePlugin):
         for method, operation in (operations or {}).items():
             name = endpoint if len(operations or {}) == 1 else f"{endpoint}.{method}"
             operation.setdefault("operationId", name)
+            # Docstrings mark code as reStructuredText does; a summary is plain text, a description CommonMark.
+            for part, mark in (("summary", ""), ("description", "`")):
+                if part in operation:
+                    operation[part] = operation[part].replace("``", mark)
 
 
 class HaulierApi(Api):  # type: ignore[misc]
