@@ -247,9 +247,8 @@ def paired(name: str, goal: float, runs: int, other: Callable[[], Run], ours: Ca
         one, two = first(), second()
         theirs, mine = (one, two) if number % 2 == 0 else (two, one)
         pairs.append({"other_s": theirs.seconds, "ours_s": mine.seconds, "rss_mb": mine.rss_mb or theirs.rss_mb})
-        print(
-            f"  {name}: {theirs.seconds:.2f} s / {mine.seconds:.2f} s = {theirs.seconds / mine.seconds:.2f}", flush=True
-        )
+        ratio = theirs.seconds / mine.seconds
+        print(f"  {name}: {theirs.seconds:.2f} s / {mine.seconds:.2f} s = {ratio:.2f}, {mine.rss_mb} MB", flush=True)
     return Measured(name, statistics.median(pair["other_s"] / pair["ours_s"] for pair in pairs), goal, pairs)
 
 
