@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from time import monotonic
 from typing import Final
-from uuid import uuid4
+from uuid import UUID
 
 from sqlalchemy.orm import Session
 
@@ -26,10 +26,10 @@ class LeadLost(Exception):  # noqa: N818 - it is a signal, not an error
 class Leader:
     """Holds the lead for terms of ``term_s`` seconds of database time, renewed at a third of it."""
 
-    def __init__(self, sessions: Sessions, *, term_s: float) -> None:
+    def __init__(self, sessions: Sessions, holder: UUID, *, term_s: float) -> None:
         self._sessions = sessions
         self._term_s = term_s
-        self._id = uuid4()
+        self._id = holder
         self._term: int | None = None
         self._asked_at = float("-inf")
 
@@ -38,6 +38,9 @@ class Leader:
         if monotonic() - self._asked_at >= self._term_s / 3:
             before = self._term
             self._term = None
+            if before is None:
+                with self._sessions.begin() as session:
+                    leaders.end_lapsed(session, DUTY)
             with self._sessions.begin() as session:
                 self._term = leaders.lead(session, DUTY, self._id, term_s=self._term_s)
             self._asked_at = monotonic()

@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Callable
 from time import monotonic
+from uuid import uuid4
 
 import redis
 from sqlalchemy import text
@@ -16,6 +17,7 @@ from app.engine.admit import admit, end_overdue
 from app.engine.leader import Leader, LeadLost
 from app.engine.rescue import rescue
 from app.engine.ring import ring
+from app.persistence.leaders import application_name
 from app.persistence.sessions import make_sessions, open_engine
 from config.settings import Settings
 
@@ -27,11 +29,15 @@ class Engine:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        holder = uuid4()
         engine = open_engine(
-            settings.database_url.get_secret_value(), application_name="haulier engine", pool_size=2, pre_ping=True
+            settings.database_url.get_secret_value(),
+            application_name=application_name(holder),
+            pool_size=2,
+            pre_ping=True,
         )
         self._sessions = make_sessions(engine)
-        self._leader = Leader(self._sessions, term_s=settings.engine_term_s)
+        self._leader = Leader(self._sessions, holder, term_s=settings.engine_term_s)
         self._bell = CeleryBell(settings)
         self._redis = redis_client(settings, timeout_s=max(1.0, settings.engine_tick_s * 2))
         self._stopped = threading.Event()

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import signal
 from time import sleep
+from uuid import UUID
 
 import pytest
 from sqlalchemy import text
 
+from app.persistence.leaders import application_name
+from app.persistence.sessions import open_engine
 from tests.faults.cluster import Cluster, eventually
 
+HOLDER = UUID(int=1)
 pytestmark = pytest.mark.fault
 
 
@@ -64,3 +68,19 @@ def test_an_engine_killed_between_admission_and_bell_costs_a_tick(cluster: Clust
 
     cluster.wait_for_all(ids)
     cluster.assert_sound(ids, steps=1)
+
+
+def test_an_engine_stopped_inside_a_transaction_does_not_keep_the_lead(cluster: Cluster) -> None:
+    with cluster.sessions.begin() as session:
+        session.execute(
+            text("INSERT INTO leaders VALUES ('engine', :id, 1, clock_timestamp() + interval '2 s')"), {"id": HOLDER}
+        )
+    stopped = open_engine(cluster.stores.database_url, application_name=application_name(HOLDER), pool_size=1)
+    connection = stopped.connect()
+    connection.execute(text("SELECT FROM leaders FOR SHARE"))
+
+    cluster.start_engine()
+
+    eventually(lambda: _leader(cluster) not in {str(HOLDER), "None"}, within_s=15, what="another leader")
+    connection.invalidate()
+    stopped.dispose()
