@@ -153,4 +153,7 @@ def tell_end(job: dict[str, Any]) -> None:
     elif job["state"] == "cancelled":
         click.echo(f"Job {job['id']} was cancelled ({job['cancel_reason'] or 'user'}).", err=True)
     elif job["state"] == "open" and job["paused"]:
-        click.echo(f"Job {job['id']} is paused; what it has done so far is kept.", err=True)
+        reason = (job["error"] or {}).get("message", "on request")
+        click.echo(f"Job {job['id']} is paused: {reason}. What it has done so far is kept.", err=True)
+        click.echo(f"  The refused rows: haulier jobs failed-rows {job['id']}", err=True)
+        click.echo(f"  To give it up: haulier jobs cancel {job['id']}", err=True)

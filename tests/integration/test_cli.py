@@ -133,6 +133,18 @@ def test_an_import_takes_other_headers_delimiters_and_encodings(
     assert (tmp_path / "out.csv").read_text(encoding="utf-8") == "id,name,country\n7,Zoë,DE\n"
 
 
+def test_an_import_over_its_error_budget_is_paused_and_says_why(
+    haulier: Callable[..., Result], people: None, tmp_path: Path
+) -> None:
+    file = _csv(tmp_path, ["1,Ann,DE", "x,Bob,FR", "y,Eve,FR"])
+
+    result = haulier("import", file, "--table", "people", "--max-errors", "1")
+
+    assert result.exit_code == 1
+    assert "is paused: " in result.stderr
+    assert "2 " in result.stderr.partition("is paused: ")[2].splitlines()[0]
+
+
 def test_an_export_brings_the_rows_that_were_asked_for(
     haulier: Callable[..., Result], people: None, tmp_path: Path
 ) -> None:
