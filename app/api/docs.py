@@ -38,6 +38,12 @@ def viewer() -> Response:
     return response
 
 
+@blueprint.get("/docs/errors")
+def errors() -> AnyResponse:
+    """Where the ``type`` of every error points."""
+    return redirect(url_for("docs.viewer"))
+
+
 @blueprint.get("/docs/static/<path:name>")
 def static(name: str) -> Response:
     """The viewer's files."""

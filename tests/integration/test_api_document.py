@@ -175,6 +175,14 @@ def test_the_viewer_comes_with_the_server_and_asks_nobody_else(nobody: Client) -
     assert Path(app.api.docs.__file__).parent.joinpath("static", "rapidoc-min.js.LICENSE.txt").is_file()
 
 
+def test_the_type_of_an_error_leads_somewhere(admin: Client, nobody: Client) -> None:
+    problem = admin.get(f"/v1/jobs/{uuid4()}").get_json()
+
+    answer = nobody.get(problem["type"].partition("#")[0])
+
+    assert (answer.status_code, answer.location) == (302, "/docs")
+
+
 def test_the_viewers_folder_gives_nothing_else_away(nobody: Client) -> None:
     answers = [nobody.get(f"/docs/static/{name}") for name in ("../docs.py", "%2e%2e/docs.py", "nothing.js")]
 
