@@ -12,8 +12,9 @@ from uuid import UUID
 from zlib import crc32
 
 from app.dataplane.coercion import canonical, coerce_column, escaped
+from app.dataplane.companions import Companions
 from app.dataplane.faults import Fault
-from app.dataplane.plan import Plan
+from app.dataplane.plan import Mapped
 from app.dataplane.records import Chunk
 from app.domain.tables import ColumnType, Table
 
@@ -32,6 +33,7 @@ class Encoded:
             for it.
         keys: What each row is known by, equal exactly when Postgres finds the keys equal; ``None`` when we cannot tell.
         members: For each row its place in the chunk.
+        companions: For each row the one beside it, its key first, or nothing; empty when none are wanted.
         faults: The refused records by place, those of the chunk among them.
     """
 
@@ -39,6 +41,7 @@ class Encoded:
     rows: list[bytes]
     keys: list[bytes] | None
     members: Sequence[int]
+    companions: list[bytes]
     faults: dict[int, Fault]
 
 
@@ -48,7 +51,8 @@ class Batch:
 
     Args:
         number: Counts from 0 over the file.
-        rows: As in ``Encoded``, for the whole batch; ``keys`` and ``members`` likewise, with places in the batch.
+        rows: As in ``Encoded``, for the whole batch; ``keys``, ``members`` and ``companions`` likewise, with places in
+            the batch.
         pieces: Where the records stand: place of the piece's first record in the batch, chunk, its place there.
         refused_before: Records refused by the reader in the batches before.
         stored_bytes_read: How far the stored object was read when the batch was full.
@@ -59,6 +63,7 @@ class Batch:
     rows: list[bytes] = field(default_factory=list)
     keys: list[bytes] | None = field(default_factory=list)
     members: list[int] = field(default_factory=list)
+    companions: list[bytes] = field(default_factory=list)
     faults: dict[int, Fault] = field(default_factory=dict)
     blanks: int = 0
     pieces: list[tuple[int, Chunk, int]] = field(default_factory=list)
@@ -70,6 +75,7 @@ class Batch:
         chunk, shift = encoded.chunk, self.count - begin
         first, last = bisect_left(encoded.members, begin), bisect_left(encoded.members, end)
         self.rows += encoded.rows[first:last]
+        self.companions += encoded.companions[first:last]
         if encoded.keys is None:
             self.keys = None
         elif self.keys is not None:
@@ -143,7 +149,7 @@ class Part:
     """What one lane writes of one batch.
 
     Args:
-        rows: As in ``Encoded``.
+        rows: As in ``Encoded``; ``companions`` likewise.
         places: The place of each row in the batch.
         distinct: No key stands twice among them, for sure.
         faults: The refused records of the batch, by place; the first lane writes them all.
@@ -155,6 +161,7 @@ class Part:
     rows: list[bytes]
     places: list[int]
     distinct: bool
+    companions: list[bytes] = field(default_factory=list)
     faults: dict[int, Fault] = field(default_factory=dict)
     blanks: int = 0
 
@@ -166,10 +173,10 @@ class Part:
 
 def parts_of(batch: Batch, lanes: int) -> list[Part]:
     """One part a lane: a row goes to the lane of its key's hash. The batch gives up its rows."""
-    rows, keys, places = batch.rows, batch.keys, batch.members
-    batch.rows, batch.keys, batch.members = [], [], []
+    rows, keys, places, companions = batch.rows, batch.keys, batch.members, batch.companions
+    batch.rows, batch.keys, batch.members, batch.companions = [], [], [], []
     if keys is None or lanes == 1:
-        parts = [Part(batch, 0, rows, places, keys is not None and len(set(keys)) == len(keys))]
+        parts = [Part(batch, 0, rows, places, keys is not None and len(set(keys)) == len(keys), companions)]
         parts += [Part(batch, lane, [], [], True) for lane in range(1, lanes)]
     else:
         lane_of = [checksum % lanes for checksum in map(crc32, keys)]
@@ -178,46 +185,79 @@ def parts_of(batch: Batch, lanes: int) -> list[Part]:
             mine = [its == lane for its in lane_of]
             own = list(compress(keys, mine))
             distinct = len(set(own)) == len(own)
-            parts.append(Part(batch, lane, list(compress(rows, mine)), list(compress(places, mine)), distinct))
+            beside = list(compress(companions, mine))
+            parts.append(Part(batch, lane, list(compress(rows, mine)), list(compress(places, mine)), distinct, beside))
     parts[0].faults, parts[0].blanks = batch.faults, batch.blanks
     return parts
 
 
 class Encoder:
-    """Coerces and encodes the records of chunks under one plan."""
+    """Coerces and encodes records whose fields go to columns as ``mapped`` says.
 
-    def __init__(self, plan: Plan, table: Table) -> None:
-        self._plan = plan
+    Args:
+        companions: What comes beside the rows; needed when ``mapped`` has columns of it.
+    """
+
+    def __init__(self, mapped: Mapped, table: Table, companions: Companions | None = None) -> None:
+        self._mapped = mapped
         self._table = table
-        self._columns = [column for name in plan.columns if (column := table.column(name))]
-        makes_column = plan.generates_key and table.key[0] not in plan.columns
-        self.columns = ((table.key[0],) if makes_column else ()) + plan.columns
-        self._always_escaped = {column.name for column in self._columns if column.type in _ALWAYS_ESCAPED}
+        self._columns = [column for name in mapped.columns if (column := table.column(name))]
+        makes_column = mapped.generates_key and table.key[0] not in mapped.columns
+        self._beside = companions if mapped.companion_columns else None
+        self._beside_columns = [
+            column for name in mapped.companion_columns if companions and (column := companions.column(name))
+        ]
+        link = (self._beside.relation.column,) if self._beside else ()
+        self.columns = (
+            ((table.key[0],) if makes_column else ())
+            + mapped.columns
+            + tuple(name for name in link if name not in mapped.columns)
+        )
+        self._always_escaped = {
+            column.name for column in (*self._columns, *self._beside_columns) if column.type in _ALWAYS_ESCAPED
+        }
+
+    @property
+    def companion_columns(self) -> tuple[str, ...]:
+        """The columns of an encoded companion, as its table calls them; empty when there are none."""
+        if self._beside is None:
+            return ()
+        return (
+            self._beside.relation.key,
+            *(self._beside.columns[name].name for name in self._mapped.companion_columns),
+        )
 
     def encode(self, chunks: Iterable[Chunk]) -> Iterator[Encoded]:
         """Each chunk's rows; the chunk gives up its columns and stays for its bytes."""
         for chunk in chunks:
-            faults: dict[int, Fault] = {}
-            values = self._coerced(chunk, faults)
-            members = chunk.members
-            if faults:
-                keep = [place not in faults for place in range(len(members))]
-                values = {name: list(compress(column, keep)) for name, column in values.items()}
-                chunk.faults.update({members[place]: fault for place, fault in faults.items()})
-                members = list(compress(members, keep))
-            yield Encoded(chunk, self._rows(chunk, values), self._keys(values), members, chunk.faults)
+            yield self.encode_one(chunk)
             chunk.columns, chunk.members = [], ()
 
+    def encode_one(self, chunk: Chunk) -> Encoded:
+        """A chunk's rows; the refused ones join its faults."""
+        faults: dict[int, Fault] = {}
+        values = self._coerced(chunk, faults)
+        members = chunk.members
+        if faults:
+            keep = [place not in faults for place in range(len(members))]
+            values = {name: list(compress(column, keep)) for name, column in values.items()}
+            chunk.faults.update({members[place]: fault for place, fault in faults.items()})
+            members = list(compress(members, keep))
+        companions = [] if self._beside is None else self._companions(self._beside, values, plain=chunk.plain)
+        rows = self._rows(self.columns, values, plain=chunk.plain)
+        return Encoded(chunk, rows, self._keys(values), members, companions, chunk.faults)
+
     def _coerced(self, chunk: Chunk, faults: dict[int, Fault]) -> dict[str, list[bytes]]:
-        """The plan's columns, coerced; refused rows join ``faults`` by their place among the good ones."""
+        """The mapped columns, coerced; refused rows join ``faults`` by their place among the good ones."""
         values: dict[str, list[bytes]] = {}
-        for column, position in zip(self._columns, self._plan.positions, strict=True):
-            required = column.required or (column.name in self._table.key and not self._plan.generates_key)
+        columns = (*self._columns, *self._beside_columns)
+        for column, position in zip(columns, (*self._mapped.positions, *self._mapped.companion_positions), strict=True):
+            required = column.required or (column.name in self._table.key and not self._mapped.generates_key)
             source = chunk.columns[position] if chunk.columns else []  # an over-long line has none
             values[column.name], found = coerce_column(source, column, required=required)
             for place, fault in found.items():
                 faults.setdefault(place, fault)
-        if self._plan.generates_key:
+        if self._mapped.generates_key:
             self._generate_keys(values, len(chunk.members), faults)
         return values
 
@@ -237,12 +277,29 @@ class Encoder:
                     faults.setdefault(place, Fault("value.required", message, name))
         values[name] = keys
 
-    def _rows(self, chunk: Chunk, values: dict[str, list[bytes]]) -> list[bytes]:
+    def _companions(self, beside: Companions, values: dict[str, list[bytes]], *, plain: bool) -> list[bytes]:
+        """The row beside each, or nothing; the rows themselves get its key where they bring none."""
+        relation = beside.relation
+        made: dict[tuple[bytes, ...], bytes] = {}
+        names = values[beside.name]
+        # The key of a companion leads its row as 36 small letters, digits and hyphens: rows are compared by it.
+        brought = canonical(values.get(relation.column) or [b""] * len(names), ColumnType.UUID) or []
+        sources = [values.get(relation.prefix + name) or [b""] * len(names) for name in beside.table.generated_key]
+        keys = []
+        for name, key, parts in zip(names, brought, zip(*sources, strict=True), strict=True):
+            if name and not key:
+                if parts not in made:
+                    made[parts] = generated_key(parts)
+                key = made[parts]  # noqa: PLW2901 - the key that the file does not bring
+            keys.append(key)
+        values[relation.column] = keys
+        rows = self._rows((relation.column, *self._mapped.companion_columns), values, plain=plain)
+        return [row if name else b"" for name, row in zip(names, rows, strict=True)]
+
+    def _rows(self, names: Sequence[str], values: dict[str, list[bytes]], *, plain: bool) -> list[bytes]:
         columns = [
-            escaped(values[name])
-            if values[name] and (not chunk.plain or name in self._always_escaped)
-            else values[name]
-            for name in self.columns
+            escaped(values[name]) if values[name] and (not plain or name in self._always_escaped) else values[name]
+            for name in names
         ]
         return list(map(b"\t".join, zip(*columns, strict=True)))
 

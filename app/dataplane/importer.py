@@ -15,8 +15,10 @@ from sqlalchemy.orm import Session
 
 from app.dataplane import books
 from app.dataplane.batches import Batch, Encoder, Part, in_batches, parts_of
-from app.dataplane.loader import COUNTERS, LaneWriter, Target
-from app.dataplane.plan import Options, Plan, from_checkpoint, map_header
+from app.dataplane.companions import companions_of
+from app.dataplane.loader import COUNTERS, LaneWriter, Load
+from app.dataplane.merging import Target
+from app.dataplane.plan import Mode, Options, Plan, from_checkpoint, map_header
 from app.dataplane.records import RecordReader, detect
 from app.dataplane.sources import ByteSource, is_gzip, open_source
 from app.domain.errors import FenceLost, JobError, JobPaused
@@ -80,9 +82,9 @@ def import_csv(context: ImportContext, ref: ObjectRef, table: Table, options: Op
             first_line=begin.place.line,
         )
         account = _Account(context, plan, options, begin)
-        encoder = Encoder(plan, table)
+        encoder = Encoder(plan.mapped, table, companions_of(table))
         batches = in_batches(encoder.encode(reader.chunks(plan.width)), plan.batch_rows, first=begin.place.batch)
-        with _Lanes(context, _target(context, plan, table, options, encoder.columns), begin, account) as lanes:
+        with _Lanes(context, _load(context, plan, table, options, encoder), begin, account) as lanes:
             fresh = _feed(lanes, plan.lanes, context.check, _placed(batches, plan, begin, source))
     records = begin.place.batch * plan.batch_rows + fresh
     return _close(context, plan, records=records, end_byte=reader.next_byte)
@@ -142,9 +144,7 @@ def _first_plan(context: ImportContext, ref: ObjectRef, table: Table, options: O
         first_byte=reader.next_byte,
         first_line=reader.next_line,
         width=len(header),
-        columns=mapped.columns,
-        positions=mapped.positions,
-        generates_key=mapped.generates_key,
+        mapped=mapped,
         batch_rows=options.batch_rows or settings.batch_rows,
         lanes=options.lanes or settings.lanes,
         max_field_bytes=settings.max_field_bytes,
@@ -194,13 +194,15 @@ class _Beginning:
 # The work
 
 
-def _target(context: ImportContext, plan: Plan, table: Table, options: Options, columns: tuple[str, ...]) -> Target:
-    return Target(
-        tenant=context.job.tenant,
-        table=table,
-        columns=columns,
-        mode=options.mode,
-        job_id=context.id,
+def _load(context: ImportContext, plan: Plan, table: Table, options: Options, encoder: Encoder) -> Load:
+    tenant, job_id = context.job.tenant, context.id
+    companions = companions_of(table)
+    return Load(
+        target=Target(tenant, table, encoder.columns, options.mode, job_id),
+        companions=Target(tenant, companions.table, encoder.companion_columns, Mode.UPSERT, job_id)
+        if companions and encoder.companion_columns
+        else None,
+        job_id=job_id,
         encoding=plan.encoding,
         lanes=plan.lanes,
         raw_rows=context.settings.ledger_raw_rows,
@@ -253,7 +255,7 @@ class _Account:
             rows=counts["read"],
             failed=counts["failed"],
             bytes_done=min(stored.values()),
-            counters={name: counts[name] for name in COUNTERS},
+            counters={name: count for name, count in counts.items() if name != "refused"},
         )
         self._context.heed(signals)
 
@@ -279,14 +281,14 @@ class _Account:
 class _Lanes:
     """The lanes' threads and what waits for them. Leaving the context stops them and raises what stopped them."""
 
-    def __init__(self, context: ImportContext, target: Target, begin: _Beginning, account: _Account) -> None:
+    def __init__(self, context: ImportContext, load: Load, begin: _Beginning, account: _Account) -> None:
         self._context = context
-        self._target = target
+        self._load = load
         self._begin = begin
         self._account = account
-        self._queues: list[queue.Queue[Part | None]] = [queue.Queue(_WAITING_PARTS) for _ in range(target.lanes)]
+        self._queues: list[queue.Queue[Part | None]] = [queue.Queue(_WAITING_PARTS) for _ in range(load.lanes)]
         self._stop = threading.Event()
-        self._pool = ThreadPoolExecutor(target.lanes, thread_name_prefix="lane")
+        self._pool = ThreadPoolExecutor(load.lanes, thread_name_prefix="lane")
         self._futures: list[Future[None]] = []
 
     def __enter__(self) -> _Lanes:
@@ -328,7 +330,7 @@ class _Lanes:
         try:
             engine: Engine = self._context.sessions.kw["bind"]
             with engine.connect() as connection:
-                writer = LaneWriter(connection, self._context.sessions, self._target, self._context.check)
+                writer = LaneWriter(connection, self._context.sessions, self._load, self._context.check)
                 writer.prepare()
                 for part in self._parts(lane):
                     counts = writer.write(part, self._account.finish)

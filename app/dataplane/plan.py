@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from enum import StrEnum
 from typing import Any
 
+from app.dataplane.companions import Companions, companions_of
 from app.dataplane.records import Encoding
 from app.domain.errors import JobError
 from app.domain.tables import Table
@@ -37,6 +38,7 @@ class Options:
         delimiter: One ASCII character.
         batch_rows: Records per batch; ``lanes``: connections that write.
         ignore_unknown: Leave out fields whose header is no column, instead of refusing the file.
+        companions: Take the columns of the row beside each too, a contact's company.
         max_errors: Refused rows that pause the job when exceeded; ``max_error_rate``: the same as a part, 0 to 1.
     """
 
@@ -48,13 +50,32 @@ class Options:
     batch_rows: int | None = None
     lanes: int | None = None
     ignore_unknown: bool = False
+    companions: bool = False
     max_errors: int | None = None
     max_error_rate: float | None = None
 
     def fingerprint(self, bucket: str, key: str, table: str) -> str:
         """A hash over all that decides how bytes become rows; another one is another load."""
-        decisive = [bucket, key, table, dict(self.mapping), self.encoding, self.compression, self.delimiter, self.mode]
-        return hashlib.sha256(json.dumps([*decisive, self.ignore_unknown], sort_keys=True).encode()).hexdigest()
+        decisive: list[Any] = [bucket, key, table, dict(self.mapping), self.encoding, self.compression, self.delimiter]
+        decisive += [self.mode, self.ignore_unknown, *(["companions"] if self.companions else [])]
+        return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Mapped:
+    """Which field goes to which column.
+
+    Args:
+        columns: The table's columns that are filled, in the order of the fields; ``positions`` the field of each.
+        generates_key: Rows without a key get the one made of ``Table.generated_key``.
+        companion_columns: Columns of the row beside each, with their prefix; ``companion_positions`` likewise.
+    """
+
+    columns: tuple[str, ...]
+    positions: tuple[int, ...]
+    generates_key: bool
+    companion_columns: tuple[str, ...] = ()
+    companion_positions: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +88,7 @@ class Plan:
         gzipped: Whether the stored bytes are gzip.
         first_byte: Where the first record after the header begins, after decompression; ``first_line`` its line.
         width: Fields in the header.
-        columns: The table's columns that the file fills, in file order; ``positions`` the field of each.
-        generates_key: Rows without a key get the one made of ``Table.generated_key``.
+        mapped: What becomes of the fields.
         batch_rows: Records per batch; ``lanes`` and ``max_field_bytes`` as in the settings of then.
     """
 
@@ -80,9 +100,7 @@ class Plan:
     first_byte: int
     first_line: int
     width: int
-    columns: tuple[str, ...]
-    positions: tuple[int, ...]
-    generates_key: bool
+    mapped: Mapped
     batch_rows: int
     lanes: int
     max_field_bytes: int
@@ -99,19 +117,19 @@ def from_checkpoint(checkpoint: Mapping[str, Any]) -> Plan:
         **{
             **kept,
             "encoding": Encoding(kept["encoding"]),
-            "columns": tuple(kept["columns"]),
-            "positions": tuple(kept["positions"]),
+            "mapped": _mapped_of(kept["mapped"]),
         }
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Mapped:
-    """A header against a table: as in ``Plan``."""
-
-    columns: tuple[str, ...]
-    positions: tuple[int, ...]
-    generates_key: bool
+def _mapped_of(kept: Mapping[str, Any]) -> Mapped:
+    return Mapped(
+        columns=tuple(kept["columns"]),
+        positions=tuple(kept["positions"]),
+        generates_key=kept["generates_key"],
+        companion_columns=tuple(kept["companion_columns"]),
+        companion_positions=tuple(kept["companion_positions"]),
+    )
 
 
 def map_header(header: Sequence[str], table: Table, options: Options, *, max_columns: int) -> Mapped:
@@ -126,14 +144,15 @@ def map_header(header: Sequence[str], table: Table, options: Options, *, max_col
         )
     names = [name.strip() for name in header]
     _refuse_duplicates(names)
+    columns = Columns(table, companions_of(table) if options.companions else None)
     wanted = {_folded(name): column for name, column in options.mapping.items()}
-    _refuse_bad_mapping(wanted, names, table)
+    _refuse_bad_mapping(wanted, names, columns)
     found: dict[str, int] = {}
     for position, name in enumerate(names):
-        column = _column_of(name, table, wanted)
+        column = wanted.get(_folded(name)) or columns.named(name)
         if column is None:
             if not options.ignore_unknown:
-                raise _unknown(name, position, table)
+                raise _unknown(name, position, columns)
             continue
         if column in found:
             raise JobError(
@@ -141,8 +160,67 @@ def map_header(header: Sequence[str], table: Table, options: Options, *, max_col
                 code="csv.header_duplicate",
             )
         found[column] = position
-    generates_key = _check_complete(found, table)
-    return Mapped(tuple(found), tuple(found.values()), generates_key)
+    mapped = columns.mapped(found)
+    _refuse_missing(mapped, columns)
+    if not options.ignore_unknown and set(mapped.companion_columns) < columns.companions_among(found):
+        nameless = ", ".join(sorted(columns.companions_among(found)))
+        raise JobError(
+            f"the header has {nameless}, but not {columns.companion_name}, without which they are nobody's",
+            code="csv.header_missing",
+            data={"missing": [columns.companion_name]},
+        )
+    return mapped
+
+
+class Columns:
+    """The columns that a record may fill, by the names that records have for them.
+
+    Args:
+        companions: What comes beside the table's rows, when that is wanted.
+    """
+
+    def __init__(self, table: Table, companions: Companions | None) -> None:
+        self.table = table
+        self.companion_name = companions.name if companions else ""
+        self._beside = companions.columns if companions else {}
+        self._aliases = {_folded(alias): column for alias, column in table.aliases.items()}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every column; those beside with their prefix."""
+        return (*self.table.column_names, *self._beside)
+
+    def named(self, name: str) -> str | None:
+        """The column that a record calls so, in any case, or by an alias; ``None`` when it is no column's."""
+        folded = _folded(name)
+        return folded if folded in self.names else self._aliases.get(folded)
+
+    def nearest(self, name: str) -> str:
+        """A sentence with the column that looks most like ``name``; empty when none does."""
+        return _nearest(_folded(name), self.names)
+
+    def companions_among(self, found: Iterable[str]) -> set[str]:
+        """Those of the columns that stand beside."""
+        return {name for name in found if name in self._beside}
+
+    def mapped(self, found: Mapping[str, int]) -> Mapped:
+        """Columns and their fields; those beside only when the name is among them, without which there is no row."""
+        own = {name: position for name, position in found.items() if name not in self._beside}
+        beside = {name: position for name, position in found.items() if name in self._beside}
+        if self.companion_name not in beside:
+            beside = {}
+        generates_key = bool(set(self.table.generated_key) & set(own))
+        return Mapped(tuple(own), tuple(own.values()), generates_key, tuple(beside), tuple(beside.values()))
+
+    def missing(self, mapped: Mapped) -> list[str]:
+        """The columns that every row must bring and these do not."""
+        return [
+            column.name
+            for column in self.table.columns
+            if column.name not in mapped.columns
+            and (column.required or column.name in self.table.key)
+            and not (column.name in self.table.key and mapped.generates_key)
+        ]
 
 
 def _folded(name: str) -> str:
@@ -160,14 +238,14 @@ def _refuse_duplicates(names: Sequence[str]) -> None:
             )
 
 
-def _refuse_bad_mapping(wanted: Mapping[str, str], names: Sequence[str], table: Table) -> None:
+def _refuse_bad_mapping(wanted: Mapping[str, str], names: Sequence[str], columns: Columns) -> None:
     present = {_folded(name) for name in names}
     for name, column in wanted.items():
-        if table.column(column) is None:
+        if column not in columns.names:
             raise JobError(
-                f"mapping gives header {name!r} to {column!r}, which is no column of {table.name!r}",
+                f"mapping gives header {name!r} to {column!r}, which is no column of {columns.table.name!r}",
                 code="csv.mapping_invalid",
-                hint=_nearest(column, table.column_names),
+                hint=_nearest(column, columns.names),
             )
         if name not in present:
             raise JobError(
@@ -177,21 +255,12 @@ def _refuse_bad_mapping(wanted: Mapping[str, str], names: Sequence[str], table: 
             )
 
 
-def _column_of(name: str, table: Table, wanted: Mapping[str, str]) -> str | None:
-    folded = _folded(name)
-    if folded in wanted:
-        return wanted[folded]
-    if table.column(folded) is not None:
-        return folded
-    return {_folded(alias): column for alias, column in table.aliases.items()}.get(folded)
-
-
-def _unknown(name: str, position: int, table: Table) -> JobError:
+def _unknown(name: str, position: int, columns: Columns) -> JobError:
     return JobError(
-        f"header {name!r} (field {position + 1}) is no column of table {table.name!r}",
+        f"header {name!r} (field {position + 1}) is no column of table {columns.table.name!r}",
         code="csv.header_unknown",
-        hint=f"{_nearest(_folded(name), table.column_names)} Or set mapping or ignore_unknown in the config.".strip(),
-        data={"header": name, "columns": list(table.column_names)},
+        hint=f"{columns.nearest(name)} Or set mapping or ignore_unknown in the config.".strip(),
+        data={"header": name, "columns": list(columns.names)},
     )
 
 
@@ -200,18 +269,8 @@ def _nearest(name: str, known: Sequence[str]) -> str:
     return f"The nearest is {near[0]!r}." if near else ""
 
 
-def _check_complete(found: Mapping[str, int], table: Table) -> bool:
-    """Whether keys may have to be made; refuse a file that lacks what every row must bring."""
-    generates_key = bool(table.generated_key)
-    if generates_key and not set(table.generated_key) & set(found):
-        generates_key = False
-    missing = [
-        column.name
-        for column in table.columns
-        if column.name not in found
-        and (column.required or column.name in table.key)
-        and not (column.name in table.key and generates_key)
-    ]
+def _refuse_missing(mapped: Mapped, columns: Columns) -> None:
+    missing, table = columns.missing(mapped), columns.table
     if missing:
         from_columns = f", or one of {', '.join(table.generated_key)} to make it from" if table.generated_key else ""
         raise JobError(
@@ -219,4 +278,3 @@ def _check_complete(found: Mapping[str, int], table: Table) -> bool:
             code="csv.header_missing",
             data={"missing": missing},
         )
-    return generates_key

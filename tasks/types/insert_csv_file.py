@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, field_validator
 
+from app.dataplane.companions import Companions, check_companions
 from app.dataplane.importer import import_csv
 from app.dataplane.plan import Mode, Options
 from app.domain.errors import InvalidRequestError, Problem
@@ -37,6 +38,9 @@ class InsertCsvFile(JobConfig):
     batch_rows: int | None = Field(None, ge=1, le=1_000_000, description="Records per transaction and lane set.")
     lanes: int | None = Field(None, ge=1, le=16, description="Connections that write side by side.")
     ignore_unknown: bool = Field(False, description="Leave out fields whose header is no column.")
+    companions: bool = Field(
+        False, description="Take company_* columns of contacts too: they become the contact's company."
+    )
     max_errors: int | None = Field(None, ge=0, description="Pause when more records than this are refused.")
     max_error_rate: float | None = Field(None, ge=0, le=1, description="Pause when a larger part is refused.")
 
@@ -58,6 +62,7 @@ class InsertCsvFile(JobConfig):
             batch_rows=self.batch_rows,
             lanes=self.lanes,
             ignore_unknown=self.ignore_unknown,
+            companions=self.companions,
             max_errors=self.max_errors,
             max_error_rate=self.max_error_rate,
         )
@@ -67,19 +72,29 @@ def check(submission: Submission, config: InsertCsvFile) -> None:
     """Refuse a place the tenant may not read and a table or key that is not there.
 
     Raises:
-        InvalidRequestError: There is no such table, or it has another key.
+        InvalidRequestError: There is no such table, it has another key, or nothing comes beside its rows.
         ForbiddenError: The bucket or prefix is not the tenant's.
     """
     submission.place(config.s3_bucket, config.s3_key)
-    _check_key(submission.table(config.table, pointer="/config/table"), config.key)
+    table = submission.table(config.table, pointer="/config/table")
+    _check_key(table, config.key)
+    if config.companions:
+        _companions(table, config)
 
 
 def run(job: RunContext, config: InsertCsvFile) -> Result:
     """Import the file."""
     ref = resolve(job.settings, job.job.tenant, config.s3_bucket, config.s3_key)
-    table = Tables(job.sessions).get(job.job.tenant, config.table)
+    tables = Tables(job.sessions)
+    table = tables.get(job.job.tenant, config.table)
     _check_key(table, config.key)
+    if config.companions:
+        tables.get(job.job.tenant, _companions(table, config).table.name)  # makes it, at its first use
     return import_csv(job, ref, table, config.options())
+
+
+def _companions(table: Table, config: InsertCsvFile) -> Companions:
+    return check_companions(table, upserts=config.mode == "upsert", pointer="/config/companions")
 
 
 def _check_key(table: Table, key: list[str] | None) -> None:
