@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from flask import Flask
+from werkzeug.middleware.proxy_fix import ProxyFix
 
 import haulier
 from app.api import artifacts, docs, failed_records, health, job_types, jobs, keys, records, tables, uploads
@@ -10,7 +11,7 @@ from app.api.openapi import HaulierApi
 from app.bootstrap import Services, build_services
 from app.dialects.connectra import routes as connectra
 from app.telemetry.logs import set_up_logging
-from app.web import errors, gate
+from app.web import errors, gate, limits
 from app.web.current import attach
 from config.process import settings as settings_of_process
 from config.settings import Settings
@@ -47,10 +48,14 @@ def create_app(settings: Settings | None = None, services: Services | None = Non
             },
         },
     )
+    if settings.trusted_proxies:
+        hops = settings.trusted_proxies
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_host=hops)  # type: ignore[method-assign]
     app.json.sort_keys = False  # type: ignore[attr-defined]
     pool_size = settings.web_threads // 2 + 4
     attach(app, services or build_services(settings, application_name="haulier web", pool_size=pool_size))
     errors.register(app)
+    limits.register(app, settings)
     gate.register(app)
     api = HaulierApi(app)
     for module in API_BLUEPRINTS:

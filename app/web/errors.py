@@ -38,11 +38,11 @@ class MethodNotAllowedError(HaulierError):
 def register(app: Flask) -> None:
     """Answer every error of ``app`` here."""
     app.extensions.setdefault(_FORMS, {})
-    app.register_error_handler(HaulierError, _answer)
-    app.register_error_handler(HTTPException, lambda error: _answer(_from_http(error)))
+    app.register_error_handler(HaulierError, answer)
+    app.register_error_handler(HTTPException, lambda error: answer(_from_http(error)))
     app.register_error_handler(DBAPIError, _from_store)
     app.register_error_handler(PoolTimeoutError, _from_store)
-    app.register_error_handler(RecursionError, lambda _: _answer(_too_deep()))
+    app.register_error_handler(RecursionError, lambda _: answer(_too_deep()))
     app.register_error_handler(Exception, _unexpected)
 
 
@@ -51,7 +51,8 @@ def use_form(app: Flask, blueprint: str, form: ErrorForm) -> None:
     app.extensions.setdefault(_FORMS, {})[blueprint] = form
 
 
-def _answer(error: HaulierError) -> Response:
+def answer(error: HaulierError) -> Response:
+    """The response for an error, in the form of the surface that was asked."""
     from flask import current_app  # the app whose forms apply
 
     form = current_app.extensions[_FORMS].get(request.blueprint, problem)
@@ -103,21 +104,24 @@ def _from_http(error: HTTPException) -> HaulierError:
     return HaulierError(error.description or error.name)
 
 
-def _problems(messages: Any, pointer: str = "") -> Iterator[Problem]:
+def _problems(messages: Any) -> Iterator[Problem]:
     """Faults with RFC 6901 pointers out of webargs' nested messages; the outermost name is where the value stood."""
+    for place, inner in messages.items():
+        if place in {"query", "headers", "path"} and isinstance(inner, dict):
+            for argument, faults in inner.items():
+                yield from _faults(faults, f"?{argument}")
+        else:
+            yield from _faults(inner, "")
+
+
+def _faults(messages: Any, pointer: str) -> Iterator[Problem]:
     if isinstance(messages, dict):
         for name, inner in messages.items():
-            if pointer == "" and name in {"json", "json_or_form"}:
-                yield from _problems(inner, "")
-            elif pointer == "" and name in {"query", "headers", "path"}:
-                for argument, faults in inner.items():
-                    yield from _problems(faults, f"?{argument}")
-            else:
-                step = "" if name == "_schema" else "/" + str(name).replace("~", "~0").replace("/", "~1")
-                yield from _problems(inner, pointer + step)
+            step = "" if name == "_schema" else "/" + str(name).replace("~", "~0").replace("/", "~1")
+            yield from _faults(inner, pointer + step)
     elif isinstance(messages, list):
         for message in messages:
-            yield from _problems(message, pointer)
+            yield from _faults(message, pointer)
     else:
         yield Problem(pointer, str(messages))
 
@@ -126,7 +130,7 @@ def _from_store(error: Exception) -> Response:
     log.warning("web.store_failed", extra={"path": request.path, "error": str(error)})
     if isinstance(error, DBAPIError) and not error.connection_invalidated and _is_fault(error):
         return _unexpected(error)
-    return _answer(
+    return answer(
         UnavailableError(
             "the database does not answer",
             code="service.database_unavailable",
@@ -144,4 +148,4 @@ def _is_fault(error: DBAPIError) -> bool:
 
 def _unexpected(error: Exception) -> Response:
     log.error("web.unexpected", exc_info=error, extra={"path": request.path, "method": request.method})
-    return _answer(HaulierError("something went wrong on our side; it was logged"))
+    return answer(HaulierError("something went wrong on our side; it was logged"))

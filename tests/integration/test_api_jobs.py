@@ -71,6 +71,8 @@ def test_the_same_idempotency_key_of_another_tenant_is_another_job(member: Clien
         ({"type": "insert_csv_file", "config": {"s3_key": 5}}, 422, "job.config_invalid", "/config/s3_key"),
         ({"type": "insert_csv_file", "config": {"s3_key": "a", "batch_rows": "5"}}, 422, "job.config_invalid", None),
         ({"type": "export_csv_file", "config": NO_COLUMNS}, 422, "vql.select_columns_required", AT_COLUMNS),
+        ({"type": "echo", "query": 1}, 422, "request.invalid", "/query"),
+        ({"type": "echo", "json": {"a": 1}}, 422, "request.invalid", "/json"),
         ({"type": "echo", "config": []}, 422, "request.invalid", "/config"),
         ({"type": "echo", "retry": {"max_attempts": -1}}, 422, "request.invalid", "/retry/max_attempts"),
         ({"type": "echo", "retry": {"max_attempts": "three"}}, 422, "request.invalid", "/retry/max_attempts"),
