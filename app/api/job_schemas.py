@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from typing import Any
 
@@ -141,6 +142,15 @@ def job_body(job: Job) -> dict[str, Any]:
             "eta": progress.eta(job.started_at, now) if job.started_at and not job.is_terminal else None,
         },
     }
+
+
+def job_json(job: Job) -> str:
+    """What dumping ``JobSchema`` gives, as text, several times faster: the two hottest routes answer one job."""
+    return json.dumps(job_body(job), default=_plain)
+
+
+def _plain(value: Any) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
 _SAME = tuple(name for name in JobSchema().fields if name not in {"priority", "retry", "duration_ms", "progress"})

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
-from flask import make_response, request, url_for
+from flask import Response, make_response, request
 from flask.views import MethodView
 from flask_smorest import Blueprint
+from webargs.flaskparser import parser
 
 from app.api.job_schemas import (
     BatchGetSchema,
@@ -22,6 +23,7 @@ from app.api.job_schemas import (
     TrailSchema,
     WaitQuerySchema,
     job_body,
+    job_json,
     trail_body,
 )
 from app.domain.artifacts import ArtifactKind
@@ -32,10 +34,11 @@ from app.web.current import actor, services, tenant
 from app.web.paging import decode_cursor, encode_cursor, link_next, page
 
 blueprint = Blueprint("jobs", __name__, url_prefix="/v1", description="Jobs: one execution each of a job type.")
+_WAIT = WaitQuerySchema()
 
 
 def _location(job: Job) -> dict[str, str]:
-    return {"Location": url_for("jobs.Job", job_id=job.id), "Retry-After": "1"}
+    return {"Location": f"{blueprint.url_prefix}/jobs/{job.id}", "Retry-After": "1"}
 
 
 @blueprint.route("/jobs")
@@ -43,24 +46,30 @@ class Jobs(MethodView):
     """The collection."""
 
     @blueprint.arguments(SubmitJobSchema())
-    @blueprint.arguments(WaitQuerySchema(), location="query")
     @blueprint.response(202, JobSchema, headers={"Location": {"schema": {"type": "string"}}})
-    @blueprint.doc(parameters=[{"in": "header", "name": "Idempotency-Key", "schema": {"type": "string"}}])
-    def post(self, body: dict[str, Any], query: dict[str, Any]) -> Any:
+    @blueprint.doc(
+        parameters=[
+            {"in": "header", "name": "Idempotency-Key", "schema": {"type": "string"}},
+            {"in": "query", "name": "wait", "schema": {"type": "number", "minimum": 0, "maximum": 60, "default": 0}},
+        ]
+    )
+    def post(self, body: dict[str, Any]) -> Any:
         """Accept a job; it starts when a worker is free.
 
         The same ``Idempotency-Key`` with the same body answers with the job the first request made. With ``wait`` the
         answer comes when the job has ended, or after that many seconds.
         """
+        # The arguments' own parser only when there are any: most submits have none.
+        wait_s = parser.parse(_WAIT, request, location="query")["wait"] if request.args else 0.0
         submitted = services().jobs.submit(
             SubmitJob(tenant=tenant(), created_by=actor(), **body),
             idempotency_key=request.headers.get("Idempotency-Key"),
         )
-        job = _waited(submitted.job, query["wait"])
+        job = _waited(submitted.job, wait_s)
         headers = _location(job)
         if submitted.replayed:
             headers["Idempotent-Replayed"] = "true"
-        return job, 202, headers
+        return Response(job_json(job), 202, headers, mimetype="application/json")
 
     @blueprint.arguments(JobListQuerySchema(), location="query", unknown="raise")
     @blueprint.response(200, JobPageSchema)
@@ -106,7 +115,7 @@ class OneJob(MethodView):
     def get(self, query: dict[str, Any], job_id: UUID) -> Any:
         """Read a job; with ``wait``, when it has ended or after that many seconds."""
         job = _waited(services().jobs.get(tenant(), job_id), query["wait"])
-        response = make_response(JobSchema().dump(job))
+        response = Response(job_json(job), mimetype="application/json")
         response.set_etag(f"{job.event_no}-{job.updated_at.timestamp():.6f}")
         if not job.is_terminal:
             response.headers["Retry-After"] = "1"

@@ -105,14 +105,14 @@ _ADD: Final = text(
                now() + make_interval(secs => CAST(:timeout_s AS double precision)), :attempt_timeout_s,
                CASE WHEN free THEN clock_timestamp() END, CAST(:clone_of AS uuid), CAST(:labels AS jsonb),
                CAST(:dialect AS jsonb)
-        FROM room RETURNING {COLUMNS}
+        FROM room RETURNING id, number, tenant, state, event_no, created_by, created_at, admitted_at, deadline_at
     ), told AS (
         INSERT INTO job_events (job_id, number, tenant, type, actor, source, target, fence)
         SELECT id, 1, tenant, '{Event.SUBMIT}', created_by, NULL, 'open', 0 FROM added
         UNION ALL
         SELECT id, 2, tenant, '{Event.ADMIT}', 'submit', 'open', 'queued', 0 FROM added WHERE state = 'queued'
     )
-    SELECT {COLUMNS} FROM added
+    SELECT number, state, event_no, created_at, admitted_at, deadline_at FROM added
     """
 )
 
@@ -145,7 +145,29 @@ def add(session: Session, request: SubmitJob, *, job_id: UUID, queue: str, retry
             "room": room,
         },
     ).one()
-    return to_job(row)
+    return Job(
+        id=job_id,
+        number=row.number,
+        tenant=request.tenant,
+        type=request.type,
+        queue=queue,
+        state=JobState(row.state),
+        priority=request.priority,
+        config=request.config,
+        retry=retry,
+        origin=request.origin,
+        created_by=request.created_by,
+        created_at=row.created_at,
+        updated_at=row.created_at,
+        event_no=row.event_no,
+        run_after=request.run_after,
+        deadline_at=row.deadline_at,
+        attempt_timeout_s=request.attempt_timeout_s,
+        admitted_at=row.admitted_at,
+        clone_of=request.clone_of,
+        labels=request.labels,
+        dialect=request.dialect,
+    )
 
 
 def _claim_statement(order: str) -> str:

@@ -20,7 +20,7 @@ from app.domain.lifecycle import TERMINAL, Event, JobState
 from app.domain.ports import Bell
 from app.persistence import events, idempotency, jobs
 from app.persistence.jobs import NOW, Filters, Sql
-from app.persistence.sessions import Sessions, single_statements
+from app.persistence.sessions import Sessions, SingleStatements
 from app.services.runs import RETRY_QUEUE
 
 _RETRY_QUEUE_OF_CONNECTRA: Final = Sql(f"CASE origin WHEN '{Origin.CONNECTRA}' THEN '{RETRY_QUEUE}' ELSE queue END")
@@ -53,7 +53,7 @@ class Jobs:
         submission: Callable[[str], Submission],
     ) -> None:
         self._sessions = sessions
-        self._single = single_statements(sessions)
+        self._single = SingleStatements(sessions)
         self._bell = bell
         self._registry = registry
         self._submission = submission

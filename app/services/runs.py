@@ -17,7 +17,7 @@ from app.domain.jobs import Job, Origin
 from app.domain.lifecycle import TRANSITIONS, Event
 from app.persistence import jobs
 from app.persistence.jobs import Sql
-from app.persistence.sessions import Sessions, single_statements
+from app.persistence.sessions import Sessions, SingleStatements
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -81,7 +81,7 @@ class Runs:
 
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
-        self._single = single_statements(sessions)
+        self._single = SingleStatements(sessions)
 
     def claim(self, queue: str, slot: UUID, *, most: int, oldest: bool) -> list[Job]:
         """The best jobs of ``queue``, now running for ``slot``."""

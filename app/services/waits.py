@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.domain.errors import UnavailableError
 from app.domain.lifecycle import TERMINAL
 from app.persistence import jobs
-from app.persistence.sessions import Sessions, single_statements
+from app.persistence.sessions import Sessions, SingleStatements
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ class Waits:
     """Lets at most ``places`` requests wait at once, so that those who do not wait find a thread."""
 
     def __init__(self, sessions: Sessions, *, places: int) -> None:
-        self._sessions = single_statements(sessions)
+        self._sessions = SingleStatements(sessions)
         self._places = threading.BoundedSemaphore(places)
         self._lock = threading.Lock()
         self._waiting: dict[UUID, list[threading.Event]] = {}

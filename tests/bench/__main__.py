@@ -1,0 +1,24 @@
+"""Every measurement, one after another; prints a table and keeps it in ``var/bench.json``."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+RESULTS = Path("var/bench.json")
+
+
+def main() -> None:
+    RESULTS.unlink(missing_ok=True)
+    for name in ("import_bench", "export_bench", "jobs_bench"):
+        subprocess.run([sys.executable, "-m", f"tests.bench.{name}", "--json", str(RESULTS)], check=True)
+    entries = json.loads(RESULTS.read_text())
+    print(f"\n{'measurement':70} {'ratio':>8} {'goal':>8} {'runs':>5}")
+    for entry in entries:
+        print(f"{entry['name']:70} {entry['ratio']:8} {entry['goal']:8} {entry['runs']:5}")
+
+
+if __name__ == "__main__":
+    main()
