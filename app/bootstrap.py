@@ -19,6 +19,7 @@ from app.services.records import Records
 from app.services.submissions import TenantSubmission
 from app.services.tables import Tables
 from app.services.uploads import Uploads
+from app.services.upserts import Upserts
 from app.services.waits import Waits
 from app.storage.s3 import S3Store
 from config.settings import Settings
@@ -53,6 +54,7 @@ class Services:
     health: Health
     tables: Tables
     records: Records
+    upserts: Upserts
     uploads: Uploads
     artifacts: Artifacts
     failed_records: FailedRecords
@@ -85,6 +87,7 @@ def build_services(settings: Settings, *, application_name: str, pool_size: int)
         health=Health(sessions, {"redis": lambda: _ping(settings)}, version=haulier.__version__),
         tables=tables,
         records=Records(sessions, tables, settings),
+        upserts=Upserts(sessions, tables, settings),
         uploads=Uploads(sessions, objects, settings, clock),
         artifacts=Artifacts(sessions, objects, settings, clock),
         failed_records=FailedRecords(sessions),

@@ -1,4 +1,4 @@
-"""``/v1/tables/{name}/records``: rows of a table by query."""
+"""``/v1/tables/{name}/records``: rows of a table by query, and direct upserts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,15 @@ from typing import Any
 from flask import make_response
 from flask_smorest import Blueprint
 
-from app.api.table_schemas import CountQuerySchema, CountSchema, CursorSchema, QuerySchema, RecordPageSchema
+from app.api.table_schemas import (
+    CountQuerySchema,
+    CountSchema,
+    CursorSchema,
+    QuerySchema,
+    RecordPageSchema,
+    UpsertedSchema,
+    UpsertSchema,
+)
 from app.web.current import services, tenant
 from app.web.paging import link_next, page
 
@@ -37,3 +45,13 @@ def query(body: dict[str, Any], arguments: dict[str, Any], name: str) -> Any:
 def count(body: dict[str, Any], name: str) -> Any:
     """Count the rows that meet a query's conditions."""
     return {"count": services().records.count(tenant(), name, body["vql"], pointer="/vql")}
+
+
+@blueprint.route("/tables/<string:name>/records:upsert", methods=["POST"])
+@blueprint.arguments(UpsertSchema)
+@blueprint.response(200, UpsertedSchema)
+def upsert(body: dict[str, Any], name: str) -> Any:
+    """Write up to 1,000 rows at once; a bad row is reported and keeps none of the others out."""
+    return services().upserts.upsert(
+        tenant(), name, body["rows"], mode=body["mode"], companions=body["companions"], pointer="/rows"
+    )

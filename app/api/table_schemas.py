@@ -6,6 +6,7 @@ from typing import Any
 
 from marshmallow import Schema, fields, post_load, validate
 
+from app.dataplane.plan import Mode
 from app.domain.tables import Column, ColumnType, Index, Table
 
 
@@ -134,3 +135,54 @@ class CountSchema(Schema):
     """How many."""
 
     count = fields.Integer()
+
+
+class UpsertSchema(Schema):
+    """Rows to write."""
+
+    rows = fields.List(
+        fields.Dict(keys=fields.String()),
+        required=True,
+        validate=validate.Length(min=1),
+        metadata={
+            "description": "At most 1,000, by column; a column that a row lacks keeps its value, null and empty text "
+            "are NULL. Of rows with one key the last wins.",
+            "example": [{"first_name": "Ada", "last_name": "Lovelace", "email": "ada@example.com"}],
+        },
+    )
+    mode = fields.Enum(
+        Mode,
+        by_value=True,
+        load_default=Mode.UPSERT,
+        metadata={"description": "insert leaves rows alone that are there, update those that are not."},
+    )
+    companions = fields.Boolean(
+        load_default=False, metadata={"description": "Take company_* of contacts too; needs mode upsert."}
+    )
+
+
+class RefusedRowSchema(Schema):
+    """A row that was not written."""
+
+    row = fields.Integer(metadata={"description": "Its place in rows, from 0."})
+    field = fields.String(allow_none=True)
+    code = fields.String(metadata={"example": "value.integer"})
+    message = fields.String()
+
+
+class UpsertedSchema(Schema):
+    """What became of the rows; the good ones are in, all of them."""
+
+    inserted = fields.Integer()
+    updated = fields.Integer()
+    unchanged = fields.Integer()
+    superseded = fields.Integer(metadata={"description": "Overtaken by a later row with the same key."})
+    skipped = fields.Integer(metadata={"description": "Left out by the mode."})
+    failed = fields.List(fields.Nested(RefusedRowSchema))
+    uuids = fields.List(
+        fields.String(allow_none=True),
+        allow_none=True,
+        metadata={"description": "The rows' keys in order, null for failed ones; null for a table keyed otherwise."},
+    )
+    companies_inserted = fields.Integer(metadata={"description": "With companions."})
+    companies_updated = fields.Integer(metadata={"description": "With companions."})

@@ -13,7 +13,7 @@ from typing import Any
 from app.dataplane.companions import Companions, companions_of
 from app.dataplane.records import Encoding
 from app.domain.errors import JobError
-from app.domain.tables import Table
+from app.domain.tables import Column, Table
 
 
 class Mode(StrEnum):
@@ -181,6 +181,7 @@ class Columns:
 
     def __init__(self, table: Table, companions: Companions | None) -> None:
         self.table = table
+        self.companions = companions
         self.companion_name = companions.name if companions else ""
         self._beside = companions.columns if companions else {}
         self._aliases = {_folded(alias): column for alias, column in table.aliases.items()}
@@ -194,6 +195,17 @@ class Columns:
         """The column that a record calls so, in any case, or by an alias; ``None`` when it is no column's."""
         folded = _folded(name)
         return folded if folded in self.names else self._aliases.get(folded)
+
+    def column(self, name: str) -> Column:
+        """One of ``names``; those beside are called with their prefix here too.
+
+        Raises:
+            LookupError: It is none of them.
+        """
+        column = self.table.column(name) or (self.companions.column(name) if self.companions else None)
+        if column is None:
+            raise LookupError(f"no column {name!r} in table {self.table.name!r}")
+        return column
 
     def nearest(self, name: str) -> str:
         """A sentence with the column that looks most like ``name``; empty when none does."""

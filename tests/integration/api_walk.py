@@ -15,6 +15,7 @@ BODIES: dict[str, Any] = {
     "tables.Tables.post": {"name": "things", "columns": [{"name": "id", "type": "bigint"}], "key": ["id"]},
     "records.query": {},
     "records.count": {},
+    "records.upsert": {"rows": [{"first_name": "Ada"}]},
     "uploads.create": {"filename": "a.csv"},
     "uploads.complete": {"parts": [{"number": 1, "etag": "x"}]},
     "keys.Keys.post": {},

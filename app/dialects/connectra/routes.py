@@ -166,7 +166,7 @@ def filter_data(service: str) -> Any:
 @blueprint.post("/common/batch-upsert")
 def batch_upsert() -> Any:
     """Upsert contacts with their companies."""
-    return _upsert("contacts")
+    return _upsert("contacts", companions=True)
 
 
 @blueprint.post("/<any(contacts, companies):service>/batch-upsert")
@@ -175,9 +175,9 @@ def batch_upsert_service(service: str) -> Any:
     return _upsert(mapping.table_of(service))
 
 
-def _upsert(table: str) -> Any:
+def _upsert(table: str, *, companions: bool = False) -> Any:
     rows = _body().get("data")
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise ConnectraError("the 'data' field is required and must be a list of objects")
-    report = services().upserts.upsert(tenant(), table, rows)
+    report = services().upserts.upsert(tenant(), table, rows, companions=companions)
     return jsonify(success=True, **report)
