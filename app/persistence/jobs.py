@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from typing import Any, Final
 from uuid import UUID
 
@@ -17,6 +18,7 @@ from app.domain.jobs import Job, Origin, Outcome, Priority, Signals, SubmitJob
 from app.domain.lifecycle import TERMINAL, TRANSITIONS, Event, JobState
 from app.domain.progress import Progress
 from app.domain.retry import RetryPolicy
+from app.persistence.prepared import Prepared
 
 ADMISSION_LOCK: Final = 0x61646D69
 """Namespace of the advisory locks (one a queue) under which jobs are admitted."""
@@ -86,7 +88,10 @@ def to_job(row: Row[Any]) -> Job:
     )
 
 
-_ADD: Final = text(
+_prepared = cache(Prepared)
+"""The statements of ``move``: one for each event and set of columns."""
+
+_ADD: Final = Prepared(
     f"""
     WITH room AS MATERIALIZED (
         SELECT CAST(:run_after AS timestamptz) IS NULL
@@ -99,10 +104,11 @@ _ADD: Final = text(
         INSERT INTO jobs (id, tenant, type, queue, state, priority, config, retry, origin, created_by, event_no,
                           created_at, updated_at, run_after, due_at, deadline_at, attempt_timeout_s,
                           admitted_at, clone_of, labels, dialect)
-        SELECT :id, :tenant, :type, :queue, CASE WHEN free THEN 'queued' ELSE 'open' END, :priority,
+        SELECT CAST(:id AS uuid), :tenant, :type, :queue, CASE WHEN free THEN 'queued' ELSE 'open' END, :priority,
                CAST(:config AS jsonb), CAST(:retry AS jsonb), :origin, :created_by, CASE WHEN free THEN 2 ELSE 1 END,
                now(), now(), :run_after, coalesce(CAST(:run_after AS timestamptz), now()),
-               now() + make_interval(secs => CAST(:timeout_s AS double precision)), :attempt_timeout_s,
+               now() + make_interval(secs => CAST(:timeout_s AS double precision)),
+               CAST(:attempt_timeout_s AS double precision),
                CASE WHEN free THEN clock_timestamp() END, CAST(:clone_of AS uuid), CAST(:labels AS jsonb),
                CAST(:dialect AS jsonb)
         FROM room RETURNING id, number, tenant, state, event_no, created_by, created_at, admitted_at, deadline_at
@@ -124,8 +130,8 @@ def add(session: Session, request: SubmitJob, *, job_id: UUID, queue: str, retry
         room: Queued jobs of the class below which the engine need not be asked. Two submits that race may each see the
             last place, so callers pass less than the queue's bound and leave the rest to the engine.
     """
-    row = session.execute(
-        _ADD,
+    row = _ADD.execute(
+        session,
         {
             "id": job_id,
             "tenant": request.tenant,
@@ -196,8 +202,8 @@ def _claim_statement(order: str) -> str:
     """
 
 
-_CLAIM: Final = text(_claim_statement("j.priority, j.admitted_at"))
-_CLAIM_OLDEST: Final = text(_claim_statement("j.admitted_at"))
+_CLAIM: Final = Prepared(_claim_statement("j.priority, j.admitted_at"))
+_CLAIM_OLDEST: Final = Prepared(_claim_statement("j.admitted_at"))
 
 
 def claim(session: Session, queue: str, slot: UUID, *, most: int = 1, oldest: bool = False) -> list[Job]:
@@ -211,7 +217,7 @@ def claim(session: Session, queue: str, slot: UUID, *, most: int = 1, oldest: bo
         oldest: Take the longest waiting instead of the most urgent, so that no class starves.
     """
     statement = _CLAIM_OLDEST if oldest else _CLAIM
-    rows = session.execute(statement, {"queue": queue, "slot": slot, "most": most})
+    rows = statement.execute(session, {"queue": queue, "slot": slot, "most": most})
     return [to_job(row) for row in rows]
 
 
@@ -247,8 +253,8 @@ def move(
         columns.setdefault("due_at", NOW)
     sets, bound = _assignments(columns)
     guard = "" if fence is None else "AND fence = :held"
-    row = session.execute(
-        text(
+    row = (
+        _prepared(
             f"""
             WITH before AS (
                 SELECT id, state AS source FROM jobs
@@ -262,19 +268,23 @@ def move(
             )
             SELECT {COLUMNS} FROM moved
             """
-        ),
-        {
-            **bound,
-            "id": job_id,
-            "tenant": tenant,
-            "sources": sources,
-            "held": fence,
-            "target": rule.target,
-            "event": event,
-            "actor": actor,
-            "data": json.dumps(data or {}),
-        },
-    ).one_or_none()
+        )
+        .execute(
+            session,
+            {
+                **bound,
+                "id": job_id,
+                "tenant": tenant,
+                "sources": sources,
+                "held": fence,
+                "target": rule.target,
+                "event": event,
+                "actor": actor,
+                "data": json.dumps(data or {}),
+            },
+        )
+        .one_or_none()
+    )
     return None if row is None else to_job(row)
 
 

@@ -50,8 +50,10 @@ def open_engine(
         **_KEEPALIVE,
     }
     engine = _engine(driver_url(url), arguments, pool_size, pre_ping=pre_ping)
+    # Their statements are look-ups by index; a plan made while a table was small must not be kept as a scan of all.
+    by_index = {**arguments, "options": arguments["options"] + " -c enable_seqscan=off"}
     _TWINS[engine] = lambda: _engine(
-        driver_url(url), arguments, pool_size, pre_ping=pre_ping, isolation_level="AUTOCOMMIT"
+        driver_url(url), by_index, pool_size, pre_ping=pre_ping, isolation_level="AUTOCOMMIT"
     )
     return engine
 
