@@ -148,6 +148,20 @@ def retry(job_id: UUID) -> Job:
     return services().jobs.retry(tenant(), job_id, actor=actor())
 
 
+@blueprint.route("/jobs/<uuid:job_id>:pause", methods=["POST"])
+@blueprint.response(200, JobSchema)
+def pause(job_id: UUID) -> Job:
+    """Keep a job from starting; one that runs stops at its next checkpoint."""
+    return services().jobs.pause(tenant(), job_id, actor=actor())
+
+
+@blueprint.route("/jobs/<uuid:job_id>:resume", methods=["POST"])
+@blueprint.response(200, JobSchema)
+def resume(job_id: UUID) -> Job:
+    """Let a paused job go on from its checkpoint."""
+    return services().jobs.resume(tenant(), job_id, actor=actor())
+
+
 @blueprint.route("/jobs/<uuid:job_id>:clone", methods=["POST"])
 @blueprint.response(202, JobSchema)
 def clone(job_id: UUID) -> Any:

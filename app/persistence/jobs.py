@@ -362,7 +362,7 @@ def advance(
 
     Args:
         rows: Added to the rows done; ``failed`` to the error count; ``counters`` to the counters of these names.
-        rows_done: Set instead of added.
+        rows_done: Set instead of added. Rows are what counts as progress: they forget earlier rescues.
         checkpoint: Replaces the job's checkpoint.
     Returns:
         What the holder is asked to do.
@@ -393,10 +393,12 @@ def advance(
     if checkpoint is not None:
         sets.append("checkpoint = CAST(:checkpoint AS jsonb)")
         bound["checkpoint"] = json.dumps(checkpoint)
+    # A job that only says that it began has cost its last worker nothing yet.
+    rescues = "rescues = 0, " if rows or rows_done else ""
     row = session.execute(
         text(
             f"""
-            UPDATE jobs SET rescues = 0, updated_at = clock_timestamp(), progressed_at = clock_timestamp(),
+            UPDATE jobs SET {rescues}updated_at = clock_timestamp(), progressed_at = clock_timestamp(),
                 {", ".join(sets)}
             WHERE id = :id AND fence = :fence AND state = 'running'
             RETURNING cancel_requested, paused

@@ -179,10 +179,8 @@ class Jobs:
                 changes={"cancel_requested": True, "cancel_reason": "user"},
                 data=data,
             )
-            if job is None:
-                state = jobs.get(session, tenant, job_id).state
-                if state in TERMINAL:
-                    raise ConflictError(f"job {job_id} is already {state}", code="job.ended", data={"state": state})
+            if job is None and jobs.get(session, tenant, job_id).is_terminal:
+                raise self._ended(session, tenant, job_id)
         # It moved between the two looks (a retry, a rescue): what it is now can be cancelled the same way.
         return job or self.cancel(tenant, job_id, actor=actor)
 
@@ -216,6 +214,49 @@ class Jobs:
                 )
         self._ring(job)
         return job
+
+    def pause(self, tenant: str, job_id: UUID, *, actor: str) -> Job:
+        """Keep a job from starting; one that runs stops at its next checkpoint and waits.
+
+        Raises:
+            ConflictError: It has ended.
+        """
+        paused = {"paused": True}
+        with self._sessions.begin() as session:
+            job = jobs.move(
+                session, tenant, job_id, Event.RETURN, actor=actor, changes=paused, data={"reason": "paused"}
+            ) or jobs.mark(
+                session, tenant, job_id, Event.PAUSE, actor=actor, states=frozenset(JobState) - TERMINAL, changes=paused
+            )
+            if job is None:
+                raise self._ended(session, tenant, job_id)
+        return job
+
+    def resume(self, tenant: str, job_id: UUID, *, actor: str) -> Job:
+        """Let a paused job go on from its checkpoint.
+
+        Raises:
+            ConflictError: It has ended.
+        """
+        with self._sessions.begin() as session:
+            job = jobs.mark(
+                session,
+                tenant,
+                job_id,
+                Event.RESUME,
+                actor=actor,
+                states=frozenset(JobState) - TERMINAL,
+                changes={"paused": False},
+            )
+            if job is None:
+                raise self._ended(session, tenant, job_id)
+        self._bell.ring_engine()
+        return job
+
+    @staticmethod
+    def _ended(session: Session, tenant: str, job_id: UUID) -> ConflictError:
+        state = jobs.get(session, tenant, job_id).state
+        return ConflictError(f"job {job_id} is already {state}", code="job.ended", data={"state": state})
 
     def clone(self, tenant: str, job_id: UUID, *, actor: str) -> Job:
         """A new job with the same type, config and options, linked to the first."""

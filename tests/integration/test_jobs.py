@@ -227,6 +227,38 @@ def test_of_cancel_and_completion_exactly_one_wins(sessions: Sessions) -> None:
         assert sum(in_threads(2, one)) == 1
 
 
+def test_a_paused_job_is_not_admitted_until_it_is_resumed(sessions: Sessions) -> None:
+    service = a_service(sessions)
+    job = service.submit(a_request()).job
+
+    paused = service.pause("default", job.id, actor="test")
+    with sessions.begin() as session:
+        admitted_while_paused = admission.admit(session, "small", Priority.NORMAL, bound=10)
+    service.resume("default", job.id, actor="test")
+    with sessions.begin() as session:
+        admitted_after = admission.admit(session, "small", Priority.NORMAL, bound=10)
+
+    assert (paused.state, paused.paused) == (JobState.OPEN, True)
+    assert (admitted_while_paused, admitted_after) == (0, 1)
+
+
+def test_pausing_a_running_job_tells_its_holder_and_an_ended_one_conflicts(sessions: Sessions) -> None:
+    service, runs = a_service(sessions), Runs(sessions)
+    job = a_running_job(sessions)
+
+    service.pause("default", job.id, actor="test")
+    with sessions.begin() as session:
+        signals = jobs.advance(session, job, rows=1)
+    runs.pause(job, "paused on request")
+
+    waiting = service.get("default", job.id)
+    assert signals.paused
+    assert (waiting.state, waiting.paused, waiting.attempts) == (JobState.OPEN, True, 0)
+    service.cancel("default", job.id, actor="test")
+    with pytest.raises(ConflictError):
+        service.pause("default", job.id, actor="test")
+
+
 def test_a_failed_job_opens_again_with_attempts_anew_and_its_fence_kept(sessions: Sessions) -> None:
     service = a_service(sessions)
     job = a_running_job(sessions)
