@@ -25,7 +25,6 @@ COUNTERS: Final = ("read", "loaded", "updated", "unchanged", "superseded", "skip
 LEDGER_RAW_BYTES: Final = 65_536
 """A longer record stands in the ledger without its text; its byte range still finds it."""
 
-_TEMP_BUFFERS: Final = "64MB"
 _WORK_MEM: Final = "64MB"
 _MOST_WAIT: Final = 64
 
@@ -75,8 +74,6 @@ class LaneWriter:
     def prepare(self) -> None:
         """Make the lane's stages; those that another job left on the connection go."""
         with self._transaction() as session:
-            # Has to be the first word on temporary tables in a session; in a later job it is the same value again.
-            session.execute(text(f"SET temp_buffers = '{_TEMP_BUFFERS}'"))
             self._merger.prepare(session)
             self._guess.begin(empty=self._merger.is_empty(session))
 

@@ -20,6 +20,7 @@ from app.domain.tables import Table
 _STAGE: Final = "haulier_stage"
 _COMPANION_STAGE: Final = "haulier_companion_stage"
 _PLACE: Final = "haulier_place"
+_TEMP_BUFFERS: Final = "64MB"
 _COPY_BYTES: Final = 1 << 18
 _KEY_BYTES: Final = 36
 
@@ -86,6 +87,8 @@ class Merger:
 
     def prepare(self, session: Session) -> None:
         """Make the stages, temporary tables; those that somebody else left on the connection go."""
+        # Has to be the first word on temporary tables in a session; later it is the same value again.
+        session.execute(text(f"SET temp_buffers = '{_TEMP_BUFFERS}'"))
         for statements in filter(None, (self._statements, self._beside)):
             session.execute(text(statements.drop_stage))
             session.execute(text(statements.make_stage))

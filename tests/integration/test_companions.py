@@ -14,6 +14,7 @@ from app.domain.ports import ObjectStore
 from app.persistence import jobs
 from app.persistence.sessions import Sessions
 from app.services.tables import Tables
+from app.services.upserts import Upserts
 from config.settings import Settings
 from tests.integration.imports import Importing
 
@@ -197,3 +198,13 @@ def test_killed_between_batches_every_contact_has_its_company(imports: Importing
     assert linked == [(0,)]
     assert result.data["books"]["loaded"] == 200
     assert len(companies(imports)) == 5
+
+
+def test_an_import_runs_on_a_connection_that_an_upsert_has_used(imports: Importing, sessions: Sessions) -> None:
+    upserts = Upserts(sessions, Tables(sessions), imports.settings)
+    upserts.upsert("default", "contacts", [{"first_name": "Ada", "company_name": "Acme"}], companions=True)
+
+    result = imports.load("first_name,company_name\nAda,Acme\nBob,Acme\n", companions=True)
+
+    assert (result.data["books"]["loaded"], result.data["books"]["unchanged"]) == (1, 1)
+    assert len(companies(imports)) == 1
