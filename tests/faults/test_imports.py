@@ -1,0 +1,96 @@
+"""An import whose worker is killed, twice in one job, leaves what an undisturbed one leaves."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+from pathlib import Path
+from time import sleep
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import text
+
+from app.cli.demo_data import make
+from app.domain.jobs import Job, SubmitJob
+from app.domain.lifecycle import JobState
+from app.domain.ports import ObjectRef
+from app.storage.s3 import S3Store
+from tests.faults.cluster import BUCKET, Cluster, eventually
+
+pytestmark = pytest.mark.fault
+
+ROWS = 30_000
+
+
+def _submit(cluster: Cluster, tenant: str, body: bytes) -> UUID:
+    root = "" if tenant == "default" else f"t/{tenant}/"
+    S3Store(cluster.settings()).put(ObjectRef(BUCKET, f"{root}uploads/kill.csv"), body, content_type="text/csv")
+    with cluster.sessions.begin() as session:
+        session.execute(text("INSERT INTO tenants (name) VALUES (:name) ON CONFLICT DO NOTHING"), {"name": tenant})
+    config = {"s3_key": "uploads/kill.csv", "batch_rows": 500, "lanes": 2}
+    request = SubmitJob(tenant=tenant, type="insert_csv_file", config=config, created_by="test")
+    return cluster.services.jobs.submit(request).job.id
+
+
+def _job(cluster: Cluster, tenant: str, job_id: UUID) -> Job:
+    return cluster.services.jobs.get(tenant, job_id)
+
+
+def _wait_for_rows(cluster: Cluster, job_id: UUID, rows: int) -> None:
+    eventually(
+        lambda: _job(cluster, "default", job_id).progress.rows_done >= rows, within_s=60, what=f"{rows} rows are done"
+    )
+
+
+def _left(cluster: Cluster, tenant: str, job_id: UUID) -> tuple[Any, ...]:
+    """The table and the ledger as one value, and the books."""
+    with cluster.sessions.begin() as session:
+        table = session.execute(
+            text(
+                f"SELECT count(*), md5(string_agg(row_text, chr(10) ORDER BY row_text)) FROM (SELECT "
+                f"(to_jsonb(c) - 'haulier_created_at' - 'haulier_updated_at' - 'haulier_job_id')::text AS row_text "
+                f"FROM t_{tenant}.contacts AS c) AS rows"
+            )
+        ).one()
+        ledger = session.execute(
+            text(
+                "SELECT count(*), md5(string_agg(line || coalesce(raw, '') || code || first_byte, chr(10) ORDER BY line)) "
+                "FROM failed_records WHERE job_id = :id"
+            ),
+            {"id": job_id},
+        ).one()
+    return tuple(table), tuple(ledger), _job(cluster, tenant, job_id).counters["read"]
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_an_import_killed_twice_leaves_what_an_undisturbed_one_leaves(
+    cluster: Cluster, tmp_path: Path, seed: int
+) -> None:
+    with cluster.sessions.begin() as session:
+        session.execute(text("DROP SCHEMA IF EXISTS t_default CASCADE"))
+        session.execute(text("DROP SCHEMA IF EXISTS t_calm CASCADE"))
+        session.execute(text("TRUNCATE declared_tables, failed_records, import_lanes, import_batches"))
+    make(tmp_path / "contacts.csv", rows=ROWS)
+    body = (tmp_path / "contacts.csv").read_bytes()
+    cluster.start_engine()
+    worker = cluster.start_worker(slots=1)
+    calm = _submit(cluster, "calm", body)
+    eventually(lambda: _job(cluster, "calm", calm).is_terminal, within_s=90, what="the calm import ends")
+    draw = random.Random(seed)
+
+    job_id = _submit(cluster, "default", body)
+    for part in (draw.uniform(0.05, 0.4), draw.uniform(0.45, 0.9)):
+        _wait_for_rows(cluster, job_id, int(ROWS * part))
+        sleep(draw.uniform(0, 0.05))
+        os.kill(worker.children()[0], signal.SIGKILL)
+    eventually(lambda: _job(cluster, "default", job_id).is_terminal, within_s=90, what="the import ends")
+
+    job = _job(cluster, "default", job_id)
+    assert job.state is JobState.COMPLETED, job.error
+    assert job.fence == 3
+    assert _left(cluster, "default", job_id) == _left(cluster, "calm", calm)
+    trail = cluster.services.jobs.events("default", job_id, after=0, limit=100)
+    assert [event.type for event in trail].count("job.rescued") == 2
