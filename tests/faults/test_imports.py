@@ -57,8 +57,8 @@ def _left(cluster: Cluster, tenant: str, job_id: UUID) -> tuple[Any, ...]:
         ).one()
         ledger = session.execute(
             text(
-                "SELECT count(*), md5(string_agg(line || coalesce(raw, '') || code || first_byte, chr(10) ORDER BY line)) "
-                "FROM failed_records WHERE job_id = :id"
+                "SELECT count(*), md5(string_agg(line || coalesce(raw, '') || code || first_byte, chr(10) "
+                "ORDER BY line)) FROM failed_records WHERE job_id = :id"
             ),
             {"id": job_id},
         ).one()
