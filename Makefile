@@ -27,7 +27,7 @@ down: .venv/installed ## stop what 'make up' runs
 	$(BIN)/haulier down --data $(DATA)
 
 test: .venv/installed-for-tests ## every test, on servers of their own
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 lint: .venv/installed-for-tests ## Ruff, mypy and the import contracts
 	$(BIN)/ruff check
