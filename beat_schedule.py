@@ -2,10 +2,9 @@
 
 from typing import Any, Final
 
+_SMALL: Final = {"queue": "small"}
+
 BEAT_SCHEDULE: Final[dict[str, dict[str, Any]]] = {
-    "prune-idempotency-keys": {
-        "task": "haulier.prune_idempotency_keys",
-        "schedule": 600.0,
-        "options": {"queue": "small"},
-    },
+    "prune-idempotency-keys": {"task": "haulier.prune_idempotency_keys", "schedule": 600.0, "options": _SMALL},
+    "remove-expired-artifacts": {"task": "haulier.remove_expired_artifacts", "schedule": 600.0, "options": _SMALL},
 }

@@ -87,7 +87,7 @@ class Settings(BaseModel):
     batch_size_for_insertion: int | None = Field(
         None, ge=1, description="Rows per batch of Connectra's jobs; default 500."
     )
-    lanes: int = Field(2, ge=1, le=16)
+    lanes: int = Field(2, ge=1, le=8, description="Connections that write side by side in one import.")
     max_field_bytes: int = Field(1_048_576, ge=1024)
     max_columns: int = Field(1_600, ge=1)
     max_source_bytes: int = Field(100 * 2**30, ge=1, description="After decompression.")

@@ -3,23 +3,43 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from celery import current_app
 
+from app.domain.clock import SystemClock
 from app.persistence import idempotency
-from app.persistence.sessions import make_sessions, open_engine
+from app.persistence.sessions import Sessions, make_sessions, open_engine
+from app.services.artifacts import Artifacts
+from app.storage.s3 import S3Store
 from config.process import settings
 
 log = logging.getLogger(__name__)
 
 
-@current_app.task(name="haulier.prune_idempotency_keys", shared=False)
-def prune_idempotency_keys() -> None:
-    """Forget idempotency keys past their time."""
+@contextmanager
+def _sessions() -> Iterator[Sessions]:
     engine = open_engine(
         settings().database_url.get_secret_value(), application_name="haulier housekeeping", pool_size=1
     )
-    with make_sessions(engine).begin() as session:
+    try:
+        yield make_sessions(engine)
+    finally:
+        engine.dispose()
+
+
+@current_app.task(name="haulier.prune_idempotency_keys", shared=False)
+def prune_idempotency_keys() -> None:
+    """Forget idempotency keys past their time."""
+    with _sessions() as sessions, sessions.begin() as session:
         pruned = idempotency.prune(session, older_than_s=settings().idempotency_ttl_s)
-    engine.dispose()
     log.info("idempotency.pruned", extra={"keys": pruned})
+
+
+@current_app.task(name="haulier.remove_expired_artifacts", shared=False)
+def remove_expired_artifacts() -> None:
+    """Delete the files of artifacts past their time."""
+    with _sessions() as sessions:
+        removed = Artifacts(sessions, S3Store(settings()), settings(), SystemClock()).remove_expired()
+    log.info("artifacts.expired", extra={"artifacts": removed})

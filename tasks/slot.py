@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 
 HOST: Final = socket.gethostname()
 _SLOT_CONNECTIONS: Final = 12
+"""At most: eight lanes of an import, and what reads and reports beside them."""
 
 
 class Slot:

@@ -20,6 +20,7 @@ from app.domain.errors import HaulierError
 from app.runtime import stack as stacks
 from app.runtime.stack import FIRST_PORT, Stack
 from app.runtime.supervisor import procfile
+from config.process import settings
 
 _COLOURS: Final = ("cyan", "green", "yellow", "blue", "magenta", "bright_cyan", "bright_green", "bright_yellow")
 _DETACHED_START_S: Final = 120.0
@@ -52,6 +53,7 @@ def up(data_dir: Path, port: int, detach: bool, no_flower: bool, as_json: bool) 
         state = _start_detached(data_dir, port, no_flower)
         _show(state, as_json, stop=f"Stop it with: haulier down --data {data_dir}")
         return
+    settings()
     names = [program.name for program in procfile() if not (no_flower and program.name == "flower")]
     stack = Stack(data_dir, port=port, processes=names, echo=None if as_json else _echo(names))
     _run(stack, as_json)

@@ -4,6 +4,7 @@ from typing import Final
 
 EVENTS: Final = frozenset(
     {
+        "artifacts.expired",
         "bell.lost",
         "claim.lost",
         "engine.duty_failed",

@@ -36,7 +36,7 @@ class InsertCsvFile(JobConfig):
     compression: Literal["auto", "none", "gzip"] = Field("auto", description="auto looks at the file's first bytes.")
     delimiter: str = Field(",", min_length=1, max_length=1)
     batch_rows: int | None = Field(None, ge=1, le=1_000_000, description="Records per transaction and lane set.")
-    lanes: int | None = Field(None, ge=1, le=16, description="Connections that write side by side.")
+    lanes: int | None = Field(None, ge=1, le=8, description="Connections that write side by side.")
     ignore_unknown: bool = Field(False, description="Leave out fields whose header is no column.")
     companions: bool = Field(
         False, description="Take company_* columns of contacts too: they become the contact's company."
