@@ -43,6 +43,7 @@ class Engine:
         self._stopped = threading.Event()
         self._judge_leases_at = float("inf")
         self._away = True
+        self._tick_s = min(settings.engine_tick_s, settings.ticker_interval_minutes * 60)
 
     def stop(self) -> None:
         """End the loop after the duty in hand; safe in a signal handler."""
@@ -81,24 +82,18 @@ class Engine:
             log.warning("engine.duty_failed", extra={"duty": duty, "error": str(error)})
 
     def _greet_postgres(self) -> None:
-        """After a connect, judge no lease until one lease after it and after Postgres's own start.
-
-        While Postgres was away nobody could renew; their slots are not lost.
-        """
+        """When Postgres answers again, judge no lease for one lease: while it was away nobody could renew theirs."""
         with self._sessions.begin() as session:
-            up_s = session.execute(
-                text("SELECT extract(epoch FROM clock_timestamp() - pg_postmaster_start_time())::double precision")
-            ).scalar_one()
-        lease_s = self._settings.lease_s
-        self._judge_leases_at = monotonic() + max(lease_s, lease_s - up_s)
+            session.execute(text("SELECT 1"))
+        self._judge_leases_at = monotonic() + self._settings.lease_s
         self._away = False
 
     def _rest(self) -> None:
         """Sleep a tick, or until rung."""
         try:
-            self._redis.brpop([ENGINE_LIST], timeout=self._settings.engine_tick_s)
+            self._redis.brpop([ENGINE_LIST], timeout=self._tick_s)
         except redis.RedisError:
-            self._stopped.wait(self._settings.engine_tick_s)
+            self._stopped.wait(self._tick_s)
 
     def _resign(self) -> None:
         try:

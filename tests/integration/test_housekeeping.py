@@ -43,7 +43,8 @@ def test_expired_artifacts_lose_their_row_and_their_file(
         session.execute(
             text(
                 "INSERT INTO artifacts"
-                " (id, job_id, tenant, kind, name, content_type, bucket, key, size_bytes, expires_at) VALUES (gen_random_uuid(), gen_random_uuid(), 'default', 'export', 'old.csv', 'text/csv', :bucket,"
+                " (id, job_id, tenant, kind, name, content_type, bucket, key, size_bytes, expires_at)"
+                " VALUES (gen_random_uuid(), gen_random_uuid(), 'default', 'export', 'old.csv', 'text/csv', :bucket,"
                 " :key, 1, now() - interval '1 minute')"
             ),
             {"bucket": ref.bucket, "key": ref.key},
