@@ -122,17 +122,16 @@ class Cluster:
         return self._start(name, "haulier", "engine")
 
     def start_worker(self, name: str = "data", *, queue: str = "data", pool: str = "prefork", slots: int = 2) -> Part:
-        before = self._slots(queue)
         part = self._start(
             name, "celery", "-A", "tasks", "worker", "-Q", queue, "-n", f"{name}@%h", "--pool", pool, "-c", str(slots),
             "--without-gossip", "--without-mingle",
         )  # fmt: skip
-        wanted = before + (slots if pool != "solo" else 1)
-        eventually(lambda: self._slots(queue) >= wanted, within_s=60, what=f"{name} registers", log=part.log)
+        wanted = slots if pool != "solo" else 1
+        eventually(lambda: self._slots(name) >= wanted, within_s=60, what=f"{name} registers", log=part.log)
         return part
 
-    def _slots(self, queue: str) -> int:
-        return self.count("workers WHERE queue = :queue AND lease_until > clock_timestamp()", queue=queue)
+    def _slots(self, worker: str) -> int:
+        return self.count("workers WHERE process LIKE :name AND lease_until > clock_timestamp()", name=f"{worker}@%")
 
     def count(self, from_where: str, **bound: Any) -> int:
         with self.sessions.begin() as session:
