@@ -7,7 +7,7 @@ from time import monotonic
 from typing import Any, Final
 from uuid import UUID
 
-from app.domain.errors import FenceLost, JobCancelled, JobPaused, TransientError
+from app.domain.errors import FenceLost, JobCancelled, JobPaused
 from app.domain.jobs import Job, Signals
 from app.domain.ports import Clock, ObjectStore
 from app.persistence import jobs
@@ -70,10 +70,6 @@ class RunContext:
             self.stop(JobCancelled(self.job.cancel_reason or "user"))
         elif signals.paused:
             self.stop(JobPaused("paused on request"))
-
-    def timed_out(self, after_s: float) -> None:
-        """Stop because the attempt is over its limit, which is a transient failure."""
-        self.stop(TransientError(f"the attempt ran longer than its {after_s:g} s", code="job.attempt_timeout"))
 
     def progress(self, done: int, total: int | None = None, *, stage: str | None = None) -> None:
         """Report how far the job is; written at most once a second, and always with a new stage."""

@@ -13,7 +13,7 @@ import queue
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from time import monotonic
 from typing import Final
@@ -189,24 +189,25 @@ class Heart:
         context = slot.holds.get(hold.job_id)
         if context is None or context.job.fence != hold.fence:
             return False
-        timeout_s = hold.attempt_timeout_s or self._settings.default_attempt_timeout_s
-        stop: Callable[[], None] | None = None
-        if hold.cancel_requested:
-            stop = lambda: context.stop(JobCancelled("user"))  # noqa: E731
-        elif hold.deadline_passed:
-            stop = lambda: context.stop(JobCancelled("timeout"))  # noqa: E731
-        elif hold.paused:
-            stop = lambda: context.stop(JobPaused("paused on request"))  # noqa: E731
-        elif hold.attempt_s > timeout_s:
-            stop = lambda: context.timed_out(timeout_s)  # noqa: E731
-        elif hold.silent_s > self._settings.stall_timeout_s:
-            stop = lambda: context.stop(  # noqa: E731
-                TransientError(f"no progress for {hold.silent_s:.0f} s", code="job.stalled")
-            )
-        if stop is not None:
-            stop()
+        why = self._why_stop(hold)
+        if why is not None:
+            context.stop(why)
             self._kill_later(slot, context)
         return True
+
+    def _why_stop(self, hold: Held) -> Exception | None:
+        timeout_s = hold.attempt_timeout_s or self._settings.default_attempt_timeout_s
+        if hold.cancel_requested:
+            return JobCancelled("user")
+        if hold.deadline_passed:
+            return JobCancelled("timeout")
+        if hold.paused:
+            return JobPaused("paused on request")
+        if hold.attempt_s > timeout_s:
+            return TransientError(f"the attempt ran longer than its {timeout_s:g} s", code="job.attempt_timeout")
+        if hold.silent_s > self._settings.stall_timeout_s:
+            return TransientError(f"no progress for {hold.silent_s:.0f} s", code="job.stalled")
+        return None
 
     def _give_back(self, slot: Slot, hold: Held) -> None:
         """A claim whose answer never arrived: the database says we hold the job, but nobody here runs it."""

@@ -29,7 +29,7 @@ from app.api.job_schemas import (
 from app.domain.artifacts import ArtifactKind
 from app.domain.jobs import Job, JobEvent, Outcome, SubmitJob
 from app.domain.lifecycle import TERMINAL, JobState
-from app.persistence.jobs import Filters
+from app.persistence.job_lists import Filters
 from app.web.current import actor, services, tenant
 from app.web.paging import decode_cursor, encode_cursor, link_next, page
 

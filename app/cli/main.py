@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import click
 
@@ -38,8 +38,7 @@ class LazyGroup(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module, _, name = COMMANDS[cmd_name].partition(":")
-        command: Any = getattr(importlib.import_module(module), name)
-        return command  # type: ignore[no-any-return]
+        return cast(click.Command, getattr(importlib.import_module(module), name))
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; settings that cannot be used end it with a sentence, not a traceback."""

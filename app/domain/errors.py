@@ -94,13 +94,6 @@ class ConflictError(HaulierError):
     code = "state.conflict"
 
 
-class PreconditionFailedError(HaulierError):
-    """If-Match did not match."""
-
-    status = 412
-    code = "request.precondition_failed"
-
-
 class TooLargeError(HaulierError):
     """The body is over the limit."""
 

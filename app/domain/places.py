@@ -7,10 +7,10 @@ from collections.abc import Collection
 from typing import Final
 from uuid import UUID
 
+from app.domain.access import DEFAULT_TENANT
 from app.domain.errors import ForbiddenError, InvalidRequestError
 from app.domain.ports import ObjectRef
 
-DEFAULT_TENANT: Final = "default"
 MAX_KEY_BYTES: Final = 1024
 """S3's own limit."""
 MAX_NAME_BYTES: Final = 120

@@ -9,7 +9,6 @@ from time import monotonic
 from uuid import uuid4
 
 import redis
-from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.broker.bells import ENGINE_LIST, CeleryBell, redis_client
@@ -18,7 +17,7 @@ from app.engine.leader import Leader, LeadLost
 from app.engine.rescue import rescue
 from app.engine.ring import ring
 from app.persistence.leaders import application_name
-from app.persistence.sessions import make_sessions, open_engine
+from app.persistence.sessions import make_sessions, open_engine, ping
 from config.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -84,7 +83,7 @@ class Engine:
     def _greet_postgres(self) -> None:
         """When Postgres answers again, judge no lease for one lease: while it was away nobody could renew theirs."""
         with self._sessions.begin() as session:
-            session.execute(text("SELECT 1"))
+            ping(session)
         self._judge_leases_at = monotonic() + self._settings.lease_s
         self._away = False
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from functools import cache
 from typing import Any, Final
 from uuid import UUID
@@ -423,73 +422,3 @@ def get(session: Session, tenant: str, job_id: UUID) -> Job:
     if row is None:
         raise NotFoundError(f"there is no job {job_id}", code="job.not_found")
     return to_job(row)
-
-
-def get_many(session: Session, tenant: str, job_ids: Sequence[UUID]) -> dict[UUID, Job]:
-    """Those of ``job_ids`` that exist for the tenant, by id."""
-    rows = session.execute(
-        text(f"SELECT {COLUMNS} FROM jobs WHERE id = ANY(:ids) AND tenant = :tenant"),
-        {"ids": list(job_ids), "tenant": tenant},
-    )
-    return {row.id: to_job(row) for row in rows}
-
-
-@dataclass(frozen=True, slots=True)
-class Filters:
-    """Which jobs a list holds; ``None`` and empty ask nothing.
-
-    ``any_of`` are states, each with whether the job must be at a retry (an attempt came before), or either.
-    """
-
-    states: tuple[JobState, ...] = ()
-    any_of: tuple[tuple[JobState, bool | None], ...] = ()
-    types: tuple[str, ...] = ()
-    origin: Origin | None = None
-    created_from: datetime | None = None
-    created_until: datetime | None = None
-    started_from: datetime | None = None
-    started_until: datetime | None = None
-    labels: Mapping[str, str] | None = None
-    clone_of: UUID | None = None
-
-
-def find(session: Session, tenant: str, filters: Filters, *, limit: int, before: UUID | None = None) -> list[Job]:
-    """Jobs of the tenant, newest first, from ``before`` (exclusive) on."""
-    clauses = ["tenant = :tenant"]
-    bound: dict[str, Any] = {"tenant": tenant, "limit": limit}
-    conditions = {
-        "state = ANY(:states)": ("states", list(filters.states) or None),
-        "type = ANY(:types)": ("types", list(filters.types) or None),
-        "origin = :origin": ("origin", filters.origin),
-        "created_at >= :created_from": ("created_from", filters.created_from),
-        "created_at < :created_until": ("created_until", filters.created_until),
-        "started_at >= :started_from": ("started_from", filters.started_from),
-        "started_at < :started_until": ("started_until", filters.started_until),
-        "labels @> CAST(:labels AS jsonb)": ("labels", json.dumps(dict(filters.labels)) if filters.labels else None),
-        "clone_of = :clone_of": ("clone_of", filters.clone_of),
-        "id < :before": ("before", before),
-    }
-    if filters.any_of:
-        clauses.append("(" + " OR ".join(_state_clause(state, retrying) for state, retrying in filters.any_of) + ")")
-    for clause, (name, value) in conditions.items():
-        if value is not None:
-            clauses.append(clause)
-            bound[name] = value
-    rows = session.execute(
-        text(f"SELECT {COLUMNS} FROM jobs WHERE {' AND '.join(clauses)} ORDER BY id DESC LIMIT :limit"), bound
-    )
-    return [to_job(row) for row in rows]
-
-
-def _state_clause(state: JobState, retrying: bool | None) -> str:
-    earlier_attempts = 1 if state is JobState.RUNNING else 0
-    at_retry = f"(queue = 'retry' OR attempts > {earlier_attempts})"
-    if retrying is None:
-        return f"state = '{state}'"
-    return f"(state = '{state}' AND {'' if retrying else 'NOT '}{at_retry})"
-
-
-def versions(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, tuple[JobState, int]]:
-    """State and event number of jobs, for those who wait for an end."""
-    rows = session.execute(text("SELECT id, state, event_no FROM jobs WHERE id = ANY(:ids)"), {"ids": list(job_ids)})
-    return {row.id: (JobState(row.state), row.event_no) for row in rows}

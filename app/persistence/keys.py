@@ -32,11 +32,6 @@ def add_tenant(session: Session, tenant: str) -> None:
     session.execute(text("INSERT INTO tenants (name) VALUES (:name) ON CONFLICT DO NOTHING"), {"name": tenant})
 
 
-def tenants(session: Session) -> list[str]:
-    """Every tenant."""
-    return [row.name for row in session.execute(text("SELECT name FROM tenants ORDER BY name"))]
-
-
 def add(
     session: Session,
     tenant: str,

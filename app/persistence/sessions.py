@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any, Final, cast
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import URL, Engine, create_engine, make_url
+from sqlalchemy import URL, Engine, create_engine, make_url, text
 from sqlalchemy.orm import Session, sessionmaker
 
 Sessions = sessionmaker[Session]
@@ -73,6 +73,11 @@ def _engine(url: URL, arguments: dict[str, Any], pool_size: int, *, pre_ping: bo
 def make_sessions(engine: Engine) -> Sessions:
     """Sessions on ``engine``: ``with sessions.begin() as session`` is one transaction."""
     return sessionmaker(engine, expire_on_commit=False)
+
+
+def ping(session: Session) -> None:
+    """Ask Postgres for an answer, whatever it is."""
+    session.execute(text("SELECT 1"))
 
 
 class SingleStatements:

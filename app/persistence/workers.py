@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Final
 from uuid import UUID
 
@@ -218,24 +217,3 @@ def loads(session: Session) -> list[QueueLoad]:
         )
     )
     return [QueueLoad(row.queue, row.queued, row.slots, row.busy) for row in rows]
-
-
-@dataclass(frozen=True, slots=True)
-class SlotView:
-    """A slot as operators see it."""
-
-    id: UUID
-    queue: str
-    host: str
-    process: str
-    pid: int
-    started_at: datetime
-    lease_until: datetime
-
-
-def listed(session: Session) -> list[SlotView]:
-    """Every slot."""
-    rows = session.execute(
-        text("SELECT id, queue, host, process, pid, started_at, lease_until FROM workers ORDER BY queue, host, pid")
-    )
-    return [SlotView(*row) for row in rows]

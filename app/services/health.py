@@ -7,9 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import text
-
-from app.persistence.sessions import Sessions
+from app.persistence.sessions import Sessions, ping
 
 Probe = Callable[[], None]
 
@@ -46,7 +44,7 @@ class Health:
 
 def _ask(sessions: Sessions) -> None:
     with sessions.begin() as session:
-        session.execute(text("SELECT 1"))
+        ping(session)
 
 
 def _verdict(probe: Probe) -> str:

@@ -18,8 +18,10 @@ from app.domain.job_types import Registry, Submission
 from app.domain.jobs import Job, JobEvent, Origin, SubmitJob
 from app.domain.lifecycle import TERMINAL, Event, JobState
 from app.domain.ports import Bell
-from app.persistence import events, idempotency, jobs
-from app.persistence.jobs import NOW, Filters, Sql
+from app.domain.texts import is_storable
+from app.persistence import events, idempotency, job_lists, jobs
+from app.persistence.job_lists import Filters
+from app.persistence.jobs import NOW, Sql
 from app.persistence.sessions import Sessions, SingleStatements
 from app.services.runs import RETRY_QUEUE
 
@@ -81,7 +83,7 @@ class Jobs:
 
     def _checked(self, request: SubmitJob) -> SubmitJob:
         job_type = self._registry.get(request.type)
-        _refuse_what_postgres_cannot_hold(request.config)
+        _refuse_unstorable_text(request.config)
         config = self._registry.parse(job_type, request.config)
         if job_type.check is not None:
             job_type.check(self._submission(request.tenant), config)
@@ -139,13 +141,13 @@ class Jobs:
     def batch_get(self, tenant: str, job_ids: Sequence[UUID]) -> list[Job | None]:
         """The jobs in the order asked; ``None`` where the tenant has none of the id."""
         with self._sessions.begin() as session:
-            found = jobs.get_many(session, tenant, job_ids)
+            found = job_lists.get_many(session, tenant, job_ids)
         return [found.get(job_id) for job_id in job_ids]
 
     def find(self, tenant: str, filters: Filters, *, limit: int, before: UUID | None = None) -> list[Job]:
         """The tenant's jobs, newest first."""
         with self._sessions.begin() as session:
-            return jobs.find(session, tenant, filters, limit=limit, before=before)
+            return job_lists.find(session, tenant, filters, limit=limit, before=before)
 
     def events(self, tenant: str, job_id: UUID, *, after: int, limit: int, errors: bool = False) -> list[JobEvent]:
         """A job's audit trail, or only its errors, in order."""
@@ -338,17 +340,9 @@ def _fingerprint(request: SubmitJob) -> bytes:
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).digest()
 
 
-def _refuse_what_postgres_cannot_hold(config: dict[str, Any]) -> None:
-    text = json.dumps(config, ensure_ascii=False)
-    try:
-        text.encode()
-    except UnicodeEncodeError:
+def _refuse_unstorable_text(config: dict[str, Any]) -> None:
+    if not is_storable(config):
         raise InvalidRequestError(
-            "the config holds half of a surrogate pair, which is no character",
-            problems=(Problem("/config", "a lone surrogate is not text"),),
-        ) from None
-    if "\\u0000" in text:
-        raise InvalidRequestError(
-            "the config holds the character U+0000, which Postgres cannot store",
-            problems=(Problem("/config", "U+0000 is not allowed"),),
+            "the config holds U+0000 or half of a surrogate pair, which Postgres cannot store",
+            problems=(Problem("/config", "U+0000 and lone surrogates are not allowed"),),
         )

@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.domain.errors import UnavailableError
 from app.domain.lifecycle import TERMINAL
-from app.persistence import jobs
+from app.persistence import job_lists
 from app.persistence.sessions import Sessions, SingleStatements
 
 log = logging.getLogger(__name__)
@@ -84,7 +84,7 @@ class Waits:
     def _tell_ended(self, job_ids: list[UUID]) -> None:
         try:
             with self._sessions.begin() as session:
-                seen = jobs.versions(session, job_ids)
+                seen = job_lists.versions(session, job_ids)
         except SQLAlchemyError as error:
             # The waiters time out and answer with what they can read then; the poller must live on.
             log.warning("wait.poll_failed", extra={"error": str(error)})

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import Any, Final
 
 from flask import Flask, request
 
 from app.domain.errors import MalformedRequestError
+from app.domain.texts import is_storable
 from app.web.current import principal
 
 _OPEN: Final = frozenset({"health"})
 """Blueprints below ``/v1`` that answer without a key."""
-_UNSTORABLE: Final = re.compile("[\0\ud800-\udfff]")
 
 
 def register(app: Flask) -> None:
@@ -41,23 +40,11 @@ def _refuse_unstorable_text() -> None:
             body = json.loads(request.get_data())
         except ValueError:
             return  # The view's own parser says what is wrong with it.
-        _check_all(body)
+        _check(body, "the body")
 
 
-def _check_all(value: Any) -> None:
-    if isinstance(value, str):
-        _check(value, "the body")
-    elif isinstance(value, dict):
-        for name, inner in value.items():
-            _check(name, "the body")
-            _check_all(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            _check_all(inner)
-
-
-def _check(text: str, where: str) -> None:
-    if _UNSTORABLE.search(text):
+def _check(value: Any, where: str) -> None:
+    if not is_storable(value):
         raise MalformedRequestError(
             f"{where} holds U+0000 or half a surrogate pair, which is no text", code="request.unstorable_text"
         )

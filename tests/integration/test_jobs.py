@@ -14,7 +14,7 @@ from app.domain.jobs import Job, Origin, Outcome, Priority
 from app.domain.lifecycle import Event, JobState
 from app.domain.retry import RetryPolicy, fixed_interval
 from app.persistence import admission, jobs
-from app.persistence.jobs import Filters
+from app.persistence.job_lists import Filters
 from app.persistence.sessions import Sessions
 from app.services.runs import Runs
 from tests.factories import RecordingBell, a_request, a_service, a_slot, in_threads
@@ -340,6 +340,14 @@ def test_text_that_postgres_cannot_hold_is_refused_before_a_row_is_made(sessions
         service.submit(a_request(config={"value": value}))
 
     assert service.find("default", Filters(), limit=1) == []
+
+
+def test_text_that_only_spells_u0000_is_taken_as_it_is(sessions: Sessions) -> None:
+    service = a_service(sessions)
+
+    job = service.submit(a_request(config={"value": "\\u0000"})).job
+
+    assert service.get("default", job.id).config == {"value": "\\u0000"}
 
 
 def test_an_unknown_job_type_is_refused_with_those_known(sessions: Sessions) -> None:

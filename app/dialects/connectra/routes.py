@@ -12,7 +12,7 @@ from app.dialects.connectra import mapping
 from app.dialects.connectra.mapping import ConnectraError
 from app.domain.errors import HaulierError, MalformedRequestError
 from app.domain.jobs import Origin, SubmitJob
-from app.persistence.jobs import Filters
+from app.persistence.job_lists import Filters
 from app.web.current import actor, principal, services, tenant
 
 blueprint = Blueprint("connectra", __name__)
