@@ -124,7 +124,9 @@ def test_gzip_members_follow_one_another_and_padding_ends_them() -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"plain text", gzip.compress(b"x" * 5_000)[:-4], gzip.compress(b"x") + b"garbage", b"\x1f\x8b", b""]
+    "data",
+    [b"plain text", gzip.compress(b"x" * 5_000)[:-4], gzip.compress(b"x") + b"garbage", b"\x1f\x8b", b""],
+    ids=["plain", "cut off", "followed by garbage", "two bytes", "empty"],
 )
 def test_what_is_no_whole_gzip_is_corrupt(data: bytes) -> None:
     with pytest.raises(JobError) as raised:
@@ -160,7 +162,9 @@ def test_a_source_begins_at_any_byte_of_what_is_in_it(gzipped: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "answer"), [(gzip.compress(b"x"), True), (b"a,b", False), (b"", False), (b"\x1f", False)]
+    ("data", "answer"),
+    [(gzip.compress(b"x"), True), (b"a,b", False), (b"", False), (b"\x1f", False)],
+    ids=["gzip", "text", "empty", "one byte"],
 )
 def test_gzip_is_known_by_its_first_bytes(data: bytes, answer: bool) -> None:
     store = BreakingStore(data)
