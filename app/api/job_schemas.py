@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from operator import attrgetter
 from typing import Any
 
 from marshmallow import EXCLUDE, Schema, fields, post_load, pre_dump, validate
@@ -127,7 +128,7 @@ def job_body(job: Job) -> dict[str, Any]:
     until = job.finished_at or now
     progress = job.progress
     return {
-        **{name: getattr(job, name) for name in _SAME},
+        **dict(zip(_SAME, _same_of(job), strict=True)),
         "priority": job.priority.name.lower(),
         "retry": job.retry.as_json(),
         "duration_ms": int((until - job.started_at).total_seconds() * 1000) if job.started_at else None,
@@ -146,14 +147,16 @@ def job_body(job: Job) -> dict[str, Any]:
 
 def job_json(job: Job) -> str:
     """What dumping ``JobSchema`` gives, as text, several times faster: the two hottest routes answer one job."""
-    return json.dumps(job_body(job), default=_plain)
+    return _ENCODER.encode(job_body(job))
 
 
 def _plain(value: Any) -> str:
     return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
+_ENCODER = json.JSONEncoder(default=_plain)
 _SAME = tuple(name for name in JobSchema().fields if name not in {"priority", "retry", "duration_ms", "progress"})
+_same_of = attrgetter(*_SAME)
 
 
 class JobPageSchema(Schema):

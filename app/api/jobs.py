@@ -130,8 +130,7 @@ class OneJob(MethodView):
 def _waited(job: Job, wait_s: float) -> Job:
     if wait_s <= 0 or job.is_terminal:
         return job
-    services().waits.wait(job.id, timeout_s=wait_s)
-    return services().jobs.get(tenant(), job.id)
+    return services().waits.wait(job.id, timeout_s=wait_s) or services().jobs.get(tenant(), job.id)
 
 
 @blueprint.route("/jobs/<uuid:job_id>:cancel", methods=["POST"])

@@ -26,6 +26,8 @@ ENGINE_LIST: Final = "haulier:engine"
 SEND_TIMEOUT_S: Final = 0.2
 BREAKER_S: Final = 1.0
 COALESCE_S: Final = 0.001
+ENGINE_COALESCE_S: Final = 0.01
+"""The engine takes longer than this for a round, and its tick comes anyway."""
 _AT_ONCE: Final = 64
 _MARK: Final = "00000000-0000-4000-8000-000000000000"
 
@@ -86,12 +88,14 @@ class CeleryBell:
 
     def _want(self, queue: str | None, times: int) -> None:
         with self._wake:
-            self._wanted[queue] = min(self._wanted.get(queue, 0) + times, _AT_ONCE)
+            rung_before = self._wanted.get(queue, 0)
+            self._wanted[queue] = min(rung_before + times, _AT_ONCE)
             # Started at the first ring, because a thread does not survive the fork of a web or pool process.
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._send_all, name="bells", daemon=True)
                 self._thread.start()
-            self._wake.notify()
+            if not rung_before:
+                self._wake.notify()
 
     def close(self) -> None:
         """Try what is pending, then stop."""
@@ -109,6 +113,8 @@ class CeleryBell:
                     self._wake.wait()
                 if not self._wanted:
                     return
+                if self._wanted.keys() == {None}:
+                    self._wake.wait_for(self._is_pressing, ENGINE_COALESCE_S)
                 wanted, self._wanted = self._wanted, {}
             try:
                 self._send(client, wanted)
@@ -117,6 +123,9 @@ class CeleryBell:
             except (redis.RedisError, OSError) as error:
                 log.warning("bell.lost", extra={"queues": sorted(map(str, wanted)), "error": str(error)})
                 sleep(0 if self._closing else BREAKER_S)
+
+    def _is_pressing(self) -> bool:
+        return self._closing or self._wanted.keys() != {None}
 
     def _send(self, client: redis.Redis, wanted: dict[str | None, int]) -> None:
         pipe = client.pipeline(transaction=False)

@@ -6,15 +6,16 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from app.domain.jobs import Job, Origin
-from app.domain.lifecycle import JobState
+from app.domain.lifecycle import TERMINAL, JobState
 from app.persistence.jobs import COLUMNS, to_job
+from app.persistence.prepared import Prepared
 
 
 def get_many(session: Session, tenant: str, job_ids: Sequence[UUID]) -> dict[UUID, Job]:
@@ -81,7 +82,10 @@ def _state_clause(state: JobState, retrying: bool | None) -> str:
     return f"(state = '{state}' AND {'' if retrying else 'NOT '}{at_retry})"
 
 
-def versions(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, tuple[JobState, int]]:
-    """State and event number of jobs, for those who wait for an end."""
-    rows = session.execute(text("SELECT id, state, event_no FROM jobs WHERE id = ANY(:ids)"), {"ids": list(job_ids)})
-    return {row.id: (JobState(row.state), row.event_no) for row in rows}
+_TERMINAL: Final = ", ".join(f"'{state}'" for state in sorted(TERMINAL))
+_ENDED: Final = Prepared(f"SELECT {COLUMNS} FROM jobs WHERE id = ANY(CAST(:ids AS uuid[])) AND state IN ({_TERMINAL})")
+
+
+def ended(session: Session, job_ids: Sequence[UUID]) -> list[Job]:
+    """Those of the jobs, of whatever tenant, that are over."""
+    return [to_job(row) for row in _ENDED.execute(session, {"ids": list(job_ids)})]

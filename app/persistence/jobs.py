@@ -1,4 +1,4 @@
-"""Statements on one job: insert, claim, move, advance, read. Each moves a row by one guarded UPDATE with its event."""
+"""Statements on one job: claim, move, advance, read. Each moves a row by one guarded UPDATE with its event."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sqlalchemy import Row, text
 from sqlalchemy.orm import Session
 
 from app.domain.errors import FenceLost, NotFoundError
-from app.domain.jobs import Job, Origin, Outcome, Priority, Signals, SubmitJob
+from app.domain.jobs import Job, Origin, Outcome, Priority, Signals
 from app.domain.lifecycle import TERMINAL, TRANSITIONS, Event, JobState
 from app.domain.progress import Progress
 from app.domain.retry import RetryPolicy
@@ -89,90 +89,6 @@ def to_job(row: Row[Any]) -> Job:
 
 _prepared = cache(Prepared)
 """The statements of ``move``: one for each event and set of columns."""
-
-_ADD: Final = Prepared(
-    f"""
-    WITH room AS MATERIALIZED (
-        SELECT CAST(:run_after AS timestamptz) IS NULL
-           AND pg_try_advisory_xact_lock({ADMISSION_LOCK}, hashtext(:queue))
-           AND (SELECT count(*) FROM (SELECT FROM jobs WHERE state = 'queued' AND queue = :queue
-                                      AND priority = :priority LIMIT :room) AS ahead) < :room
-           AND NOT EXISTS (SELECT FROM jobs WHERE queue = :queue AND priority = :priority
-                           AND state IN ('open', 'retry_wait') AND NOT paused AND due_at <= now()) AS free
-    ), added AS (
-        INSERT INTO jobs (id, tenant, type, queue, state, priority, config, retry, origin, created_by, event_no,
-                          created_at, updated_at, run_after, due_at, deadline_at, attempt_timeout_s,
-                          admitted_at, clone_of, labels, dialect)
-        SELECT CAST(:id AS uuid), :tenant, :type, :queue, CASE WHEN free THEN 'queued' ELSE 'open' END, :priority,
-               CAST(:config AS jsonb), CAST(:retry AS jsonb), :origin, :created_by, CASE WHEN free THEN 2 ELSE 1 END,
-               now(), now(), :run_after, coalesce(CAST(:run_after AS timestamptz), now()),
-               now() + make_interval(secs => CAST(:timeout_s AS double precision)),
-               CAST(:attempt_timeout_s AS double precision),
-               CASE WHEN free THEN clock_timestamp() END, CAST(:clone_of AS uuid), CAST(:labels AS jsonb),
-               CAST(:dialect AS jsonb)
-        FROM room RETURNING id, number, tenant, state, event_no, created_by, created_at, admitted_at, deadline_at
-    ), told AS (
-        INSERT INTO job_events (job_id, number, tenant, type, actor, source, target, fence)
-        SELECT id, 1, tenant, '{Event.SUBMIT}', created_by, NULL, 'open', 0 FROM added
-        UNION ALL
-        SELECT id, 2, tenant, '{Event.ADMIT}', 'submit', 'open', 'queued', 0 FROM added WHERE state = 'queued'
-    )
-    SELECT number, state, event_no, created_at, admitted_at, deadline_at FROM added
-    """
-)
-
-
-def add(session: Session, request: SubmitJob, *, job_id: UUID, queue: str, retry: RetryPolicy, room: int) -> Job:
-    """Insert a job: ``queued`` at once when it is due and its queue and class have room, else ``open``.
-
-    Args:
-        room: Queued jobs of the class below which the engine need not be asked. Two submits that race may each see the
-            last place, so callers pass less than the queue's bound and leave the rest to the engine.
-    """
-    row = _ADD.execute(
-        session,
-        {
-            "id": job_id,
-            "tenant": request.tenant,
-            "type": request.type,
-            "queue": queue,
-            "priority": int(request.priority),
-            "config": json.dumps(request.config),
-            "retry": json.dumps(retry.as_json()),
-            "origin": request.origin,
-            "created_by": request.created_by,
-            "run_after": request.run_after,
-            "timeout_s": request.timeout_s,
-            "attempt_timeout_s": request.attempt_timeout_s,
-            "clone_of": request.clone_of,
-            "labels": json.dumps(request.labels),
-            "dialect": json.dumps(request.dialect),
-            "room": room,
-        },
-    ).one()
-    return Job(
-        id=job_id,
-        number=row.number,
-        tenant=request.tenant,
-        type=request.type,
-        queue=queue,
-        state=JobState(row.state),
-        priority=request.priority,
-        config=request.config,
-        retry=retry,
-        origin=request.origin,
-        created_by=request.created_by,
-        created_at=row.created_at,
-        updated_at=row.created_at,
-        event_no=row.event_no,
-        run_after=request.run_after,
-        deadline_at=row.deadline_at,
-        attempt_timeout_s=request.attempt_timeout_s,
-        admitted_at=row.admitted_at,
-        clone_of=request.clone_of,
-        labels=request.labels,
-        dialect=request.dialect,
-    )
 
 
 def _claim_statement(order: str) -> str:
@@ -252,39 +168,35 @@ def move(
         columns.setdefault("due_at", NOW)
     sets, bound = _assignments(columns)
     guard = "" if fence is None else "AND fence = :held"
-    row = (
-        _prepared(
-            f"""
-            WITH before AS (
-                SELECT id, state AS source FROM jobs
-                WHERE id = :id AND tenant = :tenant AND state = ANY(:sources) {guard} FOR UPDATE
-            ), moved AS (
-                UPDATE jobs SET state = :target, event_no = event_no + 1, updated_at = clock_timestamp(), {sets}
-                FROM before WHERE jobs.id = before.id RETURNING jobs.*, before.source
-            ), told AS (
-                INSERT INTO job_events (job_id, number, tenant, type, actor, source, target, fence, data)
-                SELECT id, event_no, tenant, :event, :actor, source, state, fence, CAST(:data AS jsonb) FROM moved
-            )
-            SELECT {COLUMNS} FROM moved
-            """
+    rows = _prepared(
+        f"""
+        WITH before AS (
+            SELECT id, state AS source FROM jobs
+            WHERE id = :id AND tenant = :tenant AND state = ANY(:sources) {guard} FOR UPDATE
+        ), moved AS (
+            UPDATE jobs SET state = :target, event_no = event_no + 1, updated_at = clock_timestamp(), {sets}
+            FROM before WHERE jobs.id = before.id RETURNING jobs.*, before.source
+        ), told AS (
+            INSERT INTO job_events (job_id, number, tenant, type, actor, source, target, fence, data)
+            SELECT id, event_no, tenant, :event, :actor, source, state, fence, CAST(:data AS jsonb) FROM moved
         )
-        .execute(
-            session,
-            {
-                **bound,
-                "id": job_id,
-                "tenant": tenant,
-                "sources": sources,
-                "held": fence,
-                "target": rule.target,
-                "event": event,
-                "actor": actor,
-                "data": json.dumps(data or {}),
-            },
-        )
-        .one_or_none()
+        SELECT {COLUMNS} FROM moved
+        """
+    ).execute(
+        session,
+        {
+            **bound,
+            "id": job_id,
+            "tenant": tenant,
+            "sources": sources,
+            "held": fence,
+            "target": rule.target,
+            "event": event,
+            "actor": actor,
+            "data": json.dumps(data or {}),
+        },
     )
-    return None if row is None else to_job(row)
+    return to_job(rows[0]) if rows else None
 
 
 def mark(
@@ -410,15 +322,16 @@ def advance(
     return Signals(cancel_requested=row.cancel_requested, paused=row.paused)
 
 
+_GET: Final = Prepared(f"SELECT {COLUMNS} FROM jobs WHERE id = :id AND tenant = :tenant")
+
+
 def get(session: Session, tenant: str, job_id: UUID) -> Job:
     """One job.
 
     Raises:
         NotFoundError: There is none of this id for the tenant.
     """
-    row = session.execute(
-        text(f"SELECT {COLUMNS} FROM jobs WHERE id = :id AND tenant = :tenant"), {"id": job_id, "tenant": tenant}
-    ).one_or_none()
-    if row is None:
+    rows = _GET.execute(session, {"id": job_id, "tenant": tenant})
+    if not rows:
         raise NotFoundError(f"there is no job {job_id}", code="job.not_found")
-    return to_job(row)
+    return to_job(rows[0])

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, Final, cast
 from weakref import WeakKeyDictionary
 
@@ -90,8 +90,6 @@ class SingleStatements:
     def __init__(self, sessions: Sessions) -> None:
         self._engine = _TWINS[sessions.kw["bind"]]()
 
-    @contextmanager
-    def begin(self) -> Iterator[Session]:
+    def begin(self) -> AbstractContextManager[Session]:
         """An executor for one statement function."""
-        with self._engine.connect() as connection:
-            yield cast(Session, connection)
+        return cast(AbstractContextManager[Session], self._engine.connect())

@@ -11,6 +11,7 @@ from typing import Any, Final
 from uuid import UUID
 
 import uuid_utils
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from app.domain.errors import ConflictError, InvalidRequestError, Problem
@@ -19,13 +20,17 @@ from app.domain.jobs import Job, JobEvent, Origin, SubmitJob
 from app.domain.lifecycle import TERMINAL, Event, JobState
 from app.domain.ports import Bell
 from app.domain.texts import is_storable
-from app.persistence import events, idempotency, job_lists, jobs
+from app.persistence import events, idempotency, job_lists, jobs, new_jobs
 from app.persistence.job_lists import Filters
 from app.persistence.jobs import NOW, Sql
+from app.persistence.new_jobs import NewJob
 from app.persistence.sessions import Sessions, SingleStatements
-from app.services.runs import RETRY_QUEUE
+from app.services.runs import RETRY_QUEUE, is_connection_lost
+from app.services.together import Together
 
 _RETRY_QUEUE_OF_CONNECTRA: Final = Sql(f"CASE origin WHEN '{Origin.CONNECTRA}' THEN '{RETRY_QUEUE}' ELSE queue END")
+_TOGETHER: Final = 100
+"""Submits that travel in one statement at most."""
 _DEADLINE_ANEW: Final = Sql("clock_timestamp() + (deadline_at - created_at)")
 
 
@@ -61,6 +66,7 @@ class Jobs:
         self._submission = submission
         # Half of the bound: submits that race may each see the last place, and the engine fills the rest exactly.
         self._room = queue_bound // 2
+        self._store = Together(self._store_all, at_once=2, most=_TOGETHER, try_alone=_is_of_one)
 
     def submit(self, request: SubmitJob, *, idempotency_key: str | None = None) -> Submitted:
         """Accept a job; it starts when a worker is free.
@@ -73,8 +79,7 @@ class Jobs:
         """
         checked = self._checked(request)
         if idempotency_key is None:
-            with self._single.begin() as session:
-                submitted = Submitted(self._add(session, checked))
+            submitted = Submitted(self._store(self._new(checked)))
         else:
             with self._sessions.begin() as session:
                 submitted = self._add_once(session, checked, idempotency_key)
@@ -93,16 +98,18 @@ class Jobs:
             attempt_timeout_s=request.attempt_timeout_s or job_type.attempt_timeout_s,
         )
 
-    def _add(self, session: Session, request: SubmitJob) -> Job:
+    def _new(self, request: SubmitJob) -> NewJob:
         job_type = self._registry.get(request.type)
-        return jobs.add(
-            session,
+        return new_jobs.new_job(
             request,
             job_id=UUID(bytes=uuid_utils.uuid7().bytes),
             queue=job_type.queue,
             retry=request.retry or job_type.retry,
-            room=self._room,
         )
+
+    def _store_all(self, new: Sequence[NewJob]) -> list[Job]:
+        with self._single.begin() as session:
+            return new_jobs.add_all(session, new, room=self._room)
 
     def _add_once(self, session: Session, request: SubmitJob, key: str) -> Submitted:
         if not 1 <= len(key) <= 255 or "\0" in key:
@@ -116,7 +123,7 @@ class Jobs:
             )
         found = idempotency.find(session, request.tenant, key)
         if found is None:
-            job = self._add(session, request)
+            [job] = new_jobs.add_all(session, [self._new(request)], room=self._room)
             idempotency.add(session, request.tenant, key, fingerprint=fingerprint, job_id=job.id)
             return Submitted(job)
         if found[0] != fingerprint:
@@ -324,6 +331,11 @@ class Jobs:
                 f"job {job_id} is {job.state}, this needs {wanted}", code="job.wrong_state", data={"state": job.state}
             )
         return job
+
+
+def _is_of_one(error: Exception) -> bool:
+    """Whether one of several jobs could not be stored, rather than none."""
+    return isinstance(error, DBAPIError) and not is_connection_lost(error)
 
 
 def _fingerprint(request: SubmitJob) -> bytes:

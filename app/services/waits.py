@@ -11,15 +11,21 @@ from uuid import UUID
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.domain.errors import UnavailableError
-from app.domain.lifecycle import TERMINAL
+from app.domain.jobs import Job
 from app.persistence import job_lists
 from app.persistence.sessions import Sessions, SingleStatements
 
 log = logging.getLogger(__name__)
 
-_FAST_S: Final = 0.004
+_PACES_S: Final = ((0.05, 0.002), (1.0, 0.005))
+"""While the newest wait is younger than the first, the poller sleeps the second."""
 _SLOW_S: Final = 0.1
-_FAST_FOR_S: Final = 1.0
+
+
+class _Wait:
+    def __init__(self) -> None:
+        self.ended = threading.Event()
+        self.job: Job | None = None
 
 
 class Waits:
@@ -29,12 +35,12 @@ class Waits:
         self._sessions = SingleStatements(sessions)
         self._places = threading.BoundedSemaphore(places)
         self._lock = threading.Lock()
-        self._waiting: dict[UUID, list[threading.Event]] = {}
+        self._waiting: dict[UUID, list[_Wait]] = {}
         self._newest = 0.0
         self._poller: threading.Thread | None = None
 
-    def wait(self, job_id: UUID, *, timeout_s: float) -> None:
-        """Return when the job has ended or the time is over.
+    def wait(self, job_id: UUID, *, timeout_s: float) -> Job | None:
+        """The job as it ended; ``None`` when the time was over before.
 
         Raises:
             UnavailableError: Every waiting place is taken; ``data['retry_after_s']`` says when to come back.
@@ -46,25 +52,26 @@ class Waits:
                 hint="Poll without 'wait', or come back after Retry-After.",
                 data={"retry_after_s": 1},
             )
-        ended = threading.Event()
+        wait = _Wait()
         try:
-            self._enter(job_id, ended)
-            ended.wait(timeout_s)
+            self._enter(job_id, wait)
+            wait.ended.wait(timeout_s)
         finally:
-            self._leave(job_id, ended)
+            self._leave(job_id, wait)
             self._places.release()
+        return wait.job
 
-    def _enter(self, job_id: UUID, ended: threading.Event) -> None:
+    def _enter(self, job_id: UUID, wait: _Wait) -> None:
         with self._lock:
-            self._waiting.setdefault(job_id, []).append(ended)
+            self._waiting.setdefault(job_id, []).append(wait)
             self._newest = monotonic()
             if self._poller is None:
                 self._poller = threading.Thread(target=self._poll, name="waits", daemon=True)
                 self._poller.start()
 
-    def _leave(self, job_id: UUID, ended: threading.Event) -> None:
+    def _leave(self, job_id: UUID, wait: _Wait) -> None:
         with self._lock:
-            left = [event for event in self._waiting.get(job_id, []) if event is not ended]
+            left = [other for other in self._waiting.get(job_id, []) if other is not wait]
             if left:
                 self._waiting[job_id] = left
             else:
@@ -77,20 +84,20 @@ class Waits:
                 if not job_ids:
                     self._poller = None
                     return
-                fast = monotonic() - self._newest < _FAST_FOR_S
+                age_s = monotonic() - self._newest
+            sleep(next((pace_s for until_s, pace_s in _PACES_S if age_s < until_s), _SLOW_S))
             self._tell_ended(job_ids)
-            sleep(_FAST_S if fast else _SLOW_S)
 
     def _tell_ended(self, job_ids: list[UUID]) -> None:
         try:
             with self._sessions.begin() as session:
-                seen = job_lists.versions(session, job_ids)
+                ended = job_lists.ended(session, job_ids)
         except SQLAlchemyError as error:
             # The waiters time out and answer with what they can read then; the poller must live on.
             log.warning("wait.poll_failed", extra={"error": str(error)})
             return
         with self._lock:
-            for job_id in job_ids:
-                if job_id not in seen or seen[job_id][0] in TERMINAL:
-                    for event in self._waiting.get(job_id, []):
-                        event.set()
+            for job in ended:
+                for wait in self._waiting.get(job.id, []):
+                    wait.job = job
+                    wait.ended.set()

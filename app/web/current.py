@@ -29,9 +29,10 @@ def principal() -> Principal:
     Raises:
         UnauthorizedError: No valid key came with it.
     """
-    if "principal" not in g:
-        g.principal = services().keys.authenticate(_key_sent())
-    return cast(Principal, g.principal)
+    known = g.get("principal")
+    if known is None:
+        known = g.principal = services().keys.authenticate(_key_sent())
+    return cast(Principal, known)
 
 
 def tenant() -> str:

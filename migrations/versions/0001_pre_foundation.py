@@ -83,6 +83,7 @@ CREATE TABLE jobs (
 ) WITH (fillfactor = 70);
 CREATE INDEX jobs_waiting_idx ON jobs (queue, priority, tenant, due_at, id)
     WHERE state IN ('open', 'retry_wait') AND NOT paused;
+CREATE INDEX jobs_due_idx ON jobs (queue, priority, due_at) WHERE state IN ('open', 'retry_wait') AND NOT paused;
 CREATE INDEX jobs_queued_idx ON jobs (queue, priority, admitted_at) WHERE state = 'queued';
 CREATE INDEX jobs_running_idx ON jobs (worker) WHERE state = 'running';
 CREATE INDEX jobs_deadline_idx ON jobs (deadline_at)

@@ -31,7 +31,7 @@ from app.domain.clock import SystemClock
 from app.domain.jobs import SubmitJob
 from app.domain.retry import RetryPolicy
 from app.domain.tables import Column, ColumnType, Table
-from app.persistence import jobs
+from app.persistence import jobs, new_jobs
 from app.persistence.migrate import upgrade
 from app.persistence.sessions import make_sessions, open_engine
 from app.runtime.postgres import bundled_binaries
@@ -92,7 +92,7 @@ def export_once(settings: Settings, vql: dict[str, Any], result: Any) -> None:
     config = {"table": TABLE.name, "vql": vql, "compression": "gzip"}
     with sessions.begin() as session:
         request = SubmitJob("default", JOB_TYPE.name, config, "bench")
-        job = jobs.add(session, request, job_id=uuid4(), queue="data", retry=RetryPolicy(), room=10)
+        job = new_jobs.add(session, request, job_id=uuid4(), queue="data", retry=RetryPolicy(), room=10)
         session.execute(text("UPDATE jobs SET state = 'running', fence = 1 WHERE id = :id"), {"id": job.id})
         job = jobs.get(session, "default", job.id)
     context = RunContext(job, settings=settings, sessions=sessions, objects=S3Store(settings), clock=SystemClock())

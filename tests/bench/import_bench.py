@@ -36,7 +36,7 @@ from app.domain.clock import SystemClock
 from app.domain.jobs import Job, Origin, SubmitJob
 from app.domain.ports import ObjectRef
 from app.domain.tables import Column, ColumnType, Index, Table
-from app.persistence import jobs
+from app.persistence import jobs, new_jobs
 from app.persistence.migrate import upgrade
 from app.persistence.sessions import Sessions, driver_url, make_sessions, open_engine
 from app.runtime.postgres import bundled_binaries
@@ -197,7 +197,7 @@ class Bench:
         config |= {} if self.batch_rows is None else {"batch_rows": self.batch_rows}
         request = SubmitJob("default", JOB_TYPE.name, config, "bench", Origin.NATIVE)
         with self.sessions.begin() as session:
-            jobs.add(session, request, job_id=job_id, queue="bench", retry=JOB_TYPE.retry, room=10**6)
+            new_jobs.add(session, request, job_id=job_id, queue="bench", retry=JOB_TYPE.retry, room=10**6)
             session.execute(text("UPDATE jobs SET state = 'running', fence = 1 WHERE id = :id"), {"id": job_id})
             job = jobs.get(session, "default", job_id)
         receiver, sender = multiprocessing.get_context("spawn").Pipe(duplex=False)

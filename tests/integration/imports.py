@@ -12,7 +12,7 @@ from app.domain.clock import SystemClock
 from app.domain.job_types import Result
 from app.domain.jobs import Job, Origin, SubmitJob
 from app.domain.ports import ObjectRef, ObjectStore
-from app.persistence import jobs
+from app.persistence import jobs, new_jobs
 from app.persistence.sessions import Sessions
 from config.settings import Settings
 from tasks.context import RunContext
@@ -48,7 +48,7 @@ class Importing:
         )
         job_id = uuid4()
         with self.sessions.begin() as session:
-            jobs.add(session, request, job_id=job_id, queue="data", retry=JOB_TYPE.retry, room=1_000)
+            new_jobs.add(session, request, job_id=job_id, queue="data", retry=JOB_TYPE.retry, room=1_000)
         return job_id
 
     def claim(self, job_id: UUID) -> Job:

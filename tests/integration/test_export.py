@@ -35,7 +35,7 @@ from app.domain.jobs import Job, Outcome, SubmitJob
 from app.domain.ports import ObjectRef
 from app.domain.retry import RetryPolicy
 from app.domain.tables import Column, ColumnType, Table
-from app.persistence import jobs
+from app.persistence import jobs, new_jobs
 from app.persistence.keys import add_tenant
 from app.persistence.sessions import Sessions
 from app.services.artifacts import Artifacts
@@ -81,7 +81,7 @@ class Runner:
         full = {"service": "contact", "vql": {"select_columns": COLUMNS}} | config
         request = SubmitJob(tenant, JOB_TYPE.name, full, "test")
         with self.sessions.begin() as session:
-            job = jobs.add(session, request, job_id=uuid4(), queue="data", retry=RetryPolicy(), room=10)
+            job = new_jobs.add(session, request, job_id=uuid4(), queue="data", retry=RetryPolicy(), room=10)
         return self.claimed(job)
 
     def claimed(self, job: Job) -> Job:

@@ -15,7 +15,7 @@ from app.domain.clock import SystemClock
 from app.domain.jobs import SubmitJob
 from app.domain.ports import ObjectRef
 from app.domain.retry import RetryPolicy
-from app.persistence import jobs
+from app.persistence import jobs, new_jobs
 from app.persistence.sessions import Sessions, make_sessions, open_engine
 from app.services.tables import Tables
 from app.storage.s3 import S3Store
@@ -55,7 +55,7 @@ def test_killed_at_any_instant_an_export_ends_with_one_whole_file(
             {"rows": ROWS},
         )
         request = SubmitJob("default", JOB_TYPE.name, CONFIG, "test")
-        job = jobs.add(session, request, job_id=uuid4(), queue="data", retry=RetryPolicy(), room=10)
+        job = new_jobs.add(session, request, job_id=uuid4(), queue="data", retry=RetryPolicy(), room=10)
     chance = random.Random(seed)
     spawn = multiprocessing.get_context("spawn")
     exits = []

@@ -113,8 +113,8 @@ def test_a_completed_job_keeps_its_result_and_its_trail(sessions: Sessions) -> N
         {"rows": 3, "message": "done"},
     )
     assert ended.worker is None
-    assert [event.type for event in trail] == [Event.SUBMIT, Event.ADMIT, Event.CLAIM, Event.COMPLETE]
-    assert [event.number for event in trail] == [1, 2, 3, 4]
+    assert [event.type for event in trail] == [Event.SUBMIT, Event.CLAIM, Event.COMPLETE]
+    assert [event.number for event in trail] == [1, 2, 3]
 
 
 def test_saying_an_end_twice_changes_nothing(sessions: Sessions) -> None:
@@ -124,7 +124,7 @@ def test_saying_an_end_twice_changes_nothing(sessions: Sessions) -> None:
     runs.complete(job, Result())
     runs.complete(job, Result())
 
-    assert a_service(sessions).get("default", job.id).event_no == 4
+    assert a_service(sessions).get("default", job.id).event_no == 3
 
 
 def test_a_former_holder_can_neither_write_nor_end_the_job(sessions: Sessions) -> None:
