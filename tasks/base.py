@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+from collections.abc import Callable
 from typing import Any, ClassVar, NoReturn
 
 from celery import Task
@@ -11,15 +13,28 @@ from celery.exceptions import Retry
 from app.domain.errors import FenceLost, HaulierError, JobCancelled, JobError, JobPaused, TransientError
 from app.domain.job_types import Registry, Result
 from app.domain.jobs import Job
+from app.domain.texts import is_storable
 from app.services.runs import is_connection_lost
 from tasks.context import HandBack, RunContext
 from tasks.slot import Slot, end_stopped
 
 log = logging.getLogger(__name__)
 
+Complete = Callable[[Job, Result], None]
+
 
 class JobFailed(Exception):  # noqa: N818 - what Celery and Flower are told, after Postgres
     """A job gave up. The details stand on the job."""
+
+
+def _storable(result: Result) -> Result:
+    try:
+        json.dumps(result.data, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise JobError(f"the result cannot be kept as JSON: {error}", code="job.result_invalid") from None
+    if not is_storable(result.data) or not is_storable(result.message):
+        raise JobError("the result holds U+0000 or half of a surrogate pair", code="job.result_invalid")
+    return result
 
 
 class JobTask(Task):  # type: ignore[misc]
@@ -35,23 +50,34 @@ class JobTask(Task):  # type: ignore[misc]
     throws: ClassVar[tuple[type[BaseException], ...]] = (JobFailed,)
     registry: Registry
 
-    def run_job(self, slot: Slot, job: Job) -> None:
-        """One attempt at ``job``, to its end.
+    def run_job(self, slot: Slot, context: RunContext, *, complete: Complete | None = None) -> None:
+        """One attempt at a held job, to its end.
 
+        Args:
+            complete: Takes the result instead of writing it at once; it must let the job go when it has.
         Raises:
             TransientError: The attempt failed and the policy decides; autoretry calls ``retry``.
             JobFailed: The job gave up; Postgres knows.
         """
-        self.request.update(haulier=(slot, job))
+        self.request.update(haulier=(slot, context.job))
         try:
-            with slot.holding(job) as context:
-                self._run_held(slot, context)
+            result = self._run_held(slot, context)
+            if result is None:
+                slot.let_go(context.job)
+            elif complete is None:
+                self._completed(slot, context.job, result)
+            else:
+                complete(context.job, result)
         except FenceLost:
-            log.info("job.fence_lost", extra={"job_id": str(job.id)})
+            slot.let_go(context.job)
+            log.info("job.fence_lost", extra={"job_id": str(context.id)})
+        except BaseException:
+            slot.let_go(context.job)
+            raise
 
-    def _run_held(self, slot: Slot, context: RunContext) -> None:
+    def _run_held(self, slot: Slot, context: RunContext) -> Result | None:
         try:
-            result = self._attempt(context)
+            return self._attempt(context)
         except (JobCancelled, JobPaused, HandBack, FenceLost) as stop:
             context.stop(stop)
             end_stopped(slot.runs, context)
@@ -59,8 +85,7 @@ class JobTask(Task):  # type: ignore[misc]
             raise
         except Exception as error:  # noqa: BLE001 - whatever a job type raises ends its attempt, not the worker
             self._failed(slot, context.job, error)
-        else:
-            self._completed(slot, context.job, result)
+        return None
 
     def _attempt(self, context: RunContext) -> Result:
         job_type = self.registry.get(context.job.type)
@@ -70,10 +95,11 @@ class JobTask(Task):  # type: ignore[misc]
         except MemoryError:
             # Celery ends the whole worker when a MemoryError leaves a task.
             raise JobError("the job ran out of memory", code="resource.memory") from None
-        return result or Result()
+        return _storable(result or Result())
 
     def _completed(self, slot: Slot, job: Job, result: Result) -> None:
         slot.runs.complete(job, result)
+        slot.let_go(job)
         log.info("job.completed", extra={"job_id": str(job.id), "tenant": job.tenant, "attempt": job.attempts})
 
     def _failed(self, slot: Slot, job: Job, error: Exception) -> NoReturn:

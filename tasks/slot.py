@@ -27,7 +27,7 @@ from app.domain.errors import FenceLost, JobCancelled, JobPaused, TransientError
 from app.domain.jobs import Job
 from app.domain.ports import ObjectStore
 from app.persistence import workers
-from app.persistence.sessions import make_sessions, open_engine
+from app.persistence.sessions import SingleStatements, make_sessions, open_engine
 from app.persistence.workers import Held, application_name
 from app.services.runs import Runs
 from config.settings import Settings
@@ -60,6 +60,7 @@ class Slot:
             worker=True,
         )
         self.sessions = make_sessions(self.engine)
+        self.single = SingleStatements(self.sessions)
         self.runs = Runs(self.sessions)
 
     @property
@@ -74,17 +75,17 @@ class Slot:
             context.stop(FenceLost(f"the slot's lease lapsed while it held job {context.id}"))
         self._connect()
 
-    @contextmanager
-    def holding(self, job: Job) -> Iterator[RunContext]:
-        """Keep the job in sight of the heart while it runs."""
+    def hold(self, job: Job) -> RunContext:
+        """Keep a claimed job in sight of the heart, until ``let_go``."""
         context = RunContext(
             job, settings=self.settings, sessions=self.sessions, objects=self.objects, clock=SystemClock()
         )
         self.holds[job.id] = context
-        try:
-            yield context
-        finally:
-            del self.holds[job.id]
+        return context
+
+    def let_go(self, job: Job) -> None:
+        """The job's end is written, or another's to write."""
+        self.holds.pop(job.id, None)
 
 
 class Heart:
@@ -136,6 +137,17 @@ class Heart:
         for slot in self._slots:
             for context in list(slot.holds.values()):
                 context.stop(HandBack())
+
+    def look(self, slot: Slot) -> None:
+        """Ask now, instead of at the next beat, whether the slot's jobs are to stop."""
+        try:
+            with slot.single.begin() as session:
+                asked = workers.asked(session, slot.id)
+        except SQLAlchemyError as error:
+            log.warning("heart.missed", extra={"error": str(error)})
+            return
+        for hold in asked:
+            self._tell(slot, hold)
 
     @contextmanager
     def slot(self) -> Iterator[Slot]:

@@ -8,12 +8,11 @@ from time import monotonic
 from typing import Final
 
 from celery import current_app
-from celery.exceptions import Retry
 
-from app.domain.errors import FenceLost, TransientError
 from app.domain.jobs import Job
 from app.services.runs import is_connection_lost
-from tasks.base import JobFailed, JobTask
+from tasks.base import JobTask
+from tasks.members import run_members
 from tasks.process import process
 from tasks.slot import Slot
 
@@ -21,7 +20,6 @@ log = logging.getLogger(__name__)
 
 CHEAP_QUEUE: Final = "small"
 CHEAP_AT_ONCE: Final = 50
-KEEP_AFTER_S: Final = 0.1
 GO_ON_S: Final = 1.0
 OLDEST_EVERY: Final = 10
 """Every tenth claim takes the longest waiting, so that no priority class starves."""
@@ -52,7 +50,7 @@ def _claim(slot: Slot, most: int) -> list[Job]:
 def _work_one(task: JobTask, slot: Slot) -> None:
     for job in _claim(slot, 1):
         try:
-            task.run_job(slot, job)
+            task.run_job(slot, slot.hold(job))
         finally:
             process().bell.ring(slot.queue)
             process().bell.ring_engine()
@@ -61,33 +59,8 @@ def _work_one(task: JobTask, slot: Slot) -> None:
 def _work_cheap(task: JobTask, slot: Slot) -> None:
     started = monotonic()
     while claimed := _claim(slot, CHEAP_AT_ONCE):
-        _run_members(task, slot, claimed)
+        run_members(task, slot, claimed)
         if monotonic() - started > GO_ON_S:
             process().bell.ring(slot.queue)
             break
     process().bell.ring_engine()
-
-
-def _run_members(task: JobTask, slot: Slot, claimed: list[Job]) -> None:
-    """Run a claimed batch one by one; what 100 ms were not enough for goes back."""
-    started = monotonic()
-    for job in claimed:
-        if monotonic() - started > KEEP_AFTER_S:
-            _hand_back(slot, job)
-            continue
-        try:
-            task.run_job(slot, job)
-        except TransientError as error:
-            try:
-                task.retry(exc=error)
-            except (Retry, JobFailed) as told:
-                log.debug("job.put_off", extra={"job_id": str(job.id), "told": str(told)})
-        except JobFailed as told:
-            log.debug("job.gave_up", extra={"job_id": str(job.id), "told": str(told)})
-
-
-def _hand_back(slot: Slot, job: Job) -> None:
-    try:
-        slot.runs.hand_back(job, "its batch took long enough")
-    except FenceLost:
-        log.info("job.fence_lost", extra={"job_id": str(job.id)})

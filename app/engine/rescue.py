@@ -28,7 +28,14 @@ def rescue(leader: Leader, *, max_rescues: int) -> int:
                 continue
             jobs = workers.jobs_of(session, slot)
             for job in jobs:
-                give_back(session, job, "its worker's lease lapsed", actor="engine", max_rescues=max_rescues)
+                give_back(
+                    session,
+                    job,
+                    "its worker's lease lapsed",
+                    actor="engine",
+                    max_rescues=max_rescues,
+                    held_alone=len(jobs) == 1,
+                )
             workers.forget(session, slot)
         rescued += len(jobs)
         log.warning("engine.rescued", extra={"slot": str(slot), "jobs": [str(job.id) for job in jobs]})

@@ -98,15 +98,19 @@ def _claim_statement(order: str) -> str:
     ), alive AS MATERIALIZED (
         SELECT id FROM workers, fast
         WHERE said = 'off' AND id = :slot AND lease_until > clock_timestamp() AND NOT draining FOR KEY SHARE OF workers
-    ), best AS (
-        SELECT j.id FROM jobs AS j, alive
-        WHERE j.state = 'queued' AND j.queue = :queue AND NOT j.paused
-        ORDER BY {order} LIMIT :most FOR UPDATE OF j SKIP LOCKED
+    ), best AS MATERIALIZED (
+        SELECT j.id, j.alone, row_number() OVER () AS place FROM (
+            SELECT j.id, j.alone FROM jobs AS j, alive
+            WHERE j.state = 'queued' AND j.queue = :queue AND NOT j.paused
+            ORDER BY {order} LIMIT :most FOR UPDATE OF j SKIP LOCKED
+        ) AS j
+    ), fit AS (
+        SELECT id FROM best WHERE place = 1 OR NOT alone AND NOT EXISTS (SELECT FROM best WHERE place = 1 AND alone)
     ), claimed AS (
         UPDATE jobs SET state = 'running', fence = fence + 1, attempts = attempts + 1, worker = :slot,
             event_no = event_no + 1, updated_at = clock_timestamp(), attempt_started_at = clock_timestamp(),
             progressed_at = clock_timestamp(), started_at = coalesce(started_at, clock_timestamp()), run_after = NULL
-        FROM best WHERE jobs.id = best.id RETURNING jobs.*
+        FROM fit WHERE jobs.id = fit.id RETURNING jobs.*
     ), told AS (
         INSERT INTO job_events (job_id, number, tenant, type, actor, source, target, fence, data)
         SELECT id, event_no, tenant, '{Event.CLAIM}', 'worker', 'queued', 'running', fence,
@@ -128,7 +132,8 @@ def claim(session: Session, queue: str, slot: UUID, *, most: int = 1, oldest: bo
     every later write finds that out.
 
     Args:
-        most: Jobs to take at most; more than one only for cheap types.
+        most: Jobs to take at most; more than one only for cheap types. A job that was held when a worker was lost
+            (``alone``) is taken by itself.
         oldest: Take the longest waiting instead of the most urgent, so that no class starves.
     """
     statement = _CLAIM_OLDEST if oldest else _CLAIM

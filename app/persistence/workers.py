@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import text
@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from app.domain.jobs import Job
 from app.persistence.jobs import COLUMNS, to_job
+from app.persistence.prepared import Prepared
 
 
 def application_name(slot: UUID) -> str:
@@ -68,17 +69,27 @@ class Held:
     silent_s: float
 
 
+_HELD: Final = """
+    j.id AS job_id, j.fence, j.cancel_requested, j.paused,
+    coalesce(j.deadline_at <= clock_timestamp(), false) AS deadline_passed, j.attempt_timeout_s,
+    extract(epoch FROM clock_timestamp() - j.attempt_started_at)::double precision AS attempt_s,
+    extract(epoch FROM clock_timestamp() - j.progressed_at)::double precision AS silent_s
+"""
 _BEAT: Final = text(
-    """
+    f"""
     WITH renewed AS (
         UPDATE workers SET lease_until = clock_timestamp() + make_interval(secs => :lease_s)
         WHERE id = ANY(:slots) RETURNING id, draining
     )
-    SELECT r.id AS slot, r.draining, j.id AS job_id, j.fence, j.cancel_requested, j.paused,
-           coalesce(j.deadline_at <= clock_timestamp(), false) AS deadline_passed, j.attempt_timeout_s,
-           extract(epoch FROM clock_timestamp() - j.attempt_started_at)::double precision AS attempt_s,
-           extract(epoch FROM clock_timestamp() - j.progressed_at)::double precision AS silent_s
+    SELECT r.id AS slot, r.draining, {_HELD}
     FROM renewed AS r LEFT JOIN jobs AS j ON j.worker = r.id AND j.state = 'running'
+    """
+)
+_ASKED: Final = Prepared(
+    f"""
+    SELECT j.worker AS slot, {_HELD} FROM jobs AS j
+    WHERE j.worker = :slot AND j.state = 'running'
+    AND (j.cancel_requested OR j.paused OR j.deadline_at <= clock_timestamp())
     """
 )
 
@@ -91,22 +102,26 @@ def beat(session: Session, slots: Sequence[UUID], *, lease_s: float) -> tuple[di
         jobs they hold.
     """
     rows = session.execute(_BEAT, {"slots": list(slots), "lease_s": lease_s}).all()
-    held = [
-        Held(
-            job_id=row.job_id,
-            slot=row.slot,
-            fence=row.fence,
-            cancel_requested=row.cancel_requested,
-            paused=row.paused,
-            deadline_passed=row.deadline_passed,
-            attempt_s=row.attempt_s,
-            attempt_timeout_s=row.attempt_timeout_s,
-            silent_s=row.silent_s,
-        )
-        for row in rows
-        if row.job_id is not None
-    ]
-    return {row.slot: row.draining for row in rows}, held
+    return {row.slot: row.draining for row in rows}, [_held(row) for row in rows if row.job_id is not None]
+
+
+def asked(session: Session, slot: UUID) -> list[Held]:
+    """The jobs a slot holds that are asked to stop."""
+    return [_held(row) for row in _ASKED.execute(session, {"slot": slot})]
+
+
+def _held(row: Any) -> Held:
+    return Held(
+        job_id=row.job_id,
+        slot=row.slot,
+        fence=row.fence,
+        cancel_requested=row.cancel_requested,
+        paused=row.paused,
+        deadline_passed=row.deadline_passed,
+        attempt_s=row.attempt_s,
+        attempt_timeout_s=row.attempt_timeout_s,
+        silent_s=row.silent_s,
+    )
 
 
 def retire(session: Session, slots: Sequence[UUID]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import monotonic, sleep
 from typing import Any, Final, TypeVar
 from uuid import UUID
@@ -15,7 +15,7 @@ from app.domain.errors import FenceLost, HaulierError
 from app.domain.job_types import Result
 from app.domain.jobs import Job, Origin
 from app.domain.lifecycle import TRANSITIONS, Event
-from app.persistence import jobs
+from app.persistence import ends, jobs
 from app.persistence.jobs import Sql
 from app.persistence.sessions import Sessions, SingleStatements
 
@@ -76,6 +76,10 @@ def _clean(value: Any) -> Any:
     return value
 
 
+def _kept(result: Result) -> dict[str, Any]:
+    return result.data if result.message is None else {**result.data, "message": result.message}
+
+
 class Runs:
     """Claims jobs and ends attempts. Every end is guarded by the fence and may be said twice."""
 
@@ -90,8 +94,24 @@ class Runs:
 
     def complete(self, job: Job, result: Result) -> None:
         """The job did its work."""
-        data = result.data if result.message is None else {**result.data, "message": result.message}
-        self._end(job, Event.COMPLETE, {"result": data, "outcome": result.outcome, "error": None})
+        self._end(job, Event.COMPLETE, {"result": _kept(result), "outcome": result.outcome, "error": None})
+
+    def complete_all(self, ended: Sequence[tuple[Job, Result]]) -> list[Job]:
+        """Jobs did their work; those that were no longer held."""
+        given = [(job, result.outcome, _kept(result)) for job, result in ended]
+        return self._end_all([job for job, _ in ended], Event.COMPLETE, lambda session: ends.complete(session, given))
+
+    def hand_back_all(self, held: Sequence[Job], reason: str) -> list[Job]:
+        """Jobs go back to wait, not counted as attempts; those that were no longer held."""
+        return self._end_all(held, Event.HAND_BACK, lambda session: ends.hand_back(session, held, reason))
+
+    def _end_all(self, held: Sequence[Job], event: Event, end: Callable[[Session], set[UUID]]) -> list[Job]:
+        def once() -> list[Job]:
+            with self._single.begin() as session:
+                ended = end(session)
+                return [job for job in held if job.id not in ended and not self._is_done(session, job, event)]
+
+        return patiently(once)
 
     def retry(self, job: Job, error: BaseException, *, retry_after_s: float | None = None) -> float | None:
         """Put a failed attempt off by the job's policy, or fail the job when it has none left.
@@ -170,17 +190,25 @@ class Runs:
             raise FenceLost(f"job {job.id} is no longer held under fence {job.fence}")
 
 
-def give_back(session: Session, job: Job, reason: str, *, actor: str, max_rescues: int) -> bool:
+def give_back(
+    session: Session, job: Job, reason: str, *, actor: str, max_rescues: int, held_alone: bool = True
+) -> bool:
     """End the hold on a job whose worker was lost; whether it was still held under ``job.fence``.
 
-    A cancelled job or one past its deadline ends; any other waits again, until it has cost too many workers.
+    A cancelled job or one past its deadline ends; any other waits again, until it has cost too many workers. From now
+    on it is run by itself, so that what it does to a worker is seen to be its doing.
+
+    Args:
+        held_alone: Whether the worker held no other job; of several nobody knows which one began, and none is blamed.
     """
     data: dict[str, Any] = {"reason": reason, "worker": str(job.worker)}
     event = Event.RESCUE
-    changes: dict[str, Any] = {"attempts": _ATTEMPT_BACK, "rescues": _ONE_MORE_RESCUE}
+    changes: dict[str, Any] = {"attempts": _ATTEMPT_BACK, "alone": True}
+    if held_alone:
+        changes["rescues"] = _ONE_MORE_RESCUE
     if job.cancel_requested:
         event, changes = Event.CANCEL, {"cancel_reason": job.cancel_reason or "user"}
-    elif job.rescues >= max_rescues:
+    elif held_alone and job.rescues >= max_rescues:
         said = {
             "code": WORKER_LOST,
             "message": f"{job.rescues + 1} workers were lost while they ran this job, without any progress between",

@@ -17,6 +17,7 @@ EVENTS: Final = frozenset(
         "idempotency.pruned",
         "job.completed",
         "job.crashed",
+        "job.end_lost",
         "job.failed",
         "job.fence_lost",
         "job.gave_up",

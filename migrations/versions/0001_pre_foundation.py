@@ -51,6 +51,7 @@ CREATE TABLE jobs (
     fence             integer NOT NULL DEFAULT 0,
     attempts          integer NOT NULL DEFAULT 0,
     rescues           integer NOT NULL DEFAULT 0,
+    alone             boolean NOT NULL DEFAULT false,
     event_no          integer NOT NULL DEFAULT 0,
     paused            boolean NOT NULL DEFAULT false,
     cancel_requested  boolean NOT NULL DEFAULT false,

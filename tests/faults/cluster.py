@@ -154,6 +154,10 @@ class Cluster:
     def wait_for(self, state: JobState, ids: Sequence[UUID], *, at_least: int = 1, within_s: float = 30) -> None:
         eventually(lambda: self.states(ids)[state] >= at_least, within_s=within_s, what=f"{at_least} {state}")
 
+    def pause(self) -> None:
+        """A moment between two looks."""
+        sleep(0.05)
+
     def wait_for_steps(self, at_least: int = 1, *, within_s: float = 30) -> None:
         """Until effects were committed, so that the next transaction of each job is open."""
         eventually(lambda: self.count("effects") >= at_least, within_s=within_s, what=f"{at_least} effects")

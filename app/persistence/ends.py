@@ -1,0 +1,61 @@
+"""Statements that end many holds at once: the members of a claimed batch of cheap jobs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Final
+from uuid import UUID
+
+from sqlalchemy.orm import Session
+
+from app.domain.jobs import Job, Outcome
+from app.domain.lifecycle import TRANSITIONS, Event
+from app.persistence.prepared import Prepared
+
+
+def _statement(event: Event, sets: str, data: str = "'{}'") -> Prepared:
+    return Prepared(
+        f"""
+        WITH given AS MATERIALIZED (
+            SELECT * FROM jsonb_to_recordset(CAST(:given AS jsonb))
+            AS given (id uuid, fence integer, result jsonb, outcome text)
+        ), held AS (
+            SELECT j.id, given.result AS new_result, given.outcome AS new_outcome
+            FROM jobs AS j JOIN given ON j.id = given.id AND j.fence = given.fence
+            WHERE j.state = 'running' ORDER BY j.id FOR UPDATE OF j
+        ), moved AS (
+            UPDATE jobs SET state = '{TRANSITIONS[event].target}', worker = NULL, event_no = event_no + 1,
+                updated_at = clock_timestamp(), {sets}
+            FROM held WHERE jobs.id = held.id RETURNING jobs.*
+        ), told AS (
+            INSERT INTO job_events (job_id, number, tenant, type, actor, source, target, fence, data)
+            SELECT id, event_no, tenant, '{event}', 'worker', 'running', state, fence, {data} FROM moved
+        )
+        SELECT id FROM moved
+        """
+    )
+
+
+_COMPLETE: Final = _statement(
+    Event.COMPLETE, "finished_at = clock_timestamp(), result = new_result, outcome = new_outcome, error = NULL"
+)
+_HAND_BACK: Final = _statement(
+    Event.HAND_BACK,
+    "due_at = clock_timestamp(), attempts = greatest(attempts - 1, 0)",
+    "jsonb_build_object('reason', CAST(:reason AS text))",
+)
+
+
+def complete(session: Session, ended: Sequence[tuple[Job, Outcome, dict[str, object]]]) -> set[UUID]:
+    """Complete jobs with their outcome and result, each under its fence; the ids of those that were held."""
+    given = [
+        {"id": str(job.id), "fence": job.fence, "result": result, "outcome": outcome} for job, outcome, result in ended
+    ]
+    return {row.id for row in _COMPLETE.execute(session, {"given": json.dumps(given)})}
+
+
+def hand_back(session: Session, jobs: Sequence[Job], reason: str) -> set[UUID]:
+    """Put held jobs back to wait, not counted as attempts; the ids of those that were held."""
+    given = [{"id": str(job.id), "fence": job.fence} for job in jobs]
+    return {row.id for row in _HAND_BACK.execute(session, {"given": json.dumps(given), "reason": reason})}

@@ -1,0 +1,201 @@
+"""A claimed batch of cheap jobs in this very process: what its members do to one another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import Event as Flag
+from typing import Any
+from uuid import UUID
+
+import pytest
+from celery import Celery
+from sqlalchemy import text
+
+from app.domain.errors import JobError, TransientError
+from app.domain.job_types import JobConfig, JobType, Registry, Result
+from app.domain.jobs import Job, SubmitJob
+from app.domain.lifecycle import JobState
+from app.domain.ports import ObjectStore
+from app.persistence.sessions import Sessions
+from app.services.jobs import Jobs
+from config.settings import Settings
+from tasks.base import JobTask
+from tasks.context import RunContext
+from tasks.members import run_members
+from tasks.process import WorkerProcess, enter
+from tasks.slot import Heart, Slot
+from tests.factories import RecordingBell
+
+
+class Do(JobConfig):
+    """Which of the test's functions to call."""
+
+    what: str
+
+
+class Bench:
+    """One slot of a small worker, and jobs that call the test's functions."""
+
+    def __init__(self, sessions: Sessions, settings: Settings, objects: ObjectStore) -> None:
+        self.actions: dict[str, Callable[[RunContext], Result | None]] = {}
+        registry = Registry({"do": JobType(name="do", config=Do, run=self._run, queue="small", cheap=True)})
+        self.service = Jobs(sessions, RecordingBell(), registry, queue_bound=200, submission=lambda _: None)  # type: ignore[arg-type,return-value]
+        self.heart = Heart(settings, objects, queue_name="small", process="test", slots=1, may_kill=False)
+        JobTask.registry = registry
+        enter(WorkerProcess(heart=self.heart, bell=RecordingBell(), registry=registry))
+
+        class Probe(JobTask):
+            name = "probe"
+
+            def run(self) -> None:
+                raise NotImplementedError
+
+        self.task: JobTask = Celery("test", set_as_current=False).register_task(Probe())
+
+    def _run(self, job: RunContext, config: Do) -> Result | None:
+        return self.actions[config.what](job)
+
+    def submit(self, *actions: Callable[[RunContext], Any]) -> list[UUID]:
+        ids = []
+        for action in actions:
+            name = f"{action.__name__} {len(self.actions)}"
+            self.actions[name] = action
+            request = SubmitJob(tenant="default", type="do", config={"what": name}, created_by="test")
+            ids.append(self.service.submit(request).job.id)
+        return ids
+
+    @contextmanager
+    def claimed(self, most: int = 50) -> Iterator[tuple[Slot, list[Job]]]:
+        with self.heart.slot() as slot:
+            yield slot, slot.runs.claim("small", slot.id, most=most, oldest=False)
+
+    def run(self) -> None:
+        with self.claimed() as (slot, claimed):
+            run_members(self.task, slot, claimed)
+            assert slot.holds == {}
+
+    def states(self, ids: list[UUID]) -> list[JobState]:
+        return [self.service.get("default", job_id).state for job_id in ids]
+
+
+@pytest.fixture
+def bench(sessions: Sessions, settings: Settings, objects: ObjectStore) -> Iterator[Bench]:
+    bench = Bench(sessions, settings, objects)
+    bench.heart.start()
+    yield bench
+    bench.heart.stop()
+
+
+def nothing(_: RunContext) -> None:
+    return None
+
+
+def test_members_that_end_differently_each_end_as_they_did(bench: Bench) -> None:
+    def fails(_: RunContext) -> None:
+        raise JobError("no", code="test.no")
+
+    def fails_for_now(_: RunContext) -> None:
+        raise TransientError("not now")
+
+    def crashes(_: RunContext) -> None:
+        raise ZeroDivisionError
+
+    def answers(_: RunContext) -> Result:
+        return Result({"answer": 42})
+
+    ids = bench.submit(nothing, fails, fails_for_now, crashes, answers)
+
+    bench.run()
+
+    assert bench.states(ids) == [
+        JobState.COMPLETED,
+        JobState.FAILED,
+        JobState.RETRY_WAIT,
+        JobState.FAILED,
+        JobState.COMPLETED,
+    ]
+    assert bench.service.get("default", ids[4]).result == {"answer": 42}
+
+
+def test_a_member_cancelled_before_its_turn_never_begins(bench: Bench) -> None:
+    begun = Flag()
+
+    def cancels_the_last(_: RunContext) -> None:
+        bench.service.cancel("default", ids[-1], actor="test")
+        Flag().wait(0.02)
+
+    def must_not_begin(_: RunContext) -> None:
+        begun.set()
+
+    ids = bench.submit(cancels_the_last, nothing, must_not_begin)
+
+    bench.run()
+
+    assert bench.states(ids) == [JobState.COMPLETED, JobState.COMPLETED, JobState.CANCELLED]
+    assert not begun.is_set()
+
+
+def test_an_end_is_written_while_the_next_member_still_runs(bench: Bench) -> None:
+    seen = []
+
+    def looks_at_the_first(_: RunContext) -> None:
+        Flag().wait(0.08)
+        seen.append(bench.service.get("default", ids[0]).state)
+
+    ids = bench.submit(nothing, looks_at_the_first)
+
+    bench.run()
+
+    assert seen == [JobState.COMPLETED]
+
+
+def test_what_had_no_time_goes_back_uncounted(bench: Bench) -> None:
+    def takes_long(_: RunContext) -> None:
+        Flag().wait(0.15)
+
+    ids = bench.submit(takes_long, nothing, nothing)
+
+    bench.run()
+
+    assert bench.states(ids) == [JobState.COMPLETED, JobState.OPEN, JobState.OPEN]
+    assert bench.service.get("default", ids[1]).attempts == 0
+
+
+def test_a_member_whose_fence_moved_on_leaves_the_others_whole(bench: Bench, sessions: Sessions) -> None:
+    def loses_the_first(_: RunContext) -> None:
+        with sessions.begin() as session:
+            session.execute(text("UPDATE jobs SET fence = fence + 1 WHERE id = :id"), {"id": ids[0]})
+
+    ids = bench.submit(nothing, loses_the_first, nothing)
+
+    bench.run()
+
+    assert bench.states(ids) == [JobState.RUNNING, JobState.COMPLETED, JobState.COMPLETED]
+
+
+@pytest.mark.parametrize("data", [{"n": float("nan")}, {"set": {1}}, {"text": "\0"}], ids=["nan", "set", "nul"])
+def test_a_result_that_cannot_be_kept_fails_its_job_alone(bench: Bench, data: dict[str, Any]) -> None:
+    def answers(_: RunContext) -> Result:
+        return Result(data)
+
+    ids = bench.submit(answers, nothing)
+
+    bench.run()
+
+    assert bench.states(ids) == [JobState.FAILED, JobState.COMPLETED]
+    assert (bench.service.get("default", ids[0]).error or {})["code"] == "job.result_invalid"
+
+
+def test_a_job_that_was_held_when_a_worker_was_lost_is_claimed_by_itself(bench: Bench, sessions: Sessions) -> None:
+    ids = bench.submit(nothing, nothing, nothing)
+    with sessions.begin() as session:
+        session.execute(text("UPDATE jobs SET alone = true WHERE id = :id"), {"id": ids[1]})
+
+    sizes = []
+    for _ in range(2):
+        with bench.claimed() as (slot, claimed):
+            sizes.append([ids.index(job.id) for job in claimed])
+            run_members(bench.task, slot, claimed)
+
+    assert sizes == [[0, 2], [1]]
