@@ -62,10 +62,21 @@ class SubmitJobSchema(Schema):
         validate=validate.Length(0, 32),
     )
 
+    def load(self, data: Any, **options: Any) -> Any:
+        """As marshmallow's; most bodies bring only a type and a config, and there is little to check about those."""
+        if isinstance(data, dict) and data.keys() <= {"type", "config"} and isinstance(data.get("type"), str):
+            config = data.get("config", {})
+            if isinstance(config, dict):
+                return {**_NOTHING_ASKED, "type": data["type"], "config": config, "labels": {}}
+        return super().load(data, **options)
+
     @post_load
     def _priority(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
         data["priority"] = Priority[data["priority"].upper()]
         return data
+
+
+_NOTHING_ASKED = SubmitJobSchema().load({"type": "", "priority": "normal"})
 
 
 class ProgressSchema(Schema):
