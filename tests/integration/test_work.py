@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 
 import psycopg2
@@ -139,3 +142,18 @@ def test_a_bell_before_the_worker_is_ready_says_so(monkeypatch: pytest.MonkeyPat
 
     with pytest.raises(RuntimeError, match="not a Haulier worker that is ready"):
         work.work("data")
+
+
+@pytest.mark.parametrize("queues", ["data,small", "elsewhere"])
+def test_a_worker_serves_one_of_our_queues_or_does_not_start(settings: Settings, queues: str) -> None:
+    variables = {
+        **os.environ,
+        "HAULIER_DATABASE_URL": settings.database_url.get_secret_value(),
+        "HAULIER_REDIS_URL": settings.redis_url.get_secret_value(),
+    }
+    command = [sys.executable, "-m", "celery", "-A", "tasks", "worker", "-Q", queues, "--pool", "solo"]
+
+    ran = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=60, check=False)
+
+    assert ran.returncode != 0
+    assert "a worker serves one queue: start it with -Q and one of data, small, http, retry" in ran.stderr
