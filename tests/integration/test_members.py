@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from threading import Event as Flag
 from typing import Any
 from uuid import UUID
 
+import psycopg2
 import pytest
 from celery import Celery
 from sqlalchemy import text
+from sqlalchemy.exc import ProgrammingError
 
 from app.domain.errors import JobError, TransientError
 from app.domain.job_types import JobConfig, JobType, Registry, Result
@@ -19,7 +21,9 @@ from app.domain.lifecycle import JobState
 from app.domain.ports import ObjectStore
 from app.persistence.sessions import Sessions
 from app.services.jobs import Jobs
+from app.services.runs import Runs
 from config.settings import Settings
+from tasks import members
 from tasks.base import JobTask
 from tasks.context import RunContext
 from tasks.members import run_members
@@ -80,7 +84,11 @@ class Bench:
 
 
 @pytest.fixture
-def bench(sessions: Sessions, settings: Settings, objects: ObjectStore) -> Iterator[Bench]:
+def bench(
+    sessions: Sessions, settings: Settings, objects: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Bench]:
+    """No batch is out of time, however slow the machine is."""
+    monkeypatch.setattr(members, "KEEP_FOR_S", 60.0)
     bench = Bench(sessions, settings, objects)
     bench.heart.start()
     yield bench
@@ -150,7 +158,9 @@ def test_an_end_is_written_while_the_next_member_still_runs(bench: Bench) -> Non
     assert seen == [JobState.COMPLETED]
 
 
-def test_what_had_no_time_goes_back_uncounted(bench: Bench) -> None:
+def test_what_had_no_time_goes_back_uncounted(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(members, "KEEP_FOR_S", 0.1)
+
     def takes_long(_: RunContext) -> None:
         Flag().wait(0.15)
 
@@ -185,6 +195,56 @@ def test_a_result_that_cannot_be_kept_fails_its_job_alone(bench: Bench, data: di
 
     assert bench.states(ids) == [JobState.FAILED, JobState.COMPLETED]
     assert (bench.service.get("default", ids[0]).error or {})["code"] == "job.result_invalid"
+
+
+def _refuses(monkeypatch: pytest.MonkeyPatch, refused: Callable[[Sequence[Any]], bool]) -> None:
+    """Let the statement that ends several jobs fail for those that ``refused`` says."""
+    complete_all = Runs.complete_all
+
+    def some(runs: Runs, ended: Sequence[Any]) -> list[Job]:
+        if refused(ended):
+            raise ProgrammingError("EXECUTE", {}, psycopg2.ProgrammingError("refused"))
+        return complete_all(runs, ended)
+
+    monkeypatch.setattr(Runs, "complete_all", some)
+
+
+def test_ends_that_cannot_be_written_together_are_written_one_by_one(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _refuses(monkeypatch, lambda ended: len(ended) > 1)
+    ids = bench.submit(nothing, nothing, nothing)
+
+    bench.run()
+
+    assert set(bench.states(ids)) == {JobState.COMPLETED}
+
+
+def test_an_end_that_cannot_be_written_costs_no_other_and_is_left_to_the_heart(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    ids = bench.submit(nothing, nothing, nothing)
+    _refuses(monkeypatch, lambda ended: any(job.id == ids[1] for job, _ in ended))
+
+    bench.run()
+
+    assert bench.states(ids) == [JobState.COMPLETED, JobState.RUNNING, JobState.COMPLETED]
+    assert "job.end_lost" in caplog.messages
+
+
+def test_a_full_load_of_ends_is_written_without_waiting(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(members, "FLUSH_AT", 2)
+    monkeypatch.setattr(members, "FLUSH_AFTER_S", 60.0)
+    seen = []
+
+    def looks_at_the_first(_: RunContext) -> None:
+        seen.append(bench.service.get("default", ids[0]).state)
+
+    ids = bench.submit(nothing, nothing, looks_at_the_first)
+
+    bench.run()
+
+    assert seen == [JobState.COMPLETED]
 
 
 def test_a_job_that_was_held_when_a_worker_was_lost_is_claimed_by_itself(bench: Bench, sessions: Sessions) -> None:

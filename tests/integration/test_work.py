@@ -19,15 +19,19 @@ from app.domain.ports import ObjectStore
 from app.persistence.sessions import Sessions
 from app.services.runs import Runs
 from config.settings import Settings
-from tasks import process, work
+from tasks import members, process, work
 from tasks.base import JobFailed
 from tasks.context import RunContext
 from tests.integration.worker import Worker
 
 
 @pytest.fixture
-def start(sessions: Sessions, settings: Settings, objects: ObjectStore) -> Iterator[Callable[..., Worker]]:
-    """Starts workers of a kind."""
+def start(
+    sessions: Sessions, settings: Settings, objects: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., Worker]]:
+    """Starts workers of a kind, whose batches are never out of time."""
+    monkeypatch.setattr(members, "KEEP_FOR_S", 60.0)
+    monkeypatch.setattr(work, "GO_ON_S", 60.0)
     started: list[Worker] = []
 
     def make(*, cheap: bool) -> Worker:
