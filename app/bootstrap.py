@@ -12,6 +12,7 @@ from app.domain.ports import ObjectStore
 from app.persistence.sessions import Sessions, make_sessions, open_engine
 from app.services.artifacts import Artifacts
 from app.services.failed_records import FailedRecords
+from app.services.families import Families
 from app.services.health import Health
 from app.services.jobs import Jobs
 from app.services.keys import Keys
@@ -50,6 +51,7 @@ class Services:
     registry: Registry
     keys: Keys
     jobs: Jobs
+    families: Families
     waits: Waits
     health: Health
     tables: Tables
@@ -71,18 +73,20 @@ def build_services(settings: Settings, *, application_name: str, pool_size: int)
     objects = S3Store(settings)
     clock = SystemClock()
     tables = Tables(sessions)
+    jobs = Jobs(
+        sessions,
+        bell,
+        registry,
+        queue_bound=settings.job_in_queue_size,
+        submission=lambda tenant: TenantSubmission(tenant, settings=settings, tables=tables),
+    )
     return Services(
         settings=settings,
         sessions=sessions,
         registry=registry,
         keys=Keys(sessions, clock, cache_s=settings.api_key_cache_s),
-        jobs=Jobs(
-            sessions,
-            bell,
-            registry,
-            queue_bound=settings.job_in_queue_size,
-            submission=lambda tenant: TenantSubmission(tenant, settings=settings, tables=tables),
-        ),
+        jobs=jobs,
+        families=Families(sessions, bell, jobs),
         waits=Waits(sessions, places=settings.web_threads // 2),
         health=Health(sessions, {"redis": lambda: _ping(settings)}, version=haulier.__version__),
         tables=tables,
