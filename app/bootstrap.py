@@ -13,9 +13,11 @@ from app.persistence.sessions import Sessions, make_sessions, open_engine
 from app.services.artifacts import Artifacts
 from app.services.failed_records import FailedRecords
 from app.services.families import Families
+from app.services.feed import Feed
 from app.services.health import Health
 from app.services.jobs import Jobs
 from app.services.keys import Keys
+from app.services.places import Places
 from app.services.records import Records
 from app.services.submissions import TenantSubmission
 from app.services.tables import Tables
@@ -53,6 +55,7 @@ class Services:
     jobs: Jobs
     families: Families
     waits: Waits
+    feed: Feed
     health: Health
     tables: Tables
     records: Records
@@ -73,6 +76,7 @@ def build_services(settings: Settings, *, application_name: str, pool_size: int)
     objects = S3Store(settings)
     clock = SystemClock()
     tables = Tables(sessions)
+    places = Places(settings.web_threads // 2)
     jobs = Jobs(
         sessions,
         bell,
@@ -87,7 +91,8 @@ def build_services(settings: Settings, *, application_name: str, pool_size: int)
         keys=Keys(sessions, clock, cache_s=settings.api_key_cache_s),
         jobs=jobs,
         families=Families(sessions, bell, jobs),
-        waits=Waits(sessions, places=settings.web_threads // 2),
+        waits=Waits(sessions, places),
+        feed=Feed(sessions, places),
         health=Health(sessions, {"redis": lambda: _ping(settings)}, version=haulier.__version__),
         tables=tables,
         records=Records(sessions, tables, settings),

@@ -177,11 +177,12 @@ def job_json(job: Job) -> str:
     return _ENCODER.encode(job_body(job))
 
 
-def _plain(value: Any) -> str:
+def plain(value: Any) -> str:
+    """A time or an id as JSON has it."""
     return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
-_ENCODER = json.JSONEncoder(default=_plain)
+_ENCODER = json.JSONEncoder(default=plain)
 _SAME = tuple(name for name in JobSchema().fields if name not in {"priority", "retry", "duration_ms", "progress"})
 _same_of = attrgetter(*_SAME)
 

@@ -159,7 +159,11 @@ class Signals:
 
 @dataclass(frozen=True, slots=True)
 class JobEvent:
-    """One line of a job's audit trail; ``number`` counts from 1 without a gap."""
+    """One line of a job's audit trail; ``number`` counts from 1 without a gap.
+
+    Args:
+        seq: Its place among all events of the tenant, from 1 without a gap; ``None`` until the engine has numbered it.
+    """
 
     job_id: UUID
     number: int
@@ -170,3 +174,4 @@ class JobEvent:
     target: JobState
     fence: int
     data: dict[str, Any]
+    seq: int | None = None

@@ -13,6 +13,7 @@ EVENTS: Final = frozenset(
         "engine.rescued",
         "engine.started",
         "engine.stopped",
+        "feed.poll_failed",
         "heart.missed",
         "idempotency.pruned",
         "job.completed",
