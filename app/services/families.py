@@ -124,13 +124,10 @@ class Families:
         return first + len(payloads)
 
     def counts(self, tenant: str, parent_id: UUID) -> Counts:
-        """How many children stand where; NotFoundError when there is no such job, or it is no parent."""
+        """How many children of a job stand where; a job that is no parent has none."""
         self._jobs.get(tenant, parent_id)
         with self._sessions.begin() as session:
-            found = families.counts(session, tenant, parent_id)
-        if found is None:
-            raise NotFoundError(f"job {parent_id} has no children", code="job.no_parent")
-        return found
+            return families.counts(session, tenant, parent_id) or Counts(0, 0, 0, 0, 0)
 
     def children(
         self, tenant: str, parent_id: UUID, *, after: int, limit: int, states: tuple[JobState, ...] = ()
