@@ -71,7 +71,7 @@ def _seconds(value: object) -> float | None:
     if isinstance(value, bool):
         return None
     if isinstance(value, int):
-        return value / 1000 if abs(value) < 10**18 else math.copysign(math.inf, value)
+        return value / 1000 if abs(value) < 10**18 else (math.inf if value > 0 else -math.inf)
     if isinstance(value, float):
         return None if math.isnan(value) else value / 1000
     if not isinstance(value, str) or len(value) > _LONGEST_TEXT:
