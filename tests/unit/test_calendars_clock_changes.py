@@ -49,6 +49,14 @@ def test_a_time_that_comes_twice_fires_the_first_time_only(rules: dict[str, Any]
     assert on_the_day(rules, LONG_DAY) == ["01:30-0400"]
 
 
+@pytest.mark.parametrize("minute", [0, 30, 59])
+def test_in_the_second_pass_nothing_of_the_first_comes_back(minute: int) -> None:
+    recurrence = parse({"cron": "0-59 1,2 * * *", "timezone": NEW_YORK})
+    second_pass = datetime(2026, 11, 1, 6, tzinfo=UTC)
+
+    assert recurrence.next_after(second_pass + timedelta(minutes=minute)) == second_pass + timedelta(hours=1)
+
+
 def test_several_skipped_times_and_the_gaps_end_are_one_fire() -> None:
     rules = {"cron": "0,15,45 2,3 * * *"}
 

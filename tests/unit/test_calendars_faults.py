@@ -103,6 +103,10 @@ def test_a_mistyped_zone_is_told_the_nearest() -> None:
         check_zone("Europe/Zurch", "/timezone")
 
 
+def test_without_a_zone_it_is_utc() -> None:
+    assert check_zone(None, "/timezone").key == "UTC"
+
+
 def test_a_fault_says_what_was_expected_and_what_came() -> None:
     with pytest.raises(InvalidRequestError, match="expected hour from 0 to 23, got 24"):
         parse({"calendars": {"hour": 24}})

@@ -178,6 +178,15 @@ def test_jitter_spreads_schedules_over_its_whole_width() -> None:
     assert minutes == set(range(10))
 
 
+def test_the_last_fire_may_begin_as_late_as_the_jitter_allows() -> None:
+    recurrence = parse({"at": "2026-12-01", "jitter": "1h"})
+    fire = datetime(2026, 12, 1, tzinfo=UTC)
+
+    delays = [recurrence.begin_of(str(number), fire) - fire for number in range(300)]
+
+    assert timedelta(minutes=55) < max(delays) < timedelta(hours=1)
+
+
 def test_without_jitter_a_fire_begins_at_its_instant() -> None:
     assert parse({"intervals": "1h"}).begin_of("any", EPOCH) == EPOCH
 

@@ -12,6 +12,7 @@ from typing import Final
 from app.domain.calendars.fields import FIRST_YEAR, LAST_DAY, Values
 
 _SECOND: Final = timedelta(seconds=1)
+_LONGEST_MONTHS: Final = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 _BEFORE_ALL: Final = datetime(FIRST_YEAR, 1, 1) - _SECOND  # noqa: DTZ001 - a reading has no zone
 
 
@@ -40,6 +41,9 @@ class Pattern:
     @property
     def never(self) -> bool:
         """Whether no reading of any year matches, as with 31 February."""
+        days = self.day_of_month.numbers
+        if not self.either_day and min(days) > max(_LONGEST_MONTHS[month - 1] for month in self.month.numbers):
+            return True
         return self.next_reading(_BEFORE_ALL) is None
 
     def next_reading(self, after: datetime) -> datetime | None:

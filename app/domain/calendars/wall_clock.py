@@ -41,7 +41,7 @@ def _next_fixed(pattern: Pattern, zone: ZoneInfo, after: datetime) -> datetime |
 
 
 def _next_elapsed(pattern: Pattern, zone: ZoneInfo, after: datetime) -> datetime | None:
-    reading = pattern.next_reading(_before_second_pass(pattern, zone, after) or _reading(after, zone))
+    reading = pattern.next_reading(_elapsed_from(pattern, zone, after))
     while reading is not None:
         early, late = _passes(reading, zone)
         if early <= late:
@@ -50,19 +50,18 @@ def _next_elapsed(pattern: Pattern, zone: ZoneInfo, after: datetime) -> datetime
     return None
 
 
-def _before_second_pass(pattern: Pattern, zone: ZoneInfo, after: datetime) -> datetime | None:
-    """The reading before a second pass, when ``after`` is in the first and nothing more fires in that."""
+def _elapsed_from(pattern: Pattern, zone: ZoneInfo, after: datetime) -> datetime:
+    """The reading to look on from.
+
+    It is that of ``after``, or the last before a second pass when ``after`` is in the first and all of that has fired.
+    """
     reading = _reading(after, zone)
     early, late = _passes(reading, zone)
-    if late <= early:
-        return None
-    change = _change(zone, early, late)
-    if after >= change:
-        return None
-    following = pattern.next_reading(reading)
-    if following is not None and _passes(following, zone)[0] < change:
-        return None
-    return _reading(change, zone) - _SECOND
+    if early < late and after < (change := _change(zone, early, late)):
+        following = pattern.next_reading(reading)
+        if following is None or _passes(following, zone)[0] >= change:
+            return _reading(change, zone) - _SECOND
+    return reading
 
 
 def _reading(instant: datetime, zone: ZoneInfo) -> datetime:
