@@ -76,9 +76,10 @@ def _read(url: str) -> tuple[str, int | None, str]:
         normal = str(request.url)
         parts, dialled = urlsplit(normal), parse_url(normal)
         host, port = parts.hostname or "", parts.port
+        named = urlsplit(url).port
     except (RequestException, LocationParseError, ValueError):
         raise forbidden("it cannot be read as a URL") from None
-    if host != (dialled.host or "").strip("[]").lower() or port != dialled.port or port == 0:
+    if host != (dialled.host or "").strip("[]").lower() or not port == dialled.port == named:
         raise forbidden("its host or port can be read in two ways")
     return host, port, normal
 
