@@ -109,6 +109,15 @@ def test_the_next_checked_address_is_dialled_when_the_first_does_not_answer(star
     assert body == b"second"
 
 
+def test_an_ipv4_address_written_as_ipv6_is_opened_by_its_ipv4_network(start: Start) -> None:
+    server = start(answering(b"mapped"))
+    names = Names(["::ffff:127.0.0.1"])
+
+    _, body = answer_of(to(server, names=names), Call("GET", server.url(host="mapped.test")))
+
+    assert body == b"mapped"
+
+
 @pytest.mark.parametrize("name", ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"])
 def test_proxies_of_the_environment_are_not_used(start: Start, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     proxy, server = start(answering(b"through the proxy")), start(answering(b"direct"))
