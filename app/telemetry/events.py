@@ -26,6 +26,7 @@ EVENTS: Final = frozenset(
         "job.put_off",
         "job.retrying",
         "job.store_lost",
+        "outgoing.refused",
         "slot.child_died",
         "slot.lost",
         "slot.not_registered",

@@ -17,6 +17,7 @@ from app.domain.job_types import JobConfig, JobType, Registry, Result
 from app.domain.jobs import Job, SubmitJob
 from app.domain.lifecycle import JobState
 from app.domain.ports import ObjectStore
+from app.domain.retry import RetryPolicy
 from app.persistence.sessions import Sessions
 from app.services.jobs import Jobs
 from config.settings import Settings
@@ -56,12 +57,12 @@ class Bench:
     def _run(self, job: RunContext, config: Do) -> Result | None:
         return self.actions[config.what](job)
 
-    def submit(self, *actions: Callable[[RunContext], Any]) -> list[UUID]:
+    def submit(self, *actions: Callable[[RunContext], Any], retry: RetryPolicy | None = None) -> list[UUID]:
         ids = []
         for action in actions:
             name = f"{action.__name__} {len(self.actions)}"
             self.actions[name] = action
-            request = SubmitJob(tenant="default", type="do", config={"what": name}, created_by="test")
+            request = SubmitJob(tenant="default", type="do", config={"what": name}, created_by="test", retry=retry)
             ids.append(self.service.submit(request).job.id)
         return ids
 
@@ -116,6 +117,31 @@ def test_members_that_end_differently_each_end_as_they_did(bench: Bench) -> None
         JobState.COMPLETED,
     ]
     assert bench.service.get("default", ids[4]).result == {"answer": 42}
+
+
+def test_a_transient_error_is_kept_as_it_is_said_whatever_caused_it(bench: Bench) -> None:
+    def fails_for_now(_: RunContext) -> None:
+        raise TransientError("S3 is away", code="s3.away") from OSError("socket 7 of 10.0.0.3")
+
+    (job_id,) = bench.submit(fails_for_now)
+
+    bench.run()
+
+    error = bench.service.get("default", job_id).error or {}
+    assert (error["code"], error["message"]) == ("s3.away", "S3 is away")
+
+
+def test_a_policy_that_retries_everything_keeps_what_really_failed(bench: Bench) -> None:
+    def crashes(_: RunContext) -> None:
+        raise ZeroDivisionError("by zero")
+
+    (job_id,) = bench.submit(crashes, retry=RetryPolicy(transient_only=False))
+
+    bench.run()
+
+    job = bench.service.get("default", job_id)
+    assert job.state is JobState.RETRY_WAIT
+    assert (job.error or {})["message"] == "ZeroDivisionError: by zero"
 
 
 def test_a_member_cancelled_before_its_turn_never_begins(bench: Bench) -> None:
