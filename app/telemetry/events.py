@@ -6,6 +6,7 @@ EVENTS: Final = frozenset(
     {
         "artifacts.expired",
         "bell.lost",
+        "bell.unreadable",
         "claim.lost",
         "engine.duty_failed",
         "engine.leads",
