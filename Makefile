@@ -12,7 +12,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 export PIP_ROOT_USER_ACTION := ignore
 
-.PHONY: help demo up down test lint bench chaos constraints clean
+.PHONY: help demo up down test coverage lint bench chaos constraints clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 13
@@ -28,6 +28,9 @@ down: .venv/installed ## stop what 'make up' runs
 
 test: .venv/installed-for-tests ## every test, on servers of their own
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+coverage: .venv/installed-for-tests ## every test, and how many branches of the code they take: 95 % or it fails
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --cov --cov-config=setup.cfg --cov-report=term
 
 lint: .venv/installed-for-tests ## Ruff, mypy and the import contracts
 	$(BIN)/ruff check

@@ -93,6 +93,8 @@ class Cluster:
             "HAULIER_ENGINE_TERM_S": "2",
             "HAULIER_KILL_GRACE_S": "1",
             "HAULIER_JOB_TYPES_PACKAGE": "tests.faults.job_types",
+            # The coverage of a part is the test run's, when that is measured.
+            **{name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")},
             **environment,
         }
         upgrade(stores.database_url)

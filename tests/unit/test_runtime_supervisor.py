@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -200,3 +202,37 @@ def test_a_process_keeps_talking_when_its_log_cannot_be_written(tmp_path: Path, 
     supervisor.stop(grace_s=1)
 
     assert heard
+
+
+def test_a_program_that_cannot_be_started_just_now_is_tried_again_and_the_others_are_watched(
+    supervise: Callable[..., Supervisor], lines: _Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    supervisor = supervise(short="sh -c 'echo up; exit 3'", steady="sleep 60")
+    assert _within(5, lambda: lines.of("short"))
+    popen, refusals = subprocess.Popen, [OSError("no process to be had")]
+
+    def refused_once(*given: Any, **named: Any) -> Any:
+        if refusals:
+            raise refusals.pop()
+        return popen(*given, **named)
+
+    monkeypatch.setattr(subprocess, "Popen", refused_once)
+
+    assert _within(10, lambda: lines.of("short").count("up") >= 2)
+
+    assert "could not be started: no process to be had" in lines.of("short")
+    assert "steady" in supervisor.pids()
+
+
+def test_what_is_done_after_a_restart_happens_after_each(tmp_path: Path) -> None:
+    told: list[None] = []
+    supervisor = Supervisor(
+        [Program("web", "sh -c 'exit 1'")], {"PATH": os.environ["PATH"]}, tmp_path, changed=lambda: told.append(None)
+    )
+    supervisor.start()
+
+    heard = _within(5, lambda: told)
+    supervisor.stop(grace_s=1)
+
+    assert heard
+    assert supervisor.restarts()["web"] >= 1

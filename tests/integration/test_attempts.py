@@ -1,0 +1,225 @@
+"""One attempt at a job in this very process: what a job type raises, and what becomes of the job."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import psycopg2
+import pytest
+from celery.exceptions import Retry
+from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
+
+from app.domain.errors import FenceLost, JobCancelled, JobError, JobPaused, TransientError
+from app.domain.job_types import Result
+from app.domain.lifecycle import JobState
+from app.domain.ports import ObjectStore
+from app.domain.retry import RetryPolicy, fixed_interval
+from app.persistence.sessions import Sessions
+from config.settings import Settings
+from tasks.base import JobFailed
+from tasks.context import HandBack, RunContext
+from tests.integration.worker import Worker
+
+
+@pytest.fixture
+def worker(sessions: Sessions, settings: Settings, objects: ObjectStore) -> Iterator[Worker]:
+    worker = Worker(sessions, settings, objects)
+    worker.heart.start()
+    yield worker
+    worker.heart.stop()
+
+
+def raising(error: BaseException) -> Callable[[RunContext], Result]:
+    def run(_: RunContext) -> Result:
+        raise error
+
+    return run
+
+
+def attempt(worker: Worker) -> None:
+    """As Celery runs it: autoretry calls ``retry`` for what is transient."""
+    with worker.claimed() as (slot, context):
+        try:
+            worker.task.run_job(slot, context)
+        except TransientError as error:
+            worker.task.retry(exc=error)
+        finally:
+            assert slot.holds == {}
+
+
+@pytest.mark.parametrize(
+    ("stop", "state", "attempts"),
+    [
+        (JobCancelled("user"), JobState.CANCELLED, 1),
+        (JobPaused("too many bad rows"), JobState.OPEN, 0),
+        (HandBack(), JobState.OPEN, 0),
+    ],
+    ids=["cancelled", "paused", "handed back"],
+)
+def test_a_job_that_was_asked_to_stop_ends_as_it_was_asked(
+    worker: Worker, stop: Exception, state: JobState, attempts: int
+) -> None:
+    job_id = worker.submit(raising(stop))
+
+    attempt(worker)
+
+    assert (worker.state(job_id), worker.job(job_id).attempts) == (state, attempts)
+
+
+def test_a_job_asked_to_stop_before_its_attempt_never_begins(worker: Worker) -> None:
+    begun = []
+    job_id = worker.submit(lambda job: begun.append(job.id))
+
+    with worker.claimed() as (slot, context):
+        context.stop(JobCancelled("user"))
+        worker.task.run_job(slot, context)
+
+    assert begun == []
+    assert worker.state(job_id) is JobState.CANCELLED
+
+
+def test_a_job_without_its_fence_stops_without_a_word(worker: Worker) -> None:
+    job_id = worker.submit(raising(FenceLost("another worker has it")))
+
+    attempt(worker)
+
+    assert worker.state(job_id) is JobState.RUNNING
+    assert worker.job(job_id).error is None
+
+
+def test_a_result_that_comes_after_the_fence_moved_on_is_not_kept(worker: Worker) -> None:
+    def loses_its_fence(job: RunContext) -> Result:
+        with worker.sessions.begin() as session:
+            session.execute(text("UPDATE jobs SET fence = fence + 1 WHERE id = :id"), {"id": job.id})
+        return Result({"answer": 42})
+
+    job_id = worker.submit(loses_its_fence)
+
+    attempt(worker)
+
+    assert (worker.state(job_id), worker.job(job_id).result) == (JobState.RUNNING, None)
+
+
+def test_a_job_out_of_memory_fails_and_the_error_leaves_no_task(worker: Worker) -> None:
+    job_id = worker.submit(raising(MemoryError()), retry=RetryPolicy(max_attempts=1))
+
+    with pytest.raises(JobFailed, match="ran out of memory"):
+        attempt(worker)
+
+    assert (worker.job(job_id).error or {})["code"] == "resource.memory"
+
+
+def test_a_transient_failure_waits_by_the_policy_and_celery_is_told_when(worker: Worker) -> None:
+    job_id = worker.submit(raising(TransientError("S3 hiccup")), retry=fixed_interval(3, 7))
+
+    with pytest.raises(Retry) as told:
+        attempt(worker)
+
+    assert told.value.when == 7
+    assert worker.state(job_id) is JobState.RETRY_WAIT
+
+
+def test_the_receivers_own_wish_outranks_the_policy(worker: Worker) -> None:
+    worker.submit(raising(TransientError("busy", retry_after_s=60)), retry=fixed_interval(3, 7))
+
+    with pytest.raises(Retry) as told:
+        attempt(worker)
+
+    assert told.value.when == 60
+
+
+def test_the_last_attempt_fails_the_job(worker: Worker) -> None:
+    job_id = worker.submit(raising(TransientError("S3 hiccup")), retry=RetryPolicy(max_attempts=1))
+
+    with pytest.raises(JobFailed, match="S3 hiccup"):
+        attempt(worker)
+
+    assert worker.state(job_id) is JobState.FAILED
+
+
+def test_a_policy_that_takes_every_failure_retries_a_permanent_one_and_keeps_its_code(worker: Worker) -> None:
+    job_id = worker.submit(raising(JobError("no such file", code="s3.not_found")), retry=fixed_interval(2, 1))
+
+    with pytest.raises(Retry):
+        attempt(worker)
+
+    assert worker.state(job_id) is JobState.RETRY_WAIT
+    assert (worker.job(job_id).error or {})["code"] == "s3.not_found"
+
+
+def test_a_retry_after_the_fence_moved_on_changes_nothing(worker: Worker) -> None:
+    def loses_its_fence(job: RunContext) -> Result:
+        with worker.sessions.begin() as session:
+            session.execute(text("UPDATE jobs SET fence = fence + 1 WHERE id = :id"), {"id": job.id})
+        raise TransientError("S3 hiccup")
+
+    job_id = worker.submit(loses_its_fence)
+
+    with pytest.raises(JobFailed, match="no longer held"):
+        attempt(worker)
+
+    assert worker.state(job_id) is JobState.RUNNING
+
+
+def test_a_job_whose_connection_was_lost_goes_back_uncounted(worker: Worker) -> None:
+    lost = OperationalError("SELECT 1", {}, psycopg2.OperationalError("server closed the connection unexpectedly"))
+    job_id = worker.submit(raising(lost))
+
+    with pytest.raises(JobFailed, match="handed back"):
+        attempt(worker)
+
+    job = worker.job(job_id)
+    assert (job.state, job.attempts, job.rescues) == (JobState.OPEN, 0, 1)
+
+
+def test_a_crash_of_the_type_is_the_jobs_failure(worker: Worker) -> None:
+    job_id = worker.submit(raising(ZeroDivisionError("division by zero")))
+
+    with pytest.raises(JobFailed):
+        attempt(worker)
+
+    assert (worker.job(job_id).error or {})["message"] == "ZeroDivisionError: division by zero"
+
+
+def test_what_ends_the_process_lets_the_job_go_and_goes_on_its_way(worker: Worker) -> None:
+    job_id = worker.submit(raising(SystemExit(1)))
+
+    with pytest.raises(SystemExit):
+        attempt(worker)
+
+    assert worker.state(job_id) is JobState.RUNNING
+
+
+def test_progress_tells_a_job_at_once_that_it_is_to_stop(worker: Worker) -> None:
+    reached = []
+
+    def reports(job: RunContext) -> Result:
+        worker.service.cancel("default", job.id, actor="test")
+        job.progress(1, 10, stage="first")
+        assert job.cancelled
+        job.progress(2, 10)
+        reached.append("after the wish to cancel")
+        return Result()
+
+    job_id = worker.submit(reports)
+
+    attempt(worker)
+
+    assert reached == []
+    assert (worker.state(job_id), worker.job(job_id).progress.stage) == (JobState.CANCELLED, "first")
+
+
+def test_a_checkpoint_tells_a_job_that_it_is_to_be_paused(worker: Worker) -> None:
+    def keeps(job: RunContext) -> Result:
+        worker.service.pause("default", job.id, actor="test")
+        job.checkpoint({"step": 3})
+        job.wait(60)
+        return Result()
+
+    job_id = worker.submit(keeps)
+
+    attempt(worker)
+
+    job = worker.job(job_id)
+    assert (job.state, job.paused, job.checkpoint) == (JobState.OPEN, True, {"step": 3})

@@ -1,0 +1,95 @@
+"""A worker in the test's own process: one slot with its heart, and job types that call the test's functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from time import monotonic, sleep
+from typing import Any
+from uuid import UUID
+
+from celery import Celery
+
+from app.domain.job_types import JobConfig, JobType, Registry, Result
+from app.domain.jobs import Job, SubmitJob
+from app.domain.lifecycle import JobState
+from app.domain.ports import ObjectStore
+from app.persistence.sessions import Sessions
+from app.services.jobs import Jobs
+from config.settings import Settings
+from tasks.base import JobTask
+from tasks.context import RunContext
+from tasks.process import WorkerProcess, enter
+from tasks.slot import Heart, Slot
+from tests.factories import RecordingBell
+
+Action = Callable[[RunContext], Result | None]
+
+
+class Do(JobConfig):
+    """Which of the test's functions to call."""
+
+    what: str
+
+
+class Worker:
+    """A worker of the queue ``data`` with one slot; ``start`` lets its heart beat."""
+
+    def __init__(
+        self,
+        sessions: Sessions,
+        settings: Settings,
+        objects: ObjectStore,
+        *,
+        may_kill: bool = False,
+        cheap: bool = False,
+    ) -> None:
+        self.queue = "small" if cheap else "data"
+        self.actions: dict[str, Action] = {}
+        self.bell = RecordingBell()
+        self.sessions = sessions
+        registry = Registry({"do": JobType(name="do", config=Do, run=self._run, queue=self.queue, cheap=cheap)})
+        self.service = Jobs(sessions, RecordingBell(), registry, queue_bound=200, submission=lambda _: None)  # type: ignore[arg-type,return-value]
+        self.heart = Heart(settings, objects, queue_name=self.queue, process="test", slots=1, may_kill=may_kill)
+        JobTask.registry = registry
+        enter(WorkerProcess(heart=self.heart, bell=self.bell, registry=registry))
+
+        class Probe(JobTask):
+            name = "probe"
+
+            def run(self) -> None:
+                raise NotImplementedError
+
+        self.task: JobTask = Celery("test", set_as_current=False).register_task(Probe())
+
+    def _run(self, job: RunContext, config: Do) -> Result | None:
+        return self.actions[config.what](job)
+
+    def submit(self, action: Action, **options: Any) -> UUID:
+        name = f"{action.__name__} {len(self.actions)}"
+        self.actions[name] = action
+        request = SubmitJob(tenant="default", type="do", config={"what": name}, created_by="test", **options)
+        return self.service.submit(request).job.id
+
+    def job(self, job_id: UUID) -> Job:
+        return self.service.get("default", job_id)
+
+    def state(self, job_id: UUID) -> JobState:
+        return self.job(job_id).state
+
+    @contextmanager
+    def claimed(self) -> Iterator[tuple[Slot, RunContext]]:
+        """The best job, held as a worker's task holds it."""
+        with self.heart.slot() as slot:
+            (job,) = slot.runs.claim(self.queue, slot.id, most=1, oldest=False)
+            yield slot, slot.hold(job)
+
+
+def within(seconds: float, condition: Callable[[], object]) -> bool:
+    """Whether ``condition`` came to hold in time."""
+    until = monotonic() + seconds
+    while monotonic() < until:
+        if condition():
+            return True
+        sleep(0.01)
+    return False
