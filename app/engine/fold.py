@@ -24,20 +24,25 @@ from app.persistence.jobs import NOW
 from app.persistence.numbering import Ended
 
 EVENTS_AT_ONCE: Final = 2000
+ROUNDS: Final = 10
 PARENTS_AT_ONCE: Final = 100
 
 
 def fold(leader: Leader) -> int:
-    """Number events and do what hangs on them, until there are none; how many there were."""
+    """Number events and do what hangs on them; how many there were.
+
+    What is done here writes events of its own (a released child, a parent's end), which are numbered next. Other duties
+    wait meanwhile, so what is left after a few rounds is left to the next tick.
+    """
     total = 0
-    while True:
+    for _ in range(ROUNDS):
         with leader.transaction() as session:
             events, ended = numbering.number(session, most=EVENTS_AT_ONCE)
             _hand_on(session, ended)
         total += events
-        # What was done here wrote events of its own (a released child, a parent's end), which are numbered next.
         if events == 0:
-            return total
+            break
+    return total
 
 
 def begin_families(leader: Leader) -> int:

@@ -82,7 +82,6 @@ CREATE TABLE jobs (
     name              text,
     needs_left        integer NOT NULL DEFAULT 0,
     on_dependency_failure   text NOT NULL DEFAULT 'cancel',
-    extension         jsonb,
     clone_of          uuid,
     labels            jsonb NOT NULL DEFAULT '{}',
     dialect           jsonb NOT NULL DEFAULT '{}'
