@@ -12,9 +12,12 @@ from app.domain.ports import ObjectStore
 from app.persistence.sessions import Sessions, make_sessions, open_engine
 from app.services.artifacts import Artifacts
 from app.services.failed_records import FailedRecords
+from app.services.families import Families
+from app.services.feed import Feed
 from app.services.health import Health
 from app.services.jobs import Jobs
 from app.services.keys import Keys
+from app.services.places import Places
 from app.services.records import Records
 from app.services.submissions import TenantSubmission
 from app.services.tables import Tables
@@ -50,7 +53,9 @@ class Services:
     registry: Registry
     keys: Keys
     jobs: Jobs
+    families: Families
     waits: Waits
+    feed: Feed
     health: Health
     tables: Tables
     records: Records
@@ -71,19 +76,23 @@ def build_services(settings: Settings, *, application_name: str, pool_size: int)
     objects = S3Store(settings)
     clock = SystemClock()
     tables = Tables(sessions)
+    places = Places(settings.web_threads // 2)
+    jobs = Jobs(
+        sessions,
+        bell,
+        registry,
+        queue_bound=settings.job_in_queue_size,
+        submission=lambda tenant: TenantSubmission(tenant, settings=settings, tables=tables),
+    )
     return Services(
         settings=settings,
         sessions=sessions,
         registry=registry,
         keys=Keys(sessions, clock, cache_s=settings.api_key_cache_s),
-        jobs=Jobs(
-            sessions,
-            bell,
-            registry,
-            queue_bound=settings.job_in_queue_size,
-            submission=lambda tenant: TenantSubmission(tenant, settings=settings, tables=tables),
-        ),
-        waits=Waits(sessions, places=settings.web_threads // 2),
+        jobs=jobs,
+        families=Families(sessions, bell, jobs),
+        waits=Waits(sessions, places),
+        feed=Feed(sessions, places),
         health=Health(sessions, {"redis": lambda: _ping(settings)}, version=haulier.__version__),
         tables=tables,
         records=Records(sessions, tables, settings),

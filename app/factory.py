@@ -6,7 +6,20 @@ from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 import haulier
-from app.api import artifacts, docs, failed_records, health, job_types, jobs, keys, records, tables, uploads
+from app.api import (
+    artifacts,
+    batches,
+    docs,
+    events,
+    failed_records,
+    health,
+    job_types,
+    jobs,
+    keys,
+    records,
+    tables,
+    uploads,
+)
 from app.api.openapi import HaulierApi
 from app.bootstrap import Services, build_services
 from app.dialects.connectra import routes as connectra
@@ -16,7 +29,7 @@ from app.web.current import attach
 from config.process import settings as settings_of_process
 from config.settings import Settings
 
-API_BLUEPRINTS = (jobs, failed_records, artifacts, job_types, tables, records, uploads, keys, health)
+API_BLUEPRINTS = (jobs, batches, events, failed_records, artifacts, job_types, tables, records, uploads, keys, health)
 
 DIALECTS = (connectra,)
 

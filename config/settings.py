@@ -65,6 +65,9 @@ class Settings(BaseModel):
     rate_limit_per_minute: int = Field(0, ge=0, description="Requests a key and minute; 0 means no limit.")
     openapi_viewer: bool = True
     allow_private_hosts: tuple[str, ...] = ()
+    outgoing_ports: frozenset[int] = Field(
+        frozenset(), description="Ports that outgoing calls may use beside 80, 443, 8080 and 8443."
+    )
 
     # Queues, workers and the engine
     job_in_queue_size: int = Field(100, ge=1, description="Admitted jobs waiting per queue and priority class.")
@@ -105,7 +108,7 @@ class Settings(BaseModel):
     log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
     log_json: bool = True
 
-    @field_validator("s3_allowed_buckets", "allow_private_hosts", mode="before")
+    @field_validator("s3_allowed_buckets", "allow_private_hosts", "outgoing_ports", mode="before")
     @classmethod
     def _from_commas(cls, value: Any) -> Any:
         if isinstance(value, str):
@@ -117,6 +120,14 @@ class Settings(BaseModel):
     def _are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for network in value:
             ip_network(network)
+        return value
+
+    @field_validator("outgoing_ports")
+    @classmethod
+    def _are_ports(cls, value: frozenset[int]) -> frozenset[int]:
+        for port in value:
+            if not 1 <= port <= 65_535:
+                raise ValueError(f"a port is 1 to 65535, got {port}")
         return value
 
     @field_validator("s3_upload_file_path_prefix")
@@ -216,5 +227,5 @@ def _printable(value: Any) -> str:
     if isinstance(value, SecretStr):
         return "**********"
     if isinstance(value, frozenset | tuple):
-        return ",".join(sorted(value))
+        return ",".join(map(str, sorted(value)))
     return "" if value is None else str(value)

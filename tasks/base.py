@@ -27,6 +27,10 @@ class JobFailed(Exception):  # noqa: N818 - what Celery and Flower are told, aft
     """A job gave up. The details stand on the job."""
 
 
+class RetriedAnywayError(TransientError):
+    """A failure that is not transient, of a job whose policy retries every one; its cause is what failed."""
+
+
 def _storable(result: Result) -> Result:
     try:
         json.dumps(result.data, allow_nan=False)
@@ -110,7 +114,7 @@ class JobTask(Task):  # type: ignore[misc]
         if not isinstance(error, HaulierError):
             log.exception("job.crashed", extra={"job_id": str(job.id), "tenant": job.tenant})
         if not job.retry.transient_only:
-            raise TransientError(str(error)) from error
+            raise RetriedAnywayError(str(error)) from error
         slot.runs.fail(job, error)
         log.info("job.failed", extra={"job_id": str(job.id), "tenant": job.tenant, "error": str(error)})
         raise JobFailed(f"job {job.id} failed: {error}") from None
@@ -125,7 +129,9 @@ class JobTask(Task):  # type: ignore[misc]
         failure = exc or TransientError("the attempt failed")
         try:
             wait_s = slot.runs.retry(
-                job, failure.__cause__ or failure, retry_after_s=getattr(failure, "retry_after_s", None)
+                job,
+                failure.__cause__ or failure if isinstance(failure, RetriedAnywayError) else failure,
+                retry_after_s=getattr(failure, "retry_after_s", None),
             )
         except FenceLost as lost:
             raise JobFailed(str(lost)) from None

@@ -9,7 +9,7 @@ from typing import Any
 
 from marshmallow import EXCLUDE, Schema, fields, post_load, pre_dump, validate
 
-from app.domain.jobs import Job, JobEvent, Priority
+from app.domain.jobs import Job, JobEvent, OnDependencyFailure, Priority
 from app.domain.lifecycle import JobState
 from app.domain.retry import RetryPolicy
 from app.web.fields import Instant
@@ -55,6 +55,18 @@ class SubmitJobSchema(Schema):
         load_default=None, allow_none=True, validate=validate.Range(0, 31_536_000, min_inclusive=False)
     )
     retry = fields.Nested(RetrySchema, load_default=None, allow_none=True)
+    depends_on = fields.List(
+        fields.UUID(),
+        load_default=list,
+        validate=validate.Length(0, 1000),
+        metadata={"description": "Jobs that must be over before this one starts."},
+    )
+    on_dependency_failure = fields.Enum(
+        OnDependencyFailure,
+        by_value=True,
+        load_default=OnDependencyFailure.CANCEL,
+        metadata={"description": "What becomes of this job when one of them does not complete."},
+    )
     labels = fields.Dict(
         keys=fields.String(validate=validate.Length(1, 63)),
         values=fields.String(validate=validate.Length(0, 255)),
@@ -73,6 +85,7 @@ class SubmitJobSchema(Schema):
     @post_load
     def _priority(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
         data["priority"] = Priority[data["priority"].upper()]
+        data["depends_on"] = tuple(dict.fromkeys(data["depends_on"]))
         return data
 
 
@@ -127,6 +140,9 @@ class JobSchema(Schema):
     error = fields.Dict(allow_none=True)
     clone_of = fields.UUID(allow_none=True)
     parent_id = fields.UUID(allow_none=True)
+    child_no = fields.Integer(allow_none=True, metadata={"description": "Its place among its parent's children."})
+    name = fields.String(allow_none=True)
+    needs_left = fields.Integer(metadata={"description": "Jobs it waits for that are not over."})
 
     @pre_dump
     def _body(self, job: Job, **_: Any) -> dict[str, Any]:
@@ -161,11 +177,12 @@ def job_json(job: Job) -> str:
     return _ENCODER.encode(job_body(job))
 
 
-def _plain(value: Any) -> str:
+def plain(value: Any) -> str:
+    """A time or an id as JSON has it."""
     return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
-_ENCODER = json.JSONEncoder(default=_plain)
+_ENCODER = json.JSONEncoder(default=plain)
 _SAME = tuple(name for name in JobSchema().fields if name not in {"priority", "retry", "duration_ms", "progress"})
 _same_of = attrgetter(*_SAME)
 

@@ -20,7 +20,6 @@ from app.api.job_schemas import (
     ResultSchema,
     SubmitJobSchema,
     TrailQuerySchema,
-    TrailSchema,
     WaitQuerySchema,
     job_body,
     job_json,
@@ -167,15 +166,6 @@ def clone(job_id: UUID) -> Any:
     """Make a new job with the same type, config and options."""
     job = services().jobs.clone(tenant(), job_id, actor=actor())
     return job, 202, _location(job)
-
-
-@blueprint.route("/jobs/<uuid:job_id>/events")
-@blueprint.arguments(TrailQuerySchema(), location="query")
-@blueprint.response(200, TrailSchema)
-def events(query: dict[str, Any], job_id: UUID) -> Any:
-    """Read a job's audit trail, in order."""
-    found = services().jobs.events(tenant(), job_id, after=query["after"], limit=query["limit"])
-    return trail_body(found, query["limit"])
 
 
 @blueprint.route("/jobs/<uuid:job_id>/errors")

@@ -7,7 +7,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import compress, repeat
-from typing import Final
+from typing import Final, TypeVar
 from uuid import UUID
 from zlib import crc32
 
@@ -20,6 +20,7 @@ from app.domain.tables import ColumnType, Table
 
 KEY_NAMESPACE: Final = UUID("7b1f6c0e-5d3a-5c8e-9a41-2f0f5e6d7c8b")
 """Of generated keys: UUID5 in this namespace over the named columns' values, joined by the unit separator U+001F."""
+_Value = TypeVar("_Value")
 _KEY_SEPARATOR: Final = b"\x1f"
 _ALWAYS_ESCAPED: Final = frozenset({ColumnType.TEXT_ARRAY, ColumnType.JSON})
 
@@ -239,10 +240,10 @@ class Encoder:
         values = self._coerced(chunk, faults)
         members = chunk.members
         if faults:
-            keep = [place not in faults for place in range(len(members))]
-            values = {name: list(compress(column, keep)) for name, column in values.items()}
+            refused = sorted(faults, reverse=True)
             chunk.faults.update({members[place]: fault for place, fault in faults.items()})
-            members = list(compress(members, keep))
+            values = {name: _without(refused, column) for name, column in values.items()}
+            members = _without(refused, members)
         companions = [] if self._beside is None else self._companions(self._beside, values, plain=chunk.plain)
         rows = self._rows(self.columns, values, plain=chunk.plain)
         return Encoded(chunk, rows, self._keys(values), members, companions, chunk.faults)
@@ -312,6 +313,14 @@ class Encoder:
                 return None
             parts.append(known)
         return parts[0] if len(parts) == 1 else list(map(_KEY_SEPARATOR.join, zip(*parts, strict=True)))
+
+
+def _without(places: Sequence[int], values: Sequence[_Value]) -> list[_Value]:
+    """``values`` but for those at ``places``, which go from the last to the first."""
+    left = list(values)
+    for place in places:
+        del left[place]
+    return left
 
 
 def generated_key(parts: Iterable[bytes]) -> bytes:

@@ -330,7 +330,7 @@ class RecordReader:
         if width > 1 and len(flat) == count * (width + 1) + 1 and set(flat[width :: width + 1]) == {_RECORD_END}:
             chunk.columns = [flat[place : -1 : width + 1] for place in range(width)]
         else:
-            _keep_of_width(chunk, taken_apart.split(_RECORD_END)[:-1], width)
+            _keep_of_width(chunk, flat, width)
         return self._within_limits(chunk)
 
     def _within_limits(self, chunk: Chunk) -> Chunk | None:
@@ -494,21 +494,28 @@ def _take_apart(lines: bytes, delimiter: bytes) -> bytes | None:
     return b"".join(parts)
 
 
-def _keep_of_width(chunk: Chunk, records: list[bytes], width: int) -> None:
-    """Fill ``chunk`` with the records of ``width`` fields; the others are blank or ragged."""
-    members, kept = [], []
-    for place, record in enumerate(records):
-        fields = record.count(_FIELD_END) + 1
-        if fields == width and record:
+def _keep_of_width(chunk: Chunk, flat: list[bytes], width: int) -> None:
+    """Fill ``chunk`` with the records of ``width`` fields; the others are blank or ragged.
+
+    Args:
+        flat: The fields of all records, each record followed by a mark, and nothing after the last one.
+    """
+    members: list[int] = []
+    kept: list[bytes] = []
+    begin = at = 0
+    for place in range(chunk.count):
+        end = flat.index(_RECORD_END, at)
+        is_blank = end - at == 1 and not flat[at] and chunk.raw(place).strip(b"\r\n\0") == b""
+        if end - at == width and not is_blank:
             members.append(place)
-            kept.append(record)
-        elif not record and chunk.raw(place).strip(b"\r\n\0") == b"":
-            chunk.blanks.append(place)
-        elif fields == width:
-            members.append(place)
-            kept.append(record)
         else:
-            chunk.faults[place] = ragged(width, fields)
+            kept += flat[begin:at]
+            begin = end + 1
+            if is_blank:
+                chunk.blanks.append(place)
+            else:
+                chunk.faults[place] = ragged(width, end - at)
+        at = end + 1
+    kept += flat[begin:at]
     chunk.members = members
-    flat = _FIELD_END.join(kept).split(_FIELD_END) if kept else []
-    chunk.columns = [flat[place::width] for place in range(width)]
+    chunk.columns = [kept[place :: width + 1] for place in range(width)]

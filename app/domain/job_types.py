@@ -120,11 +120,11 @@ class Registry:
     def __iter__(self) -> Any:
         return iter(self._types.values())
 
-    def get(self, name: str) -> JobType:
+    def get(self, name: str, *, at: str = "/type") -> JobType:
         """The type called ``name``.
 
         Raises:
-            InvalidRequestError: There is none; the message lists those there are.
+            InvalidRequestError: There is none; the message lists those there are, with a pointer to ``at``.
         """
         try:
             return self._types[name]
@@ -133,7 +133,7 @@ class Registry:
             raise InvalidRequestError(
                 f"there is no job type {name!r}; known are {known}",
                 code="job_type.unknown",
-                problems=(Problem("/type", f"expected one of {known}, got {name!r}"),),
+                problems=(Problem(at, f"expected one of {known}, got {name!r}"),),
             ) from None
 
     def parse(self, job_type: JobType, config: dict[str, Any], *, at: str = "/config") -> Any:

@@ -39,6 +39,16 @@ class Origin(StrEnum):
     SYSTEM = "system"
 
 
+class OnDependencyFailure(StrEnum):
+    """What becomes of a job when one it waits for did not complete."""
+
+    CANCEL = "cancel"
+    """It is cancelled, reason ``skipped``."""
+    FAIL = "fail"
+    RUN = "run"
+    """It runs all the same, when all it waits for is over."""
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """One row of ``jobs``; times are aware UTC.
@@ -51,6 +61,8 @@ class Job:
         counters: What the type counts: ``read``, ``loaded``, ``updated`` and so on.
         error: The last failure: ``code``, ``message``, ``hint``, ``attempt``.
         worker: The slot that holds it.
+        child_no: Its place among its parent's children, from 0; ``name`` is a stage's.
+        needs_left: Jobs it waits for that are not over.
         dialect: What a foreign client said in words of its own, to be echoed.
     """
 
@@ -89,6 +101,9 @@ class Job:
     error: dict[str, Any] | None = None
     worker: UUID | None = None
     parent_id: UUID | None = None
+    child_no: int | None = None
+    name: str | None = None
+    needs_left: int = 0
     clone_of: UUID | None = None
     labels: dict[str, str] = field(default_factory=dict)
     dialect: dict[str, Any] = field(default_factory=dict)
@@ -114,6 +129,7 @@ class SubmitJob:
         timeout_s: From submission to the end; over it the job is cancelled with reason ``timeout``.
         attempt_timeout_s: One attempt; over it the attempt fails as transient.
         retry: ``None`` takes the type's own policy.
+        depends_on: Jobs of the tenant that must be over before it starts.
     """
 
     tenant: str
@@ -126,6 +142,8 @@ class SubmitJob:
     timeout_s: float | None = None
     attempt_timeout_s: float | None = None
     retry: RetryPolicy | None = None
+    depends_on: tuple[UUID, ...] = ()
+    on_dependency_failure: OnDependencyFailure = OnDependencyFailure.CANCEL
     clone_of: UUID | None = None
     labels: dict[str, str] = field(default_factory=dict)
     dialect: dict[str, Any] = field(default_factory=dict)
@@ -141,7 +159,11 @@ class Signals:
 
 @dataclass(frozen=True, slots=True)
 class JobEvent:
-    """One line of a job's audit trail; ``number`` counts from 1 without a gap."""
+    """One line of a job's audit trail; ``number`` counts from 1 without a gap.
+
+    Args:
+        seq: Its place among all events of the tenant, from 1 without a gap; ``None`` until the engine has numbered it.
+    """
 
     job_id: UUID
     number: int
@@ -152,3 +174,4 @@ class JobEvent:
     target: JobState
     fence: int
     data: dict[str, Any]
+    seq: int | None = None

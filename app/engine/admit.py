@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from app.domain.jobs import Priority
 from app.engine.leader import Leader
-from app.persistence import admission
+from app.persistence import admission, families
 
 
 def admit(leader: Leader, *, bound: int) -> int:
@@ -20,6 +20,10 @@ def admit(leader: Leader, *, bound: int) -> int:
 
 
 def end_overdue(leader: Leader) -> int:
-    """Cancel the waiting jobs whose deadline has passed; how many there were."""
+    """Cancel the jobs whose deadline has passed, parents with their children; how many there were."""
     with leader.transaction() as session:
-        return len(admission.end_overdue(session))
+        ended = admission.end_overdue(session)
+        for job in ended:
+            if job.queue == families.PARENT_QUEUE:
+                families.cancel_children(session, job.tenant, job.id, actor="engine")
+    return len(ended)

@@ -13,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.broker.bells import ENGINE_LIST, CeleryBell, redis_client
 from app.engine.admit import admit, end_overdue
+from app.engine.fold import begin_families, fold, stir
 from app.engine.leader import Leader, LeadLost
 from app.engine.rescue import rescue
 from app.engine.ring import ring
@@ -71,6 +72,9 @@ class Engine:
         if monotonic() >= self._judge_leases_at:
             self._do("rescue", lambda: rescue(self._leader, max_rescues=settings.max_rescues))
         self._do("end_overdue", lambda: end_overdue(self._leader))
+        self._do("fold", lambda: fold(self._leader))
+        self._do("stir", lambda: stir(self._leader))
+        self._do("begin", lambda: begin_families(self._leader))
         self._do("admit", lambda: admit(self._leader, bound=settings.job_in_queue_size))
         self._do("ring", lambda: ring(self._sessions, self._bell, self._redis))
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from typing import Final
-from uuid import UUID
 
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from app.domain.jobs import Priority
-from app.domain.lifecycle import TRANSITIONS, Event, JobState
-from app.persistence.jobs import ADMISSION_LOCK
+from app.domain.jobs import Job, Priority
+from app.domain.lifecycle import Event
+from app.persistence.families import PARENT_QUEUE
+from app.persistence.jobs import ADMISSION_LOCK, COLUMNS, to_job
 
 _WAITING: Final = "state IN ('open', 'retry_wait') AND NOT paused"
 
@@ -27,7 +27,7 @@ def waiting_queues(session: Session) -> list[str]:
                 SELECT (SELECT queue FROM jobs WHERE {_WAITING} AND queue > q.queue ORDER BY queue LIMIT 1)
                 FROM queues AS q WHERE q.queue IS NOT NULL
             )
-            SELECT queue FROM queues WHERE queue IS NOT NULL
+            SELECT queue FROM queues WHERE queue <> '{PARENT_QUEUE}'
             """
         )
     )
@@ -93,16 +93,15 @@ def admit(session: Session, queue: str, priority: Priority, *, bound: int) -> in
     return int(row.admitted)
 
 
-def end_overdue(session: Session) -> list[UUID]:
-    """Cancel waiting jobs whose deadline has passed; a running one is stopped by its holder. Their ids."""
-    sources = sorted(TRANSITIONS[Event.CANCEL].sources - {JobState.RUNNING})
+def end_overdue(session: Session) -> list[Job]:
+    """Cancel the jobs whose deadline has passed and that no worker holds; a holder stops its own. Which they were."""
     rows = session.execute(
         text(
             f"""
             WITH late AS (
                 SELECT id, state AS source FROM jobs
-                WHERE deadline_at <= now() AND state = ANY(:sources)
-                AND state IN ('blocked', 'open', 'queued', 'running', 'retry_wait')
+                WHERE deadline_at <= now() AND state IN ('blocked', 'open', 'queued', 'running', 'retry_wait')
+                AND (state <> 'running' OR worker IS NULL)
                 ORDER BY deadline_at LIMIT 500 FOR UPDATE SKIP LOCKED
             ), ended AS (
                 UPDATE jobs SET state = 'cancelled', cancel_reason = 'timeout', event_no = event_no + 1,
@@ -113,9 +112,9 @@ def end_overdue(session: Session) -> list[UUID]:
                 SELECT id, event_no, tenant, '{Event.CANCEL}', 'engine', source, state, fence, CAST(:data AS jsonb)
                 FROM ended
             )
-            SELECT id FROM ended
+            SELECT {COLUMNS} FROM ended
             """
         ),
-        {"sources": sources, "data": json.dumps({"reason": "timeout"})},
+        {"data": json.dumps({"reason": "timeout"})},
     )
-    return [row.id for row in rows]
+    return [to_job(row) for row in rows]

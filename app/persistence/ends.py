@@ -14,7 +14,7 @@ from app.domain.lifecycle import TRANSITIONS, Event
 from app.persistence.prepared import Prepared
 
 
-def _statement(event: Event, sets: str, data: str = "'{}'") -> Prepared:
+def _statement(event: Event, sets: str, *, data: str = "'{}'", unless: str = "false") -> Prepared:
     return Prepared(
         f"""
         WITH given AS MATERIALIZED (
@@ -23,7 +23,7 @@ def _statement(event: Event, sets: str, data: str = "'{}'") -> Prepared:
         ), held AS (
             SELECT j.id, given.result AS new_result, given.outcome AS new_outcome
             FROM jobs AS j JOIN given ON j.id = given.id AND j.fence = given.fence
-            WHERE j.state = 'running' ORDER BY j.id FOR UPDATE OF j
+            WHERE j.state = 'running' AND NOT ({unless}) ORDER BY j.id FOR UPDATE OF j
         ), moved AS (
             UPDATE jobs SET state = '{TRANSITIONS[event].target}', worker = NULL, event_no = event_no + 1,
                 updated_at = clock_timestamp(), {sets}
@@ -43,7 +43,8 @@ _COMPLETE: Final = _statement(
 _HAND_BACK: Final = _statement(
     Event.HAND_BACK,
     "due_at = clock_timestamp(), attempts = greatest(attempts - 1, 0)",
-    "jsonb_build_object('reason', CAST(:reason AS text))",
+    data="jsonb_build_object('reason', CAST(:reason AS text))",
+    unless="j.cancel_requested",
 )
 
 
@@ -56,6 +57,6 @@ def complete(session: Session, ended: Sequence[tuple[Job, Outcome, dict[str, obj
 
 
 def hand_back(session: Session, jobs: Sequence[Job], reason: str) -> set[UUID]:
-    """Put held jobs back to wait, not counted as attempts; the ids of those that were held."""
+    """Put held jobs back to wait, not counted as attempts; the ids of those that were held and not asked to end."""
     given = [{"id": str(job.id), "fence": job.fence} for job in jobs]
     return {row.id for row in _HAND_BACK.execute(session, {"given": json.dumps(given), "reason": reason})}

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from app.domain.jobs import JobEvent
+from app.domain.jobs import Job, JobEvent
 from app.domain.lifecycle import JobState
+from app.persistence.jobs import COLUMNS, to_job
 
 _READ: Final = text(
     """
-    SELECT job_id, number, type, at, actor, source, target, fence, data FROM job_events
+    SELECT job_id, number, type, at, actor, source, target, fence, data, seq FROM job_events
     WHERE job_id = :job_id AND tenant = :tenant AND number > :after AND (NOT :errors OR data ? 'error')
     ORDER BY number LIMIT :limit
     """
@@ -28,20 +29,68 @@ def of_job(
     rows = session.execute(
         _READ, {"job_id": job_id, "tenant": tenant, "after": after, "limit": limit, "errors": errors}
     )
-    return [
-        JobEvent(
-            job_id=row.job_id,
-            number=row.number,
-            type=row.type,
-            at=row.at,
-            actor=row.actor,
-            source=JobState(row.source) if row.source else None,
-            target=JobState(row.target),
-            fence=row.fence,
-            data=row.data,
-        )
-        for row in rows
-    ]
+    return [_event(row) for row in rows]
+
+
+def after(
+    session: Session,
+    tenant: str,
+    seq: int,
+    *,
+    limit: int,
+    job_id: UUID | None = None,
+    types: Sequence[str] = (),
+) -> list[JobEvent]:
+    """The tenant's numbered events above ``seq``, in order; of one job or of some types only."""
+    rows = session.execute(
+        text(
+            f"""
+            SELECT job_id, number, type, at, actor, source, target, fence, data, seq FROM job_events
+            WHERE tenant = :tenant AND seq > :seq {"AND job_id = :job_id" if job_id else ""}
+            {"AND type = ANY(:types)" if types else ""}
+            ORDER BY seq LIMIT :limit
+            """
+        ),
+        {"tenant": tenant, "seq": seq, "job_id": job_id, "types": list(types), "limit": limit},
+    )
+    return [_event(row) for row in rows]
+
+
+def last_numbers(session: Session, tenants: Sequence[str]) -> dict[str, int]:
+    """The last number given in each tenant's sequence; tenants without an event are left out."""
+    rows = session.execute(
+        text("SELECT tenant, last FROM event_counters WHERE tenant = ANY(:tenants)"), {"tenants": list(tenants)}
+    )
+    return {row.tenant: int(row.last) for row in rows}
+
+
+def running_jobs(session: Session, tenant: str, *, job_id: UUID | None = None, limit: int = 1000) -> list[Job]:
+    """The tenant's running jobs, or one of them."""
+    rows = session.execute(
+        text(
+            f"""
+            SELECT {COLUMNS} FROM jobs WHERE tenant = :tenant AND state = 'running'
+            {"AND id = :job_id" if job_id else ""} LIMIT :limit
+            """
+        ),
+        {"tenant": tenant, "job_id": job_id, "limit": limit},
+    )
+    return [to_job(row) for row in rows]
+
+
+def _event(row: Any) -> JobEvent:
+    return JobEvent(
+        job_id=row.job_id,
+        number=row.number,
+        type=row.type,
+        at=row.at,
+        actor=row.actor,
+        source=JobState(row.source) if row.source else None,
+        target=JobState(row.target),
+        fence=row.fence,
+        data=row.data,
+        seq=row.seq,
+    )
 
 
 def last_errors(session: Session, tenant: str, job_ids: Sequence[UUID], *, limit: int) -> dict[UUID, list[str]]:

@@ -26,8 +26,8 @@ COLUMNS: Final = """
     id, number, tenant, type, queue, state, priority, config, retry, origin, created_by, created_at, updated_at, fence,
     attempts, rescues, event_no, paused, cancel_requested, cancel_reason, run_after, deadline_at, attempt_timeout_s,
     admitted_at, started_at, finished_at, outcome, rows_done, rows_total, bytes_done, bytes_total, stage, counters,
-    error_count, checkpoint, result, error, worker, parent_id, clone_of, labels,
-    dialect
+    error_count, checkpoint, result, error, worker, parent_id, child_no, name,
+    needs_left, clone_of, labels, dialect
 """
 _CLAIMED_COLUMNS: Final = ", ".join(f"claimed.{name.strip()}" for name in COLUMNS.split(","))
 _JSON_COLUMNS: Final = frozenset({"result", "error", "checkpoint", "config", "retry", "counters"})
@@ -81,6 +81,9 @@ def to_job(row: Row[Any]) -> Job:
         error=row.error,
         worker=row.worker,
         parent_id=row.parent_id,
+        child_no=row.child_no,
+        name=row.name,
+        needs_left=row.needs_left,
         clone_of=row.clone_of,
         labels=row.labels,
         dialect=row.dialect,
@@ -149,7 +152,7 @@ def move(
     *,
     actor: str,
     fence: int | None = None,
-    unless_running: bool = False,
+    unless_held: bool = False,
     changes: Mapping[str, Any] | None = None,
     data: Mapping[str, Any] | None = None,
 ) -> Job | None:
@@ -158,12 +161,11 @@ def move(
     Args:
         actor: Who did it: a key's id, ``worker``, ``engine``.
         fence: Only while the job is held under this fence.
-        unless_running: Leave a running job alone (it has a holder, who must be asked).
+        unless_held: Leave a running job alone that has a holder, who must be asked; a parent has none.
         changes: Columns to set besides; values are bound, or ``Sql`` constants.
         data: Facts for the event.
     """
     rule = TRANSITIONS[event]
-    sources = sorted(rule.sources - {JobState.RUNNING} if unless_running else rule.sources)
     columns: dict[str, Any] = {"worker": None, **(changes or {})}
     if rule.target in TERMINAL:
         columns["finished_at"] = NOW
@@ -173,6 +175,8 @@ def move(
         columns.setdefault("due_at", NOW)
     sets, bound = _assignments(columns)
     guard = "" if fence is None else "AND fence = :held"
+    if unless_held:
+        guard += " AND (state <> 'running' OR worker IS NULL)"
     rows = _prepared(
         f"""
         WITH before AS (
@@ -193,7 +197,7 @@ def move(
             **bound,
             "id": job_id,
             "tenant": tenant,
-            "sources": sources,
+            "sources": sorted(rule.sources),
             "held": fence,
             "target": rule.target,
             "event": event,

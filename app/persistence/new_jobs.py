@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 from uuid import UUID
 
 from sqlalchemy.orm import Session
@@ -17,18 +17,41 @@ from app.persistence.jobs import ADMISSION_LOCK
 from app.persistence.prepared import Prepared
 
 
+class Child(NamedTuple):
+    """A job's place in a family."""
+
+    parent_id: UUID
+    child_no: int
+    name: str | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class NewJob:
-    """A job that is ready to be stored; ``text`` is its JSON for the statement."""
+    """A job that is ready to be stored; ``text`` is its JSON for the statement.
+
+    Args:
+        child: Its parent, its place among the parent's children, and its name there.
+        needs_left: Jobs it waits for that are not over; a child and one that waits begin ``blocked``.
+    """
 
     id: UUID
     request: SubmitJob
     queue: str
     retry: RetryPolicy
     text: str
+    child: Child | None = None
+    needs_left: int = 0
 
 
-def new_job(request: SubmitJob, *, job_id: UUID, queue: str, retry: RetryPolicy) -> NewJob:
+def new_job(
+    request: SubmitJob,
+    *,
+    job_id: UUID,
+    queue: str,
+    retry: RetryPolicy,
+    child: Child | None = None,
+    needs_left: int = 0,
+) -> NewJob:
     """``request`` as a job of ``queue``, to be given to ``add_all``."""
     text = json.dumps(
         {
@@ -47,9 +70,15 @@ def new_job(request: SubmitJob, *, job_id: UUID, queue: str, retry: RetryPolicy)
             "clone_of": str(request.clone_of) if request.clone_of else None,
             "labels": request.labels,
             "dialect": request.dialect,
+            "blocked": child is not None or needs_left > 0,
+            "needs_left": needs_left,
+            "on_dependency_failure": request.on_dependency_failure,
+            "parent_id": str(child.parent_id) if child else None,
+            "child_no": child.child_no if child else None,
+            "name": child.name if child else None,
         }
     )
-    return NewJob(job_id, request, queue, retry, text)
+    return NewJob(job_id, request, queue, retry, text, child, needs_left)
 
 
 _ADD: Final = Prepared(
@@ -58,13 +87,15 @@ _ADD: Final = Prepared(
         SELECT * FROM ROWS FROM (jsonb_to_recordset(CAST(:given AS jsonb)) AS (
             id uuid, tenant text, type text, queue text, priority smallint, config jsonb, retry jsonb, origin text,
             created_by text, run_after timestamptz, timeout_s double precision, attempt_timeout_s double precision,
-            clone_of uuid, labels jsonb, dialect jsonb
+            clone_of uuid, labels jsonb, dialect jsonb, blocked boolean, needs_left integer, on_dependency_failure text,
+            parent_id uuid, child_no integer, name text
         )) WITH ORDINALITY AS new (
             id, tenant, type, queue, priority, config, retry, origin, created_by, run_after, timeout_s,
-            attempt_timeout_s, clone_of, labels, dialect, place
+            attempt_timeout_s, clone_of, labels, dialect, blocked, needs_left, on_dependency_failure, parent_id,
+            child_no, name, place
         )
     ), classes AS MATERIALIZED (
-        SELECT DISTINCT queue, priority FROM given WHERE run_after IS NULL
+        SELECT DISTINCT queue, priority FROM given WHERE run_after IS NULL AND NOT blocked
     ), rooms AS MATERIALIZED (
         SELECT queue, priority, CASE
             WHEN NOT pg_try_advisory_xact_lock({ADMISSION_LOCK}, hashtext(queue)) THEN 0
@@ -74,18 +105,21 @@ _ADD: Final = Prepared(
                                                 AND priority = c.priority LIMIT :room) AS ahead)
         END AS places FROM classes AS c
     ), placed AS (
-        SELECT given.*, run_after IS NULL AND places >= row_number() OVER (
-            PARTITION BY queue, priority, run_after IS NULL ORDER BY place
+        SELECT given.*, run_after IS NULL AND NOT blocked AND places >= row_number() OVER (
+            PARTITION BY queue, priority, run_after IS NULL AND NOT blocked ORDER BY place
         ) AS free
         FROM given LEFT JOIN rooms USING (queue, priority)
     ), added AS (
         INSERT INTO jobs (id, tenant, type, queue, state, priority, config, retry, origin, created_by, event_no,
                           created_at, updated_at, run_after, due_at, deadline_at, attempt_timeout_s,
-                          admitted_at, clone_of, labels, dialect)
-        SELECT id, tenant, type, queue, CASE WHEN free THEN 'queued' ELSE 'open' END, priority, config, retry, origin,
-               created_by, 1, now(), now(), run_after, coalesce(run_after, now()),
+                          admitted_at, clone_of, labels, dialect, needs_left, on_dependency_failure, parent_id,
+                          child_no, name)
+        SELECT id, tenant, type, queue,
+               CASE WHEN blocked THEN 'blocked' WHEN free THEN 'queued' ELSE 'open' END,
+               priority, config, retry, origin, created_by, 1, now(), now(), run_after, coalesce(run_after, now()),
                now() + make_interval(secs => timeout_s), attempt_timeout_s,
-               CASE WHEN free THEN clock_timestamp() END, clone_of, labels, dialect
+               CASE WHEN free THEN clock_timestamp() END, clone_of, labels, dialect,
+               needs_left, on_dependency_failure, parent_id, child_no, name
         FROM placed ORDER BY place
         RETURNING id, number, tenant, state, created_by, created_at, admitted_at, deadline_at
     ), told AS (
@@ -129,12 +163,21 @@ def add_all(session: Session, new: Sequence[NewJob], *, room: int) -> list[Job]:
                 deadline_at=row.deadline_at,
                 attempt_timeout_s=request.attempt_timeout_s,
                 admitted_at=row.admitted_at,
+                parent_id=job.child.parent_id if job.child else None,
+                child_no=job.child.child_no if job.child else None,
+                name=job.child.name if job.child else None,
+                needs_left=job.needs_left,
                 clone_of=request.clone_of,
                 labels=request.labels,
                 dialect=request.dialect,
             )
         )
     return jobs
+
+
+def insert(session: Session, new: Sequence[NewJob]) -> None:
+    """Insert jobs that begin blocked; nobody asks for what they look like."""
+    _ADD.execute(session, {"given": f"[{','.join(job.text for job in new)}]", "room": 0})
 
 
 def add(session: Session, request: SubmitJob, *, job_id: UUID, queue: str, retry: RetryPolicy, room: int) -> Job:

@@ -14,16 +14,17 @@ import uuid_utils
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from app.domain.errors import ConflictError, InvalidRequestError, Problem
+from app.domain.errors import ConflictError, InvalidRequestError, NotFoundError, Problem
 from app.domain.job_types import Registry, Submission
-from app.domain.jobs import Job, JobEvent, Origin, SubmitJob
+from app.domain.jobs import Job, JobEvent, OnDependencyFailure, Origin, SubmitJob
 from app.domain.lifecycle import TERMINAL, Event, JobState
 from app.domain.ports import Bell
+from app.domain.retry import RetryPolicy
 from app.domain.texts import is_storable
-from app.persistence import events, idempotency, job_lists, jobs, new_jobs
+from app.persistence import events, families, idempotency, job_lists, jobs, needs, new_jobs
 from app.persistence.job_lists import Filters
 from app.persistence.jobs import NOW, Sql
-from app.persistence.new_jobs import NewJob
+from app.persistence.new_jobs import Child, NewJob
 from app.persistence.sessions import Sessions, SingleStatements
 from app.services.runs import RETRY_QUEUE, is_connection_lost
 from app.services.together import Together
@@ -78,18 +79,21 @@ class Jobs:
             ConflictError: A request with the same key is in flight.
         """
         checked = self._checked(request)
-        if idempotency_key is None:
+        if idempotency_key is None and not checked.depends_on:
             submitted = Submitted(self._store(self._new(checked)))
+        elif idempotency_key is None:
+            with self._sessions.begin() as session:
+                submitted = Submitted(self._add(session, checked))
         else:
             with self._sessions.begin() as session:
                 submitted = self._add_once(session, checked, idempotency_key)
         self._ring(submitted.job)
         return submitted
 
-    def _checked(self, request: SubmitJob) -> SubmitJob:
-        job_type = self._registry.get(request.type)
-        _refuse_unstorable_text(request.config)
-        config = self._registry.parse(job_type, request.config)
+    def _checked(self, request: SubmitJob, *, at: str = "") -> SubmitJob:
+        job_type = self._registry.get(request.type, at=f"{at}/type")
+        _refuse_unstorable_text(request.config, at=f"{at}/config")
+        config = self._registry.parse(job_type, request.config, at=f"{at}/config")
         if job_type.check is not None:
             job_type.check(self._submission(request.tenant), config)
         return replace(
@@ -98,18 +102,61 @@ class Jobs:
             attempt_timeout_s=request.attempt_timeout_s or job_type.attempt_timeout_s,
         )
 
-    def _new(self, request: SubmitJob) -> NewJob:
+    def _new(self, request: SubmitJob, *, needs_left: int = 0) -> NewJob:
         job_type = self._registry.get(request.type)
         return new_jobs.new_job(
             request,
-            job_id=UUID(bytes=uuid_utils.uuid7().bytes),
+            job_id=_new_id(),
             queue=job_type.queue,
             retry=request.retry or job_type.retry,
+            needs_left=needs_left,
+        )
+
+    def prepared(self, request: SubmitJob, *, queue: str) -> NewJob:
+        """A job that no job type runs: the parent of others."""
+        _refuse_unstorable_text(request.config)
+        return new_jobs.new_job(request, job_id=_new_id(), queue=queue, retry=request.retry or RetryPolicy())
+
+    def prepared_child(self, request: SubmitJob, child: Child, *, at: str) -> NewJob:
+        """A child, checked like any job; ``at`` is where the request for it stands.
+
+        Raises:
+            InvalidRequestError: Unknown type, or a config that does not fit it.
+        """
+        checked = self._checked(request, at=at)
+        job_type = self._registry.get(checked.type)
+        return new_jobs.new_job(
+            checked, job_id=_new_id(), queue=job_type.queue, retry=checked.retry or job_type.retry, child=child
         )
 
     def _store_all(self, new: Sequence[NewJob]) -> list[Job]:
         with self._single.begin() as session:
             return new_jobs.add_all(session, new, room=self._room)
+
+    def _add(self, session: Session, request: SubmitJob) -> Job:
+        if not request.depends_on:
+            return new_jobs.add_all(session, [self._new(request)], room=self._room)[0]
+        states = needs.lock(session, request.tenant, request.depends_on)
+        for needed in request.depends_on:
+            if needed not in states:
+                raise NotFoundError(f"there is no job {needed} to depend on", code="job.not_found")
+        left = sum(state not in TERMINAL for state in states.values())
+        failed = any(state in TERMINAL and state is not JobState.COMPLETED for state in states.values())
+        stopped = failed and request.on_dependency_failure is not OnDependencyFailure.RUN
+        [job] = new_jobs.add_all(session, [self._new(request, needs_left=left or int(stopped))], room=self._room)
+        needs.add(session, [(job.id, needed, state in TERMINAL) for needed, state in states.items()])
+        return self._stopped_by_need(session, job, request.on_dependency_failure) if stopped else job
+
+    @staticmethod
+    def _stopped_by_need(session: Session, job: Job, policy: OnDependencyFailure) -> Job:
+        """A job whose need had failed before it was submitted ends as if it had failed while it waited."""
+        if policy is OnDependencyFailure.FAIL:
+            said = {"error": needs.NEED_FAILED}
+            moved = jobs.move(session, job.tenant, job.id, Event.FAIL, actor="engine", changes=said, data=said)
+        else:
+            changes, data = {"cancel_reason": "skipped"}, {"reason": "skipped"}
+            moved = jobs.move(session, job.tenant, job.id, Event.CANCEL, actor="engine", changes=changes, data=data)
+        return moved or job
 
     def _add_once(self, session: Session, request: SubmitJob, key: str) -> Submitted:
         if not 1 <= len(key) <= 255 or "\0" in key:
@@ -123,7 +170,7 @@ class Jobs:
             )
         found = idempotency.find(session, request.tenant, key)
         if found is None:
-            [job] = new_jobs.add_all(session, [self._new(request)], room=self._room)
+            job = self._add(session, request)
             idempotency.add(session, request.tenant, key, fingerprint=fingerprint, job_id=job.id)
             return Submitted(job)
         if found[0] != fingerprint:
@@ -177,7 +224,7 @@ class Jobs:
             changes = {"cancel_reason": "user"}
             data = {"reason": "user"}
             job = jobs.move(
-                session, tenant, job_id, Event.CANCEL, actor=actor, unless_running=True, changes=changes, data=data
+                session, tenant, job_id, Event.CANCEL, actor=actor, unless_held=True, changes=changes, data=data
             ) or jobs.mark(
                 session,
                 tenant,
@@ -190,6 +237,8 @@ class Jobs:
             )
             if job is None and jobs.get(session, tenant, job_id).is_terminal:
                 raise self._ended(session, tenant, job_id)
+            if job is not None and job.queue == families.PARENT_QUEUE:
+                families.cancel_children(session, tenant, job_id, actor=actor)
         # It moved between the two looks (a retry, a rescue): what it is now can be cancelled the same way.
         return job or self.cancel(tenant, job_id, actor=actor)
 
@@ -239,6 +288,8 @@ class Jobs:
             )
             if job is None:
                 raise self._ended(session, tenant, job_id)
+            if job.queue == families.PARENT_QUEUE:
+                families.pause_children(session, tenant, job_id, paused=True, actor=actor)
         return job
 
     def resume(self, tenant: str, job_id: UUID, *, actor: str) -> Job:
@@ -259,6 +310,9 @@ class Jobs:
             )
             if job is None:
                 raise self._ended(session, tenant, job_id)
+            if job.queue == families.PARENT_QUEUE:
+                families.pause_children(session, tenant, job_id, paused=False, actor=actor)
+                families.touch(session, job)
         self._bell.ring_engine()
         return job
 
@@ -348,13 +402,19 @@ def _fingerprint(request: SubmitJob) -> bytes:
         "attempt_timeout_s": request.attempt_timeout_s,
         "retry": request.retry.as_json() if request.retry else None,
         "labels": request.labels,
+        "depends_on": sorted(map(str, request.depends_on)),
+        "on_dependency_failure": request.on_dependency_failure,
     }
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).digest()
 
 
-def _refuse_unstorable_text(config: dict[str, Any]) -> None:
+def _new_id() -> UUID:
+    return UUID(bytes=uuid_utils.uuid7().bytes)
+
+
+def _refuse_unstorable_text(config: dict[str, Any], *, at: str = "/config") -> None:
     if not is_storable(config):
         raise InvalidRequestError(
             "the config holds U+0000 or half of a surrogate pair, which Postgres cannot store",
-            problems=(Problem("/config", "U+0000 and lone surrogates are not allowed"),),
+            problems=(Problem(at, "U+0000 and lone surrogates are not allowed"),),
         )

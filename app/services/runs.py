@@ -102,8 +102,17 @@ class Runs:
         return self._end_all([job for job, _ in ended], Event.COMPLETE, lambda session: ends.complete(session, given))
 
     def hand_back_all(self, held: Sequence[Job], reason: str) -> list[Job]:
-        """Jobs go back to wait, not counted as attempts; those that were no longer held."""
-        return self._end_all(held, Event.HAND_BACK, lambda session: ends.hand_back(session, held, reason))
+        """Jobs go back to wait, not counted as attempts; one that is asked to end ends. Those no longer held."""
+        left = self._end_all(held, Event.HAND_BACK, lambda session: ends.hand_back(session, held, reason))
+        return [job for job in left if not self._ended_as_asked(job)]
+
+    def _ended_as_asked(self, job: Job) -> bool:
+        with self._single.begin() as session:
+            now = jobs.get(session, job.tenant, job.id)
+        if now.fence != job.fence or not now.cancel_requested:
+            return False
+        self.cancel(job, now.cancel_reason or "user")
+        return True
 
     def _end_all(self, held: Sequence[Job], event: Event, end: Callable[[Session], set[UUID]]) -> list[Job]:
         def once() -> list[Job]:
@@ -142,7 +151,8 @@ class Runs:
 
     def hand_back(self, job: Job, reason: str) -> None:
         """The job goes back to wait, not counted as an attempt: its worker shuts down or has too much."""
-        self._end(job, Event.HAND_BACK, {"attempts": _ATTEMPT_BACK}, data={"reason": reason})
+        if self.hand_back_all([job], reason):
+            raise FenceLost(f"job {job.id} is no longer held under fence {job.fence}")
 
     def pause(self, job: Job, reason: str) -> None:
         """The job goes back to wait until somebody resumes it."""

@@ -10,10 +10,10 @@ from uuid import UUID
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.domain.errors import UnavailableError
 from app.domain.jobs import Job
 from app.persistence import job_lists
 from app.persistence.sessions import Sessions, SingleStatements
+from app.services.places import Places
 
 log = logging.getLogger(__name__)
 
@@ -29,11 +29,11 @@ class _Wait:
 
 
 class Waits:
-    """Lets at most ``places`` requests wait at once, so that those who do not wait find a thread."""
+    """Lets requests wait for jobs, as far as there are ``places``."""
 
-    def __init__(self, sessions: Sessions, *, places: int) -> None:
+    def __init__(self, sessions: Sessions, places: Places) -> None:
         self._sessions = SingleStatements(sessions)
-        self._places = threading.BoundedSemaphore(places)
+        self._places = places
         self._lock = threading.Lock()
         self._waiting: dict[UUID, list[_Wait]] = {}
         self._newest = 0.0
@@ -45,20 +45,13 @@ class Waits:
         Raises:
             UnavailableError: Every waiting place is taken; ``data['retry_after_s']`` says when to come back.
         """
-        if not self._places.acquire(blocking=False):
-            raise UnavailableError(
-                "every waiting place is taken",
-                code="service.too_many_waits",
-                hint="Poll without 'wait', or come back after Retry-After.",
-                data={"retry_after_s": 1},
-            )
         wait = _Wait()
-        try:
-            self._enter(job_id, wait)
-            wait.ended.wait(timeout_s)
-        finally:
-            self._leave(job_id, wait)
-            self._places.release()
+        with self._places.taken():
+            try:
+                self._enter(job_id, wait)
+                wait.ended.wait(timeout_s)
+            finally:
+                self._leave(job_id, wait)
         return wait.job
 
     def _enter(self, job_id: UUID, wait: _Wait) -> None:

@@ -6,6 +6,7 @@ EVENTS: Final = frozenset(
     {
         "artifacts.expired",
         "bell.lost",
+        "bell.unreadable",
         "claim.lost",
         "engine.duty_failed",
         "engine.leads",
@@ -13,6 +14,7 @@ EVENTS: Final = frozenset(
         "engine.rescued",
         "engine.started",
         "engine.stopped",
+        "feed.poll_failed",
         "heart.missed",
         "idempotency.pruned",
         "job.completed",
@@ -25,6 +27,7 @@ EVENTS: Final = frozenset(
         "job.put_off",
         "job.retrying",
         "job.store_lost",
+        "outgoing.refused",
         "slot.child_died",
         "slot.lost",
         "slot.not_registered",

@@ -39,11 +39,11 @@ def page(items: list[Any], next_cursor: str | None) -> dict[str, Any]:
     return {"items": items, "next_cursor": next_cursor}
 
 
-def link_next(response: Response, next_cursor: str | None) -> Response:
-    """Add the Link header that leads to the next page."""
+def link_next(response: Response, next_cursor: str | None, *, argument: str = "cursor") -> Response:
+    """Add the Link header that leads to the next page, named by ``argument``."""
     if next_cursor is not None:
         query = urlencode(
-            [*((k, v) for k, v in request.args.items(multi=True) if k != "cursor"), ("cursor", next_cursor)]
+            [*((k, v) for k, v in request.args.items(multi=True) if k != argument), (argument, next_cursor)]
         )
         response.headers["Link"] = f'<{request.path}?{query}>; rel="next"'
     return response

@@ -78,6 +78,10 @@ CREATE TABLE jobs (
     error             jsonb,
     worker            uuid,
     parent_id         uuid,
+    child_no          integer,
+    name              text,
+    needs_left        integer NOT NULL DEFAULT 0,
+    on_dependency_failure   text NOT NULL DEFAULT 'cancel',
     clone_of          uuid,
     labels            jsonb NOT NULL DEFAULT '{}',
     dialect           jsonb NOT NULL DEFAULT '{}'
@@ -92,6 +96,36 @@ CREATE INDEX jobs_deadline_idx ON jobs (deadline_at)
 CREATE INDEX jobs_tenant_idx ON jobs (tenant, id);
 CREATE INDEX jobs_tenant_state_idx ON jobs (tenant, state, id);
 
+CREATE INDEX jobs_children_idx ON jobs (parent_id, child_no) WHERE parent_id IS NOT NULL;
+CREATE INDEX jobs_active_children_idx ON jobs (parent_id)
+    WHERE parent_id IS NOT NULL AND state IN ('open', 'queued', 'running', 'retry_wait');
+CREATE INDEX jobs_releasable_children_idx ON jobs (parent_id, child_no)
+    WHERE parent_id IS NOT NULL AND state = 'blocked' AND needs_left = 0;
+
+-- Which jobs a job waits for.
+CREATE TABLE job_needs (
+    job_id   uuid NOT NULL,
+    needs_id uuid NOT NULL,
+    over     boolean NOT NULL DEFAULT false,
+    PRIMARY KEY (job_id, needs_id)
+);
+CREATE INDEX job_needs_needs_idx ON job_needs (needs_id) WHERE NOT over;
+
+-- A job whose work is its children. Its counts are folded from their ends, each exactly once.
+CREATE TABLE families (
+    job_id          uuid PRIMARY KEY,
+    tenant          text NOT NULL,
+    kind            text NOT NULL,
+    max_concurrency integer NOT NULL,
+    on_failure      text NOT NULL,
+    total           integer NOT NULL DEFAULT 0,
+    completed       integer NOT NULL DEFAULT 0,
+    failed          integer NOT NULL DEFAULT 0,
+    cancelled       integer NOT NULL DEFAULT 0,
+    stirred         boolean NOT NULL DEFAULT false
+) WITH (fillfactor = 50);
+CREATE INDEX families_stirred_idx ON families (job_id) WHERE stirred;
+
 CREATE TABLE job_events (
     job_id   uuid NOT NULL,
     number   integer NOT NULL,
@@ -103,7 +137,16 @@ CREATE TABLE job_events (
     target   text NOT NULL,
     fence    integer NOT NULL,
     data     jsonb NOT NULL DEFAULT '{}',
+    seq      bigint,
     PRIMARY KEY (job_id, number)
+);
+CREATE INDEX job_events_unnumbered_idx ON job_events (at, job_id, number) WHERE seq IS NULL;
+CREATE UNIQUE INDEX job_events_seq_idx ON job_events (tenant, seq) WHERE seq IS NOT NULL;
+
+-- The last number given to an event of each tenant; only the leading engine gives one.
+CREATE TABLE event_counters (
+    tenant text PRIMARY KEY,
+    last   bigint NOT NULL
 );
 
 -- One row per worker slot; its lease is the liveness of every job it holds.
@@ -217,7 +260,7 @@ CREATE EXTENSION IF NOT EXISTS pg_trgm;
 
 DOWN = """
 DROP TABLE uploads, artifacts, failed_records, import_batches, import_lanes, declared_tables, idempotency_keys, leaders,
-    workers, job_events, jobs, api_keys, tenants;
+    workers, event_counters, job_events, families, job_needs, jobs, api_keys, tenants;
 DROP SEQUENCE job_numbers;
 """
 

@@ -69,6 +69,11 @@ REAL = qualified("default", TABLE.name)
 # The file
 
 
+LONG_ROWS = 7_200_000
+"""Two gigabytes of them."""
+MEMORY = "peak memory of a 2 GB file over a 200 MB one, MB (less is better)"
+
+
 def people(rows: int, *, bad: float = 0.0, seed: int = 42) -> Iterator[list[str]]:
     """Rows of ``COLUMNS``; of every 1/``bad`` rows one is bad, by turns in key, number, date, shape or e-mail."""
     chosen = random.Random(seed)
@@ -189,6 +194,17 @@ class Bench:
         """A bare copy into the table."""
         return self.psql(f"\\copy {REAL} ({', '.join(COLUMNS)}) from '{self.folder / name}' with (format csv, header)")
 
+    def bring(self, name: str, rows: int, *, bad: float = 0.0) -> None:
+        """Write a file to the disk and to S3."""
+        write_file(self.folder / name, rows, bad=bad)
+        with (self.folder / name).open("rb") as file:
+            S3Store(self.settings).put(ObjectRef(BUCKET, name), file, content_type="text/csv")
+
+    def remove(self, name: str) -> None:
+        """Remove it from both."""
+        (self.folder / name).unlink()
+        S3Store(self.settings).delete([ObjectRef(BUCKET, name)])
+
     def ours(self, name: str) -> Run:
         """The import job, claimed, in a process of its own."""
         job_id = uuid4()
@@ -292,9 +308,23 @@ def measure(bench: Bench, runs: int, only: str | None) -> list[Measured]:
             fresh(bench.ours, "bad.csv"),
         ),
     ]
-    return [
+    measured = [
         paired(name, goal, runs, other, ours) for name, goal, other, ours in planned if only is None or only in name
     ]
+    return measured + ([growth(bench)] if only is None or only in MEMORY else [])
+
+
+def growth(bench: Bench) -> Measured:
+    """Peak memory of a file ten times as long, over that of the short one."""
+    peaks_mb = []
+    for name, rows in (("short.csv", LONG_ROWS // 10), ("long.csv", LONG_ROWS)):
+        bench.reset()
+        bench.bring(name, rows)
+        run = bench.ours(name)
+        print(f"  {MEMORY}: {name} of {rows:,} rows in {run.seconds:.0f} s, {run.rss_mb} MB", flush=True)
+        peaks_mb.append(run.rss_mb or 0.0)
+        bench.remove(name)
+    return Measured(MEMORY, peaks_mb[1] - peaks_mb[0], 20.0, [{"short_mb": peaks_mb[0], "long_mb": peaks_mb[1]}])
 
 
 def main() -> None:
@@ -343,11 +373,10 @@ def _prepared(stores: Stores, folder: Path, asked: argparse.Namespace) -> Bench:
     )
     sessions = make_sessions(open_engine(stores.database_url, application_name="bench"))
     Tables(sessions).declare("default", TABLE)
-    for name, bad in (("clean.csv", 0.0), ("bad.csv", 0.01)):
-        write_file(folder / name, asked.rows, bad=bad)
-        with (folder / name).open("rb") as file:
-            S3Store(settings).put(ObjectRef(BUCKET, name), file, content_type="text/csv")
-    return Bench(stores, settings, sessions, folder, asked.lanes, asked.batch_rows)
+    bench = Bench(stores, settings, sessions, folder, asked.lanes, asked.batch_rows)
+    bench.bring("clean.csv", asked.rows)
+    bench.bring("bad.csv", asked.rows, bad=0.01)
+    return bench
 
 
 if __name__ == "__main__":

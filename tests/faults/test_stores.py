@@ -107,7 +107,7 @@ def test_terminated_database_sessions_are_replaced(cluster: Cluster) -> None:
     assert all(part.is_alive for part in parts)
 
 
-def test_a_pickled_message_is_refused_and_the_worker_lives(cluster: Cluster) -> None:
+def test_messages_that_are_none_of_ours_are_refused_and_the_worker_lives(cluster: Cluster) -> None:
     worker = cluster.start_worker()
     cluster.start_engine()
     sender = Celery("attacker", broker=cluster.stores.redis_url, set_as_current=False)
@@ -115,9 +115,19 @@ def test_a_pickled_message_is_refused_and_the_worker_lives(cluster: Cluster) -> 
 
     sender.send_task("haulier.work", args=["data"], queue="data", serializer="pickle")
     sender.send_task("haulier.no_such_task", args=[{"a": 1}], queue="data", serializer="json")
+    redis.Redis.from_url(cluster.stores.redis_url).lpush(
+        "data",
+        "no JSON",
+        b"\xff\xfe",
+        "1",
+        "{}",
+        '{"properties": {}}',
+        '{"body": "x", "properties": {"delivery_tag": 1}}',
+    )
 
     ids = cluster.submit("effect", steps=1)
     cluster.wait_for_all(ids)
     cluster.assert_sound(ids, steps=1, max_rescues=0)
     assert worker.is_alive
     assert "ContentDisallowed" in worker.log()
+    assert worker.log().count("bell.unreadable") >= 4

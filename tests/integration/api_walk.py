@@ -11,6 +11,8 @@ from tests.integration.conftest import Client
 
 BODIES: dict[str, Any] = {
     "jobs.Jobs.post": {"type": "echo"},
+    "batches.create": {"payloads": [{"type": "echo"}]},
+    "batches.Children.post": {"payloads": [{"type": "echo"}]},
     "jobs.batch_get": {"ids": [str(uuid4())]},
     "tables.Tables.post": {"name": "things", "columns": [{"name": "id", "type": "bigint"}], "key": ["id"]},
     "records.query": {},

@@ -21,6 +21,7 @@ from app.domain.lifecycle import JobState
 from app.factory import create_app
 from app.persistence import job_lists
 from app.persistence.sessions import Sessions
+from app.services.places import Places
 from app.services.waits import Waits
 from tests.factories import a_request, a_service
 from tests.integration.conftest import Client
@@ -192,7 +193,7 @@ def test_a_wait_outlives_a_moment_without_postgres(
     monkeypatch.setattr(job_lists, "ended", first_away)
     service.cancel("default", job.id, actor="test")
 
-    found = Waits(sessions, places=1).wait(job.id, timeout_s=20)
+    found = Waits(sessions, Places(1)).wait(job.id, timeout_s=20)
 
     assert found is not None
     assert found.state is JobState.CANCELLED
@@ -202,7 +203,7 @@ def test_a_wait_outlives_a_moment_without_postgres(
 def test_two_who_wait_for_one_job_both_hear_of_its_end(member: Client, sessions: Sessions) -> None:
     service = a_service(sessions)
     job = service.submit(a_request()).job
-    waits = Waits(sessions, places=4)
+    waits = Waits(sessions, Places(4))
     heard: list[JobState | None] = []
 
     def wait(timeout_s: float) -> None:

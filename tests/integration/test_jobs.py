@@ -364,7 +364,7 @@ def test_a_waiting_job_past_its_deadline_is_cancelled_for_its_timeout(sessions: 
     with sessions.begin() as session:
         ended = admission.end_overdue(session)
 
-    assert ended == [job.id]
+    assert [one.id for one in ended] == [job.id]
     assert service.get("default", job.id).cancel_reason == "timeout"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from threading import Event as Flag
+from time import monotonic
 from typing import Any
 from uuid import UUID
 
@@ -19,6 +20,7 @@ from app.domain.job_types import JobConfig, JobType, Registry, Result
 from app.domain.jobs import Job, SubmitJob
 from app.domain.lifecycle import JobState
 from app.domain.ports import ObjectStore
+from app.domain.retry import RetryPolicy
 from app.persistence.sessions import Sessions
 from app.services.jobs import Jobs
 from app.services.runs import Runs
@@ -60,12 +62,12 @@ class Bench:
     def _run(self, job: RunContext, config: Do) -> Result | None:
         return self.actions[config.what](job)
 
-    def submit(self, *actions: Callable[[RunContext], Any]) -> list[UUID]:
+    def submit(self, *actions: Callable[[RunContext], Any], retry: RetryPolicy | None = None) -> list[UUID]:
         ids = []
         for action in actions:
             name = f"{action.__name__} {len(self.actions)}"
             self.actions[name] = action
-            request = SubmitJob(tenant="default", type="do", config={"what": name}, created_by="test")
+            request = SubmitJob(tenant="default", type="do", config={"what": name}, created_by="test", retry=retry)
             ids.append(self.service.submit(request).job.id)
         return ids
 
@@ -126,6 +128,31 @@ def test_members_that_end_differently_each_end_as_they_did(bench: Bench) -> None
     assert bench.service.get("default", ids[4]).result == {"answer": 42}
 
 
+def test_a_transient_error_is_kept_as_it_is_said_whatever_caused_it(bench: Bench) -> None:
+    def fails_for_now(_: RunContext) -> None:
+        raise TransientError("S3 is away", code="s3.away") from OSError("socket 7 of 10.0.0.3")
+
+    (job_id,) = bench.submit(fails_for_now)
+
+    bench.run()
+
+    error = bench.service.get("default", job_id).error or {}
+    assert (error["code"], error["message"]) == ("s3.away", "S3 is away")
+
+
+def test_a_policy_that_retries_everything_keeps_what_really_failed(bench: Bench) -> None:
+    def crashes(_: RunContext) -> None:
+        raise ZeroDivisionError("by zero")
+
+    (job_id,) = bench.submit(crashes, retry=RetryPolicy(transient_only=False))
+
+    bench.run()
+
+    job = bench.service.get("default", job_id)
+    assert job.state is JobState.RETRY_WAIT
+    assert (job.error or {})["message"] == "ZeroDivisionError: by zero"
+
+
 def test_a_member_cancelled_before_its_turn_never_begins(bench: Bench) -> None:
     begun = Flag()
 
@@ -140,16 +167,28 @@ def test_a_member_cancelled_before_its_turn_never_begins(bench: Bench) -> None:
 
     bench.run()
 
-    assert bench.states(ids) == [JobState.COMPLETED, JobState.COMPLETED, JobState.CANCELLED]
+    assert bench.states(ids[-1:]) == [JobState.CANCELLED]
     assert not begun.is_set()
+
+
+def test_a_job_that_is_asked_to_end_is_not_handed_back(bench: Bench) -> None:
+    (job_id,) = bench.submit(nothing)
+    with bench.claimed() as (slot, claimed):
+        bench.service.cancel("default", job_id, actor="test")
+
+        slot.runs.hand_back_all(claimed, "no time")
+
+    assert bench.states([job_id]) == [JobState.CANCELLED]
 
 
 def test_an_end_is_written_while_the_next_member_still_runs(bench: Bench) -> None:
     seen = []
 
     def looks_at_the_first(_: RunContext) -> None:
-        Flag().wait(0.08)
-        seen.append(bench.service.get("default", ids[0]).state)
+        until = monotonic() + 10
+        while bench.states(ids[:1]) == [JobState.RUNNING] and monotonic() < until:
+            Flag().wait(0.01)
+        seen.extend(bench.states(ids[:1]))
 
     ids = bench.submit(nothing, looks_at_the_first)
 

@@ -23,8 +23,8 @@ def test_exactly_the_drawn_moves_are_legal() -> None:
     assert legal == {
         (JobState(source), JobState(target))
         for source, targets in {
-            "blocked": ("open", "cancelled"),
-            "open": ("queued", "cancelled"),
+            "blocked": ("open", "failed", "cancelled"),
+            "open": ("queued", "running", "cancelled"),
             "queued": ("open", "running", "cancelled"),
             "running": ("open", "retry_wait", "completed", "failed", "cancelled"),
             "retry_wait": ("queued", "cancelled"),

@@ -1,0 +1,140 @@
+"""``/v1/batches``: many payloads as one job, a few of them at work at a time; and the children of any parent."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from flask import Response, make_response
+from flask.views import MethodView
+from flask_smorest import Blueprint
+from marshmallow import Schema, fields, post_load, validate
+
+from app.api.job_schemas import JobPageSchema, JobSchema, RetrySchema, job_json
+from app.domain.families import OnFailure
+from app.domain.jobs import Priority
+from app.domain.lifecycle import JobState
+from app.services.families import Payload, SubmitBatch
+from app.web.current import actor, services, tenant
+from app.web.fields import Instant
+from app.web.paging import link_next, page
+
+blueprint = Blueprint("batches", __name__, url_prefix="/v1", description="Jobs whose work is their children.")
+_YEAR_S = 31_536_000
+
+
+class PayloadSchema(Schema):
+    """One item: a job type and its config."""
+
+    type = fields.String(required=True, metadata={"example": "echo"})
+    config = fields.Dict(keys=fields.String(), load_default=dict)
+    retry = fields.Nested(RetrySchema, load_default=None, allow_none=True)
+    attempt_timeout_s = fields.Float(
+        load_default=None, allow_none=True, validate=validate.Range(0, _YEAR_S, min_inclusive=False)
+    )
+    name = fields.String(load_default=None, allow_none=True, validate=validate.Length(1, 255))
+
+    @post_load
+    def _make(self, data: dict[str, Any], **_: Any) -> Payload:
+        return Payload(**data)
+
+
+class SubmitBatchSchema(Schema):
+    """A batch to be made."""
+
+    payloads = fields.List(fields.Nested(PayloadSchema), required=True)
+    max_concurrency = fields.Integer(load_default=5, strict=True, validate=validate.Range(1, 10_000))
+    on_failure = fields.Enum(OnFailure, by_value=True, load_default=OnFailure.CONTINUE)
+    priority = fields.String(
+        load_default="normal", validate=validate.OneOf([priority.name.lower() for priority in Priority])
+    )
+    run_after = Instant(load_default=None, allow_none=True)
+    timeout_s = fields.Float(
+        load_default=None, allow_none=True, validate=validate.Range(0, _YEAR_S, min_inclusive=False)
+    )
+    labels = fields.Dict(
+        keys=fields.String(validate=validate.Length(1, 63)),
+        values=fields.String(validate=validate.Length(0, 255)),
+        load_default=dict,
+        validate=validate.Length(0, 32),
+    )
+
+    @post_load
+    def _priority(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
+        data["priority"] = Priority[data["priority"].upper()]
+        return data
+
+
+class ExtendSchema(Schema):
+    """More payloads."""
+
+    payloads = fields.List(fields.Nested(PayloadSchema), required=True, validate=validate.Length(1, 10_000))
+
+
+class TotalSchema(Schema):
+    """How many payloads a batch has now."""
+
+    total = fields.Integer()
+
+
+class CountsSchema(Schema):
+    """How many children stand where; they add up to ``total``."""
+
+    total = fields.Integer()
+    pending = fields.Integer(metadata={"description": "Not begun, or waiting for another attempt."})
+    running = fields.Integer()
+    completed = fields.Integer()
+    failed = fields.Integer()
+    cancelled = fields.Integer()
+
+
+class ChildrenQuerySchema(Schema):
+    """Which children."""
+
+    class Meta:
+        """Unknown arguments are refused."""
+
+        unknown = "raise"
+
+    state = fields.List(fields.String(validate=validate.OneOf(list(JobState))), load_default=list)
+    after = fields.Integer(load_default=-1, validate=validate.Range(-1, 2_000_000_000))
+    limit = fields.Integer(load_default=100, validate=validate.Range(1, 1000))
+
+
+@blueprint.route("/batches", methods=["POST"])
+@blueprint.arguments(SubmitBatchSchema())
+@blueprint.response(202, JobSchema, headers={"Location": {"schema": {"type": "string"}}})
+def create(body: dict[str, Any]) -> Any:
+    """Accept a batch: all of its payloads, or none."""
+    job = services().families.create_batch(SubmitBatch(tenant=tenant(), created_by=actor(), **body))
+    headers = {"Location": f"/v1/jobs/{job.id}", "Retry-After": "1"}
+    return Response(job_json(job), 202, headers, mimetype="application/json")
+
+
+@blueprint.route("/jobs/<uuid:job_id>/children")
+class Children(MethodView):
+    """The children of a job."""
+
+    @blueprint.arguments(ChildrenQuerySchema(), location="query", unknown="raise")
+    @blueprint.response(200, JobPageSchema)
+    def get(self, query: dict[str, Any], job_id: UUID) -> Any:
+        """List children in their order; ``after`` is the place of the last one seen."""
+        states = tuple(JobState(state) for state in query["state"])
+        limit = query["limit"]
+        found = services().families.children(tenant(), job_id, after=query["after"], limit=limit + 1, states=states)
+        more = str(found[limit - 1].child_no) if len(found) > limit else None
+        body = JobPageSchema().dump(page(found[:limit], more))
+        return link_next(make_response(body), more, argument="after")
+
+    @blueprint.arguments(ExtendSchema())
+    @blueprint.response(200, TotalSchema)
+    def post(self, body: dict[str, Any], job_id: UUID) -> dict[str, int]:
+        """Add payloads to a batch that is not over."""
+        return {"total": services().families.extend(tenant(), job_id, body["payloads"])}
+
+
+@blueprint.route("/jobs/<uuid:job_id>/children:count")
+@blueprint.response(200, CountsSchema)
+def count(job_id: UUID) -> Any:
+    """How many children stand where."""
+    return services().families.counts(tenant(), job_id)

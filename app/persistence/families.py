@@ -1,0 +1,254 @@
+"""Statements on families: parents, the window of children at work, and the counts of their ends."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from app.domain.families import Counts, Kind, OnFailure
+from app.domain.jobs import Job
+from app.domain.lifecycle import TRANSITIONS, Event, JobState
+from app.persistence.jobs import COLUMNS, to_job
+from app.persistence.prepared import Prepared
+
+PARENT_QUEUE: Final = "families"
+"""The queue of parents, which no worker serves: the engine alone moves them."""
+_ACTIVE: Final = "state IN ('open', 'queued', 'running', 'retry_wait')"
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """A parent's row, as far as its window goes."""
+
+    job_id: UUID
+    tenant: str
+    kind: Kind
+    max_concurrency: int
+    on_failure: OnFailure
+    total: int
+    completed: int
+    failed: int
+    cancelled: int
+
+
+def add(
+    session: Session, tenant: str, job_id: UUID, kind: Kind, *, max_concurrency: int, on_failure: OnFailure, total: int
+) -> None:
+    """Make a job a parent."""
+    session.execute(
+        text(
+            """
+            INSERT INTO families (job_id, tenant, kind, max_concurrency, on_failure, total)
+            VALUES (:job_id, :tenant, :kind, :max_concurrency, :on_failure, :total)
+            """
+        ),
+        {
+            "job_id": job_id,
+            "tenant": tenant,
+            "kind": kind,
+            "max_concurrency": max_concurrency,
+            "on_failure": on_failure,
+            "total": total,
+        },
+    )
+
+
+def grow(session: Session, job_id: UUID, by: int) -> int:
+    """Count ``by`` more children in; the total before."""
+    return int(
+        session.execute(
+            text("UPDATE families SET total = total + :by WHERE job_id = :id RETURNING total - :by"),
+            {"id": job_id, "by": by},
+        ).scalar_one()
+    )
+
+
+def lock(session: Session, job_id: UUID) -> Job | None:
+    """The parent's job, locked: always before any of its children."""
+    row = session.execute(text(f"SELECT {COLUMNS} FROM jobs WHERE id = :id FOR UPDATE"), {"id": job_id}).one_or_none()
+    return None if row is None else to_job(row)
+
+
+def due(session: Session, *, most: int) -> list[Job]:
+    """Parents whose time to start has come, locked."""
+    rows = session.execute(
+        text(
+            f"""
+            SELECT {COLUMNS} FROM jobs WHERE queue = '{PARENT_QUEUE}' AND state = 'open' AND NOT paused
+            AND due_at <= now() ORDER BY priority, due_at LIMIT :most FOR UPDATE SKIP LOCKED
+            """
+        ),
+        {"most": most},
+    )
+    return [to_job(row) for row in rows]
+
+
+def fold(session: Session, job_id: UUID, changes: Mapping[JobState, int]) -> Family:
+    """Add ends to a parent's counts (a child that was opened again takes one away); the counts after."""
+    row = session.execute(
+        text(
+            """
+            UPDATE families SET completed = completed + :completed, failed = failed + :failed,
+                cancelled = cancelled + :cancelled
+            WHERE job_id = :id RETURNING *
+            """
+        ),
+        {
+            "id": job_id,
+            "completed": changes.get(JobState.COMPLETED, 0),
+            "failed": changes.get(JobState.FAILED, 0),
+            "cancelled": changes.get(JobState.CANCELLED, 0),
+        },
+    ).one()
+    return Family(
+        job_id=row.job_id,
+        tenant=row.tenant,
+        kind=Kind(row.kind),
+        max_concurrency=row.max_concurrency,
+        on_failure=OnFailure(row.on_failure),
+        total=row.total,
+        completed=row.completed,
+        failed=row.failed,
+        cancelled=row.cancelled,
+    )
+
+
+_RELEASE: Final = Prepared(
+    f"""
+    WITH room AS MATERIALIZED (
+        SELECT greatest(:window - count(*), 0) AS places FROM jobs WHERE parent_id = :parent AND {_ACTIVE}
+    ), next AS (
+        SELECT id FROM jobs WHERE parent_id = :parent AND state = 'blocked' AND needs_left = 0
+        ORDER BY child_no LIMIT (SELECT places FROM room) FOR UPDATE
+    ), moved AS (
+        UPDATE jobs SET state = '{TRANSITIONS[Event.RELEASE].target}', event_no = event_no + 1,
+            updated_at = clock_timestamp(), due_at = coalesce(run_after, clock_timestamp())
+        FROM next WHERE jobs.id = next.id RETURNING jobs.*
+    ), told AS (
+        INSERT INTO job_events (job_id, number, tenant, type, actor, source, target, fence)
+        SELECT id, event_no, tenant, '{Event.RELEASE}', 'engine', 'blocked', state, fence FROM moved
+    )
+    SELECT id FROM moved
+    """
+)
+
+
+def release(session: Session, parent: UUID, *, window: int) -> list[UUID]:
+    """Open the next children, as far as ``window`` children at work leave room; which ones."""
+    return [row.id for row in _RELEASE.execute(session, {"parent": parent, "window": window})]
+
+
+def touch(session: Session, parent: Job) -> None:
+    """Have the engine look at a family anew: it has children that no end will release."""
+    session.execute(text("UPDATE families SET stirred = true WHERE job_id = :id"), {"id": parent.id})
+
+
+def stirred(session: Session) -> list[UUID]:
+    """The families to look at anew."""
+    rows = session.execute(text("UPDATE families SET stirred = false WHERE stirred RETURNING job_id"))
+    return sorted(row.job_id for row in rows)
+
+
+def counts(session: Session, tenant: str, job_id: UUID) -> Counts | None:
+    """How many children stand where; ``None`` when the job is no parent."""
+    row = session.execute(
+        text(
+            f"""
+            SELECT f.*, coalesce(a.running, 0) AS running, coalesce(a.waiting, 0) AS waiting FROM families AS f
+            LEFT JOIN LATERAL (
+                SELECT count(*) FILTER (WHERE state = 'running') AS running, count(*) AS waiting
+                FROM jobs WHERE parent_id = f.job_id AND {_ACTIVE}
+            ) AS a ON true
+            WHERE f.job_id = :id AND f.tenant = :tenant
+            """
+        ),
+        {"id": job_id, "tenant": tenant},
+    ).one_or_none()
+    if row is None:
+        return None
+    return Counts(
+        total=row.total, running=row.running, completed=row.completed, failed=row.failed, cancelled=row.cancelled
+    )
+
+
+_CANCEL: Final = text(
+    f"""
+    WITH children AS (
+        SELECT id, state AS source FROM jobs WHERE parent_id = :parent AND tenant = :tenant
+        AND state IN ('blocked', 'open', 'queued', 'running', 'retry_wait') ORDER BY id FOR UPDATE
+    ), moved AS (
+        UPDATE jobs SET state = CASE WHEN source = 'running' THEN 'running' ELSE 'cancelled' END,
+            cancel_requested = cancel_requested OR source = 'running', cancel_reason = 'parent',
+            finished_at = CASE WHEN source <> 'running' THEN clock_timestamp() END,
+            event_no = event_no + 1, updated_at = clock_timestamp()
+        FROM children WHERE jobs.id = children.id RETURNING jobs.*, children.source
+    ), told AS (
+        INSERT INTO job_events (job_id, number, tenant, type, actor, source, target, fence, data)
+        SELECT id, event_no, tenant,
+               CASE WHEN state = 'running' THEN '{Event.REQUEST_CANCEL}' ELSE '{Event.CANCEL}' END,
+               :actor, source, state, fence, jsonb_build_object('reason', 'parent')
+        FROM moved
+    )
+    SELECT count(*) AS moved FROM moved
+    """
+)
+
+
+def cancel_children(session: Session, tenant: str, parent: UUID, *, actor: str) -> int:
+    """End the children that wait and ask those that run to stop, in one statement; how many there were."""
+    return int(session.execute(_CANCEL, {"parent": parent, "tenant": tenant, "actor": actor}).scalar_one())
+
+
+_PAUSE: Final = text(
+    f"""
+    WITH children AS (
+        SELECT id, state AS source FROM jobs WHERE parent_id = :parent AND tenant = :tenant AND paused <> :paused
+        AND state IN ('blocked', 'open', 'queued', 'retry_wait') ORDER BY id FOR UPDATE
+    ), moved AS (
+        UPDATE jobs SET paused = :paused, event_no = event_no + 1, updated_at = clock_timestamp(),
+            state = CASE WHEN source = 'queued' THEN 'open' ELSE source END
+        FROM children WHERE jobs.id = children.id RETURNING jobs.*, children.source
+    ), told AS (
+        INSERT INTO job_events (job_id, number, tenant, type, actor, source, target, fence, data)
+        SELECT id, event_no, tenant, CASE WHEN source <> state THEN '{Event.RETURN}' ELSE :event END,
+               :actor, source, state, fence, jsonb_build_object('reason', 'parent')
+        FROM moved
+    )
+    SELECT count(*) AS moved FROM moved
+    """
+)
+
+
+def pause_children(session: Session, tenant: str, parent: UUID, *, paused: bool, actor: str) -> int:
+    """Keep the children that have not begun from starting, or let them; those that run go on. How many there were."""
+    event = Event.PAUSE if paused else Event.RESUME
+    bound = {"parent": parent, "tenant": tenant, "paused": paused, "actor": actor, "event": event}
+    return int(session.execute(_PAUSE, bound).scalar_one())
+
+
+def children(
+    session: Session, tenant: str, parent: UUID, *, after: int, limit: int, states: tuple[JobState, ...] = ()
+) -> list[Job]:
+    """The children in their order, from place ``after`` (exclusive) on."""
+    rows = session.execute(
+        text(
+            f"""
+            SELECT {COLUMNS} FROM jobs WHERE parent_id = :parent AND tenant = :tenant AND child_no > :after
+            AND (:any_state OR state = ANY(:states)) ORDER BY child_no LIMIT :limit
+            """
+        ),
+        {
+            "parent": parent,
+            "tenant": tenant,
+            "after": after,
+            "limit": limit,
+            "any_state": not states,
+            "states": list(states),
+        },
+    )
+    return [to_job(row) for row in rows]

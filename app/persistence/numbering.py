@@ -1,0 +1,82 @@
+"""The statement that numbers committed events: each tenant's ``seq`` runs from 1 without a gap.
+
+Sequences and horizons of transaction ids both skip or stall; one writer that numbers what it can see does neither.
+Only the leading engine calls it. What is numbered here is handed on exactly once, in the same transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+from sqlalchemy.orm import Session
+
+from app.domain.lifecycle import TERMINAL, JobState
+from app.persistence.prepared import Prepared
+
+_TERMINAL: Final = ", ".join(f"'{state}'" for state in sorted(TERMINAL))
+_NUMBER: Final = Prepared(
+    f"""
+    WITH fresh AS MATERIALIZED (
+        SELECT job_id, number, tenant, at FROM job_events WHERE seq IS NULL ORDER BY at, job_id, number LIMIT :most
+    ), counted AS (
+        SELECT tenant, count(*) AS events FROM fresh GROUP BY tenant
+    ), counters AS (
+        INSERT INTO event_counters AS c (tenant, last) SELECT tenant, events FROM counted ORDER BY tenant
+        ON CONFLICT (tenant) DO UPDATE SET last = c.last + excluded.last RETURNING tenant, last
+    ), placed AS (
+        SELECT f.job_id, f.number, n.last - c.events
+               + row_number() OVER (PARTITION BY f.tenant ORDER BY f.at, f.job_id, f.number) AS seq
+        FROM fresh AS f JOIN counted AS c USING (tenant) JOIN counters AS n USING (tenant)
+    ), numbered AS (
+        UPDATE job_events AS e SET seq = p.seq FROM placed AS p
+        WHERE e.job_id = p.job_id AND e.number = p.number
+        RETURNING e.job_id, e.number, e.source, e.target, e.seq
+    )
+    SELECT n.job_id, n.number, n.source, n.target, n.seq, j.parent_id, j.tenant,
+           EXISTS (SELECT FROM job_needs WHERE needs_id = n.job_id AND NOT over) AS is_needed,
+           (SELECT count(*) FROM numbered) AS events
+    FROM numbered AS n LEFT JOIN jobs AS j
+        ON j.id = n.job_id AND n.source IS DISTINCT FROM n.target
+        AND (n.target IN ({_TERMINAL}) OR n.source IN ({_TERMINAL}))
+        AND (j.parent_id IS NOT NULL OR EXISTS (SELECT FROM job_needs WHERE needs_id = n.job_id AND NOT over))
+    WHERE j.id IS NOT NULL OR n.seq = (SELECT min(seq) FROM numbered)
+    ORDER BY n.seq
+    """
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A job that other jobs hang on came to an end, or was opened again after one."""
+
+    job_id: UUID
+    tenant: str
+    parent_id: UUID | None
+    source: JobState | None
+    target: JobState
+    is_needed: bool
+
+
+def number(session: Session, *, most: int) -> tuple[int, Sequence[Ended]]:
+    """Number up to ``most`` events.
+
+    Returns:
+        How many there were, and of them the ends that parents and dependents must hear of, in order.
+    """
+    rows = _NUMBER.execute(session, {"most": most})
+    ended = [
+        Ended(
+            job_id=row.job_id,
+            tenant=row.tenant,
+            parent_id=row.parent_id,
+            source=JobState(row.source) if row.source else None,
+            target=JobState(row.target),
+            is_needed=row.is_needed,
+        )
+        for row in rows
+        if row.tenant is not None
+    ]
+    return (int(rows[0].events) if rows else 0), ended

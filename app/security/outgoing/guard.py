@@ -1,0 +1,130 @@
+"""The one way out: a call that reaches public addresses alone, in a bounded time and with a bounded answer."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from http.client import HTTPException
+from ipaddress import ip_address
+
+from requests import Response
+from urllib3.exceptions import HTTPError
+
+from app.domain.errors import JobError
+from app.domain.job_types import JobContext
+from app.security.outgoing.addresses import Address, Network, Resolve, plain, refusal, resolve
+from app.security.outgoing.calls import Call, Reply, redirected
+from app.security.outgoing.faults import explained
+from app.security.outgoing.line import Line
+from app.security.outgoing.targets import FORBIDDEN, USUAL_PORTS, Target, forbidden, parse_target
+from app.security.outgoing.wire import PinnedSession
+from config.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+class Outgoing:
+    """Makes calls to addresses that users chose.
+
+    A name is resolved once, every address it has must be allowed, and the connection goes to one of those very
+    addresses, so that a name server that answers otherwise the next time is not asked.
+
+    Args:
+        private_networks: What may be reached although it is not public.
+        ports: Ports beside 80, 443, 8080 and 8443.
+        resolve: Gives the addresses of a name.
+    """
+
+    def __init__(
+        self,
+        *,
+        private_networks: Sequence[Network] = (),
+        ports: frozenset[int] = frozenset(),
+        resolve: Resolve = resolve,
+    ) -> None:
+        self._private_networks = tuple(private_networks)
+        self._ports = USUAL_PORTS | ports
+        self._resolve = resolve
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Outgoing:
+        """As the installation allows."""
+        return cls(private_networks=settings.private_networks, ports=settings.outgoing_ports)
+
+    @contextmanager
+    def send(self, call: Call, *, job: JobContext | None = None) -> Iterator[Reply]:
+        """Make ``call``; its answer is open inside the ``with``, and every status is an answer.
+
+        Args:
+            job: Ends the call when it is asked to stop, by raising what its ``check`` raises.
+        Raises:
+            JobError: The URL may not be called (``ERR_URL_FORBIDDEN``), nor will it be later; or the certificate is
+                not good (``http.certificate_refused``).
+            TransientError: No connection, or no whole answer in time.
+        """
+        line = Line(call.timeout_s, job)
+        with line.watched(), ExitStack() as stack:
+            try:
+                target, response = self._follow(call, line, stack)
+            except JobError as error:
+                if error.code == FORBIDDEN:
+                    log.warning("outgoing.refused", extra={"job_id": str(job.id) if job else None, "error": str(error)})
+                raise
+            yield Reply(response, target, line, call.max_response_bytes)
+
+    def _follow(self, call: Call, line: Line, stack: ExitStack) -> tuple[Target, Response]:
+        for _ in range(call.max_redirects + 1):
+            target = parse_target(call.url)
+            addresses = self._addresses(target, line)
+            response = self._begin(call, target, addresses, line, stack)
+            if call.max_redirects == 0:
+                return target, response
+            following = redirected(call, target, response.status_code, response.headers.get("Location"))
+            if following is None:
+                return target, response
+            call = following
+        raise JobError(f"{target.origin} led to more than {call.max_redirects} redirects", code="http.redirects")
+
+    def _begin(
+        self, call: Call, target: Target, addresses: Sequence[Address], line: Line, stack: ExitStack
+    ) -> Response:
+        session = stack.enter_context(PinnedSession(lambda: line.dial(addresses, target.port)))
+        try:
+            response: Response = session.begin(
+                call.method, target.url, dict(call.headers), call.body, timeout_s=line.left_s
+            )
+        except (OSError, ValueError, HTTPError, HTTPException) as error:
+            line.check()
+            # The cause's own text holds the path and the query, which may be secret.
+            raise explained(error, target) from None
+        stack.callback(response.close)
+        return response
+
+    def _addresses(self, target: Target, line: Line) -> Sequence[Address]:
+        if target.port not in self._ports:
+            known = ", ".join(map(str, sorted(self._ports)))
+            raise forbidden(
+                f"port {target.port} may not be called, only {known}", "HAULIER_OUTGOING_PORTS names further ports."
+            )
+        found = [plain(address) for address in self._resolved(target, line)]
+        for address in found:
+            reason = refusal(address, self._private_networks)
+            if reason is not None:
+                raise forbidden(
+                    f"{target.host} has the address {reason}",
+                    "HAULIER_ALLOW_PRIVATE_HOSTS names private networks that may be called.",
+                )
+        return found
+
+    def _resolved(self, target: Target, line: Line) -> Sequence[Address]:
+        try:
+            return [ip_address(target.host)]
+        except ValueError:
+            pass  # it is a name
+        try:
+            return line.wait_for(lambda: self._resolve(target.host, target.port))
+        except OSError as error:
+            raise explained(error, target) from None
+        except UnicodeError:
+            raise forbidden(f"{target.host!r} is no name that can be looked up") from None

@@ -1,0 +1,43 @@
+"""Places for requests that stay: waits and streams share them, so that those who do not stay find a thread."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from app.domain.errors import UnavailableError
+
+
+class Places:
+    """So many requests of a process may stay at once."""
+
+    def __init__(self, count: int) -> None:
+        self._free = threading.BoundedSemaphore(count)
+
+    def take(self) -> None:
+        """Take a place, to be given back by ``leave``.
+
+        Raises:
+            UnavailableError: Every place is taken; ``data['retry_after_s']`` says when to come back.
+        """
+        if not self._free.acquire(blocking=False):
+            raise UnavailableError(
+                "every waiting place is taken",
+                code="service.too_many_waits",
+                hint="Poll without 'wait', or come back after Retry-After.",
+                data={"retry_after_s": 1},
+            )
+
+    def leave(self) -> None:
+        """Give a place back."""
+        self._free.release()
+
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        """Hold a place while the context lasts."""
+        self.take()
+        try:
+            yield
+        finally:
+            self.leave()
