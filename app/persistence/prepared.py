@@ -27,8 +27,7 @@ class Prepared:
         names = list(dict.fromkeys(_PARAMETER.findall(sql)))
         numbered = _PARAMETER.sub(lambda found: f"${names.index(found.group(1)) + 1}", sql)
         self._name = f"haulier_{hashlib.sha256(sql.encode()).hexdigest()[:16]}"
-        # The driver reads % in a statement as the start of a parameter.
-        self._prepare = f"PREPARE {self._name} AS {numbered}".replace("%", "%%")
+        self._prepare = f"PREPARE {self._name} AS {numbered}"
         self._execute = f"EXECUTE {self._name}"
         if names:
             self._execute += f" ({', '.join(f'%({name})s' for name in names)})"

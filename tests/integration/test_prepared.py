@@ -33,6 +33,15 @@ def test_rows_have_names(engine: Engine) -> None:
     assert row.quotient == 3
 
 
+def test_a_percent_sign_stays_one(engine: Engine) -> None:
+    ten = Prepared("SELECT '10%' AS plain, CAST(:value AS text) LIKE '1%' AS alike")
+
+    with make_sessions(engine).begin() as session:
+        (row,) = ten.execute(session, {"value": "1%0"})
+
+    assert (row.plain, row.alike) == ("10%", True)
+
+
 def test_an_error_of_a_statement_is_one_of_sqlalchemys_and_the_connection_is_kept(engine: Engine) -> None:
     sessions = make_sessions(engine)
     with sessions.begin() as session:
