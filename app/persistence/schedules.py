@@ -110,9 +110,7 @@ def get(session: Session, tenant: str, schedule_id: UUID, *, lock: bool = False)
         NotFoundError: The tenant has none of this id.
     """
     row = session.execute(
-        text(
-            f"SELECT {_COLUMNS} FROM schedules WHERE id = :id AND tenant = :tenant {'FOR UPDATE' if lock else ''}"
-        ),
+        text(f"SELECT {_COLUMNS} FROM schedules WHERE id = :id AND tenant = :tenant {'FOR UPDATE' if lock else ''}"),
         {"id": schedule_id, "tenant": tenant},
     ).one_or_none()
     if row is None:

@@ -186,6 +186,10 @@ class Jobs:
             )
         return Submitted(jobs.get(session, request.tenant, found[1]), replayed=True)
 
+    def ring_engine(self) -> None:
+        """Have the engine look at what waits, now."""
+        self._bell.ring_engine()
+
     def _ring(self, job: Job) -> None:
         if job.state is JobState.QUEUED:
             self._bell.ring(job.queue)
