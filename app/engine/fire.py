@@ -2,21 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-from uuid import UUID
-
-from app.domain.ports import Timer
 from app.engine.leader import Leader
 from app.persistence import schedules
+from app.scheduling.redbeat import RedBeatTimer
 from app.services.firing import SCHEDULES_AT_ONCE, Firing
-
-
-class Alarms(Timer, Protocol):
-    """A timer that says what it has."""
-
-    def armed(self) -> dict[UUID, bool]:
-        """The schedules with an alarm, each with whether it will go off."""
-        ...
 
 
 def fire_overdue(leader: Leader, firing: Firing) -> int:
@@ -31,17 +20,17 @@ def fire_overdue(leader: Leader, firing: Firing) -> int:
             return made
 
 
-def rearm(leader: Leader, alarms: Alarms) -> int:
+def rearm(leader: Leader, timer: RedBeatTimer) -> int:
     """Set the alarms that are missing and take away those of schedules that do not fire; how many there were.
 
     Raises:
         redis.RedisError: Redis does not answer; the next time tries again.
     """
-    armed = alarms.armed()
+    armed = timer.armed()
     with leader.transaction() as session:
         wanted = schedules.alarms(session)
         stale = armed.keys() - schedules.known(session, list(armed))
     changes = {schedule: at for schedule, at in wanted.items() if not armed.get(schedule)} | dict.fromkeys(stale)
     if changes:
-        alarms.arm(changes)
+        timer.arm(changes)
     return len(changes)

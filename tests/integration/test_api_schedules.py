@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import Any
 from uuid import uuid4
 
@@ -87,9 +88,7 @@ def test_an_edit_changes_the_jobs_to_come_and_not_those_made(member: Client) -> 
 
 @pytest.mark.parametrize("method", ["PATCH", "DELETE"])
 @pytest.mark.parametrize("stale", ['"1"', "", '"x", W/"7"'])
-def test_a_change_of_a_version_that_is_past_is_412_and_changes_nothing(
-    member: Client, method: str, stale: str
-) -> None:
+def test_a_change_of_a_version_that_is_past_is_412_and_changes_nothing(member: Client, method: str, stale: str) -> None:
     path = f"/v1/schedules/{a_schedule(member)['id']}"
     body = {"json": {"name": "mine"}} if method == "PATCH" else {}
     member.call("PATCH", path, json={"name": "theirs"})
@@ -135,9 +134,7 @@ def test_resuming_shows_the_next_fire(member: Client) -> None:
 
 
 @pytest.mark.parametrize(("query", "paused"), [("", True), ("?runs=false", False)])
-def test_pausing_pauses_the_jobs_that_are_not_over_unless_told_not_to(
-    member: Client, query: str, paused: bool
-) -> None:
+def test_pausing_pauses_the_jobs_that_are_not_over_unless_told_not_to(member: Client, query: str, paused: bool) -> None:
     path = f"/v1/schedules/{a_schedule(member)['id']}"
     job = member.post(f"{path}:trigger").get_json()
 
@@ -175,7 +172,7 @@ def test_a_preview_tells_rules_in_words_and_instants(member: Client) -> None:
     assert {datetime.fromisoformat(fire["local"]).hour for fire in preview["fires"]} <= {2, 3}
     instants = [datetime.fromisoformat(fire["at"]) for fire in preview["fires"]]
     assert len(instants) == 5
-    gaps = {later - earlier for earlier, later in zip(instants, instants[1:], strict=False)}
+    gaps = {later - earlier for earlier, later in pairwise(instants)}
     assert gaps <= {timedelta(hours=hours) for hours in (23, 24, 25)}
 
 
