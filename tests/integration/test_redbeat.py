@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from threading import Thread
 from time import monotonic, sleep
 from typing import Any
 from uuid import uuid4
@@ -16,6 +17,7 @@ from redbeat import RedBeatScheduler
 from redbeat.schedulers import get_redis
 
 from app.engine.fire import fire_overdue, rearm
+from app.engine.loop import Engine
 from app.persistence.sessions import Sessions
 from app.scheduling.redbeat import RedBeatTimer
 from app.services.firing import Firing
@@ -209,3 +211,23 @@ def test_without_redis_schedules_are_made_and_the_engine_fires_them(
         rearm(here.leader, away)
     assert away.flush(10)
     assert {record.message for record in caplog.records} == {"alarm.lost"}
+
+
+@pytest.mark.fault
+def test_an_engine_that_runs_fires_what_beat_has_missed_and_arms_it(
+    here: Timetable, timer: RedBeatTimer, own: Settings
+) -> None:
+    here.leader.resign()
+    schedule = here.hourly(ago=timedelta(minutes=30))
+    engine = Engine(own)
+    runs = Thread(target=engine.run)
+
+    runs.start()
+    give_up_at = monotonic() + 30
+    while timer.armed() != {schedule.id: True} and monotonic() < give_up_at:
+        sleep(0.05)
+    engine.stop()
+    runs.join(30)
+
+    assert here.fired(schedule) == [schedule.next_fire_at]
+    assert timer.armed() == {schedule.id: True}
