@@ -10,15 +10,18 @@ from app.domain.clock import SystemClock
 from app.domain.job_types import Registry, discover
 from app.domain.ports import ObjectStore
 from app.persistence.sessions import Sessions, make_sessions, open_engine
+from app.scheduling.redbeat import RedBeatTimer
 from app.services.artifacts import Artifacts
 from app.services.failed_records import FailedRecords
 from app.services.families import Families
 from app.services.feed import Feed
+from app.services.firing import Firing
 from app.services.health import Health
 from app.services.jobs import Jobs
 from app.services.keys import Keys
 from app.services.places import Places
 from app.services.records import Records
+from app.services.schedules import Schedules
 from app.services.submissions import TenantSubmission
 from app.services.tables import Tables
 from app.services.uploads import Uploads
@@ -44,6 +47,11 @@ def worker_stores(settings: Settings) -> WorkerStores:
     )
 
 
+def build_firing(settings: Settings, sessions: Sessions) -> Firing:
+    """What an alarm needs."""
+    return Firing(sessions, CeleryBell(settings), RedBeatTimer(settings), queue_bound=settings.job_in_queue_size)
+
+
 @dataclass(frozen=True, slots=True)
 class Services:
     """Every use case, for the surfaces."""
@@ -54,6 +62,7 @@ class Services:
     keys: Keys
     jobs: Jobs
     families: Families
+    schedules: Schedules
     waits: Waits
     feed: Feed
     health: Health
@@ -84,6 +93,8 @@ def build_services(settings: Settings, *, application_name: str, pool_size: int)
         queue_bound=settings.job_in_queue_size,
         submission=lambda tenant: TenantSubmission(tenant, settings=settings, tables=tables),
     )
+    timer = RedBeatTimer(settings)
+    firing = Firing(sessions, bell, timer, queue_bound=settings.job_in_queue_size)
     return Services(
         settings=settings,
         sessions=sessions,
@@ -91,6 +102,7 @@ def build_services(settings: Settings, *, application_name: str, pool_size: int)
         keys=Keys(sessions, clock, cache_s=settings.api_key_cache_s),
         jobs=jobs,
         families=Families(sessions, bell, jobs),
+        schedules=Schedules(sessions, jobs, firing, timer, queue_of=lambda name: registry.get(name).queue),
         waits=Waits(sessions, places),
         feed=Feed(sessions, places),
         health=Health(sessions, {"redis": lambda: _ping(settings)}, version=haulier.__version__),

@@ -17,6 +17,7 @@ from app.api import (
     jobs,
     keys,
     records,
+    schedules,
     tables,
     uploads,
 )
@@ -29,7 +30,20 @@ from app.web.current import attach
 from config.process import settings as settings_of_process
 from config.settings import Settings
 
-API_BLUEPRINTS = (jobs, batches, events, failed_records, artifacts, job_types, tables, records, uploads, keys, health)
+API_BLUEPRINTS = (
+    jobs,
+    batches,
+    schedules,
+    events,
+    failed_records,
+    artifacts,
+    job_types,
+    tables,
+    records,
+    uploads,
+    keys,
+    health,
+)
 
 DIALECTS = (connectra,)
 

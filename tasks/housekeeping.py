@@ -1,17 +1,21 @@
-"""What beat starts: the platform's own clean-up. Each is idempotent and may be missed."""
+"""What beat starts: the platform's own clean-up, and schedules. Each is idempotent and may be missed."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
+from uuid import UUID
 
 from celery import current_app
 
+from app.bootstrap import build_firing
 from app.domain.clock import SystemClock
 from app.persistence import idempotency
 from app.persistence.sessions import Sessions, make_sessions, open_engine
 from app.services.artifacts import Artifacts
+from app.services.firing import Firing
 from app.storage.s3 import S3Store
 from config.process import settings
 
@@ -27,6 +31,21 @@ def _sessions() -> Iterator[Sessions]:
         yield make_sessions(engine)
     finally:
         engine.dispose()
+
+
+@cache
+def _firing() -> Firing:
+    """Kept by the process: schedules may fire every second."""
+    engine = open_engine(
+        settings().database_url.get_secret_value(), application_name="haulier firing", pool_size=1, pre_ping=True
+    )
+    return build_firing(settings(), make_sessions(engine))
+
+
+@current_app.task(name="haulier.fire_schedule", shared=False)
+def fire_schedule(schedule_id: str) -> None:
+    """Fire what is due of a schedule and set its next alarm."""
+    _firing().fire(UUID(schedule_id))
 
 
 @current_app.task(name="haulier.prune_idempotency_keys", shared=False)

@@ -139,6 +139,7 @@ class JobSchema(Schema):
     error_count = fields.Integer()
     error = fields.Dict(allow_none=True)
     clone_of = fields.UUID(allow_none=True)
+    schedule_id = fields.UUID(allow_none=True, metadata={"description": "The schedule that made it."})
     parent_id = fields.UUID(allow_none=True)
     child_no = fields.Integer(allow_none=True, metadata={"description": "Its place among its parent's children."})
     name = fields.String(allow_none=True)

@@ -94,6 +94,13 @@ class ConflictError(HaulierError):
     code = "state.conflict"
 
 
+class PreconditionFailedError(HaulierError):
+    """The thing has changed since the version that the request names."""
+
+    status = 412
+    code = "state.changed"
+
+
 class TooLargeError(HaulierError):
     """The body is over the limit."""
 

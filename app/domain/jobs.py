@@ -63,6 +63,7 @@ class Job:
         worker: The slot that holds it.
         child_no: Its place among its parent's children, from 0; ``name`` is a stage's.
         needs_left: Jobs it waits for that are not over.
+        schedule_id: The schedule that made it.
         dialect: What a foreign client said in words of its own, to be echoed.
     """
 
@@ -105,6 +106,7 @@ class Job:
     name: str | None = None
     needs_left: int = 0
     clone_of: UUID | None = None
+    schedule_id: UUID | None = None
     labels: dict[str, str] = field(default_factory=dict)
     dialect: dict[str, Any] = field(default_factory=dict)
 
@@ -130,6 +132,7 @@ class SubmitJob:
         attempt_timeout_s: One attempt; over it the attempt fails as transient.
         retry: ``None`` takes the type's own policy.
         depends_on: Jobs of the tenant that must be over before it starts.
+        schedule_id: The schedule that makes it.
     """
 
     tenant: str
@@ -145,6 +148,7 @@ class SubmitJob:
     depends_on: tuple[UUID, ...] = ()
     on_dependency_failure: OnDependencyFailure = OnDependencyFailure.CANCEL
     clone_of: UUID | None = None
+    schedule_id: UUID | None = None
     labels: dict[str, str] = field(default_factory=dict)
     dialect: dict[str, Any] = field(default_factory=dict)
 

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import BinaryIO, Protocol
+from uuid import UUID
 
 
 class Clock(Protocol):
@@ -26,6 +27,14 @@ class Bell(Protocol):
 
     def ring_engine(self) -> None:
         """Wake the engine before its next tick."""
+        ...
+
+
+class Timer(Protocol):
+    """Has schedules fired at their instants. Never blocks and never raises: an alarm that is lost costs seconds."""
+
+    def arm(self, alarms: Mapping[UUID, datetime | None]) -> None:
+        """Set when each schedule is fired next, instead of what was set before; ``None`` takes its alarm away."""
         ...
 
 

@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Callable
 from time import monotonic
+from typing import Final
 from uuid import uuid4
 
 import redis
@@ -13,19 +14,24 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.broker.bells import ENGINE_LIST, CeleryBell, redis_client
 from app.engine.admit import admit, end_overdue
+from app.engine.fire import fire_overdue, rearm
 from app.engine.fold import begin_families, fold, stir
 from app.engine.leader import Leader, LeadLost
 from app.engine.rescue import rescue
 from app.engine.ring import ring
 from app.persistence.leaders import application_name
 from app.persistence.sessions import make_sessions, open_engine, ping
+from app.scheduling.redbeat import RedBeatTimer
+from app.services.firing import Firing
 from config.settings import Settings
 
 log = logging.getLogger(__name__)
 
+REARM_S: Final = 5.0
+
 
 class Engine:
-    """The process that admits, rings, rescues and ends what is overdue."""
+    """The process that admits, rings, rescues, fires schedules and ends what is overdue."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -39,6 +45,9 @@ class Engine:
         self._sessions = make_sessions(engine)
         self._leader = Leader(self._sessions, holder, term_s=settings.engine_term_s)
         self._bell = CeleryBell(settings)
+        self._timer = RedBeatTimer(settings)
+        self._firing = Firing(self._sessions, self._bell, self._timer, queue_bound=settings.job_in_queue_size)
+        self._rearm_at = 0.0
         self._redis = redis_client(settings, timeout_s=max(1.0, settings.engine_tick_s * 2))
         self._stopped = threading.Event()
         self._judge_leases_at = float("inf")
@@ -71,12 +80,16 @@ class Engine:
         settings = self._settings
         if monotonic() >= self._judge_leases_at:
             self._do("rescue", lambda: rescue(self._leader, max_rescues=settings.max_rescues))
+        self._do("fire", lambda: fire_overdue(self._leader, self._firing))
         self._do("end_overdue", lambda: end_overdue(self._leader))
         self._do("fold", lambda: fold(self._leader))
         self._do("stir", lambda: stir(self._leader))
         self._do("begin", lambda: begin_families(self._leader))
         self._do("admit", lambda: admit(self._leader, bound=settings.job_in_queue_size))
         self._do("ring", lambda: ring(self._sessions, self._bell, self._redis))
+        if monotonic() >= self._rearm_at:
+            self._rearm_at = monotonic() + REARM_S
+            self._do("rearm", lambda: rearm(self._leader, self._timer))
 
     def _do(self, duty: str, work: Callable[[], int]) -> None:
         try:

@@ -44,6 +44,7 @@ class Filters:
     started_until: datetime | None = None
     labels: Mapping[str, str] | None = None
     clone_of: UUID | None = None
+    schedule_id: UUID | None = None
 
 
 def find(session: Session, tenant: str, filters: Filters, *, limit: int, before: UUID | None = None) -> list[Job]:
@@ -60,6 +61,7 @@ def find(session: Session, tenant: str, filters: Filters, *, limit: int, before:
         "started_at < :started_until": ("started_until", filters.started_until),
         "labels @> CAST(:labels AS jsonb)": ("labels", json.dumps(dict(filters.labels)) if filters.labels else None),
         "clone_of = :clone_of": ("clone_of", filters.clone_of),
+        "schedule_id = :schedule_id": ("schedule_id", filters.schedule_id),
         "id < :before": ("before", before),
     }
     if filters.any_of:

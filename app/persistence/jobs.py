@@ -27,7 +27,7 @@ COLUMNS: Final = """
     attempts, rescues, event_no, paused, cancel_requested, cancel_reason, run_after, deadline_at, attempt_timeout_s,
     admitted_at, started_at, finished_at, outcome, rows_done, rows_total, bytes_done, bytes_total, stage, counters,
     error_count, checkpoint, result, error, worker, parent_id, child_no, name,
-    needs_left, clone_of, labels, dialect
+    needs_left, clone_of, schedule_id, labels, dialect
 """
 _CLAIMED_COLUMNS: Final = ", ".join(f"claimed.{name.strip()}" for name in COLUMNS.split(","))
 _JSON_COLUMNS: Final = frozenset({"result", "error", "checkpoint", "config", "retry", "counters"})
@@ -85,6 +85,7 @@ def to_job(row: Row[Any]) -> Job:
         name=row.name,
         needs_left=row.needs_left,
         clone_of=row.clone_of,
+        schedule_id=row.schedule_id,
         labels=row.labels,
         dialect=row.dialect,
     )

@@ -68,6 +68,7 @@ def new_job(
             "timeout_s": request.timeout_s,
             "attempt_timeout_s": request.attempt_timeout_s,
             "clone_of": str(request.clone_of) if request.clone_of else None,
+            "schedule_id": str(request.schedule_id) if request.schedule_id else None,
             "labels": request.labels,
             "dialect": request.dialect,
             "blocked": child is not None or needs_left > 0,
@@ -87,12 +88,12 @@ _ADD: Final = Prepared(
         SELECT * FROM ROWS FROM (jsonb_to_recordset(CAST(:given AS jsonb)) AS (
             id uuid, tenant text, type text, queue text, priority smallint, config jsonb, retry jsonb, origin text,
             created_by text, run_after timestamptz, timeout_s double precision, attempt_timeout_s double precision,
-            clone_of uuid, labels jsonb, dialect jsonb, blocked boolean, needs_left integer, on_dependency_failure text,
-            parent_id uuid, child_no integer, name text
+            clone_of uuid, schedule_id uuid, labels jsonb, dialect jsonb, blocked boolean, needs_left integer,
+            on_dependency_failure text, parent_id uuid, child_no integer, name text
         )) WITH ORDINALITY AS new (
             id, tenant, type, queue, priority, config, retry, origin, created_by, run_after, timeout_s,
-            attempt_timeout_s, clone_of, labels, dialect, blocked, needs_left, on_dependency_failure, parent_id,
-            child_no, name, place
+            attempt_timeout_s, clone_of, schedule_id, labels, dialect, blocked, needs_left, on_dependency_failure,
+            parent_id, child_no, name, place
         )
     ), classes AS MATERIALIZED (
         SELECT DISTINCT queue, priority FROM given WHERE run_after IS NULL AND NOT blocked
@@ -112,13 +113,13 @@ _ADD: Final = Prepared(
     ), added AS (
         INSERT INTO jobs (id, tenant, type, queue, state, priority, config, retry, origin, created_by, event_no,
                           created_at, updated_at, run_after, due_at, deadline_at, attempt_timeout_s,
-                          admitted_at, clone_of, labels, dialect, needs_left, on_dependency_failure, parent_id,
-                          child_no, name)
+                          admitted_at, clone_of, schedule_id, labels, dialect, needs_left, on_dependency_failure,
+                          parent_id, child_no, name)
         SELECT id, tenant, type, queue,
                CASE WHEN blocked THEN 'blocked' WHEN free THEN 'queued' ELSE 'open' END,
                priority, config, retry, origin, created_by, 1, now(), now(), run_after, coalesce(run_after, now()),
                now() + make_interval(secs => timeout_s), attempt_timeout_s,
-               CASE WHEN free THEN clock_timestamp() END, clone_of, labels, dialect,
+               CASE WHEN free THEN clock_timestamp() END, clone_of, schedule_id, labels, dialect,
                needs_left, on_dependency_failure, parent_id, child_no, name
         FROM placed ORDER BY place
         RETURNING id, number, tenant, state, created_by, created_at, admitted_at, deadline_at
@@ -168,6 +169,7 @@ def add_all(session: Session, new: Sequence[NewJob], *, room: int) -> list[Job]:
                 name=job.child.name if job.child else None,
                 needs_left=job.needs_left,
                 clone_of=request.clone_of,
+                schedule_id=request.schedule_id,
                 labels=request.labels,
                 dialect=request.dialect,
             )

@@ -78,7 +78,7 @@ class Jobs:
             InvalidRequestError: Unknown type, a config that does not fit it, or a key used for another request.
             ConflictError: A request with the same key is in flight.
         """
-        checked = self._checked(request)
+        checked = self.checked(request)
         if idempotency_key is None and not checked.depends_on:
             submitted = Submitted(self._store(self._new(checked)))
         elif idempotency_key is None:
@@ -90,7 +90,12 @@ class Jobs:
         self._ring(submitted.job)
         return submitted
 
-    def _checked(self, request: SubmitJob, *, at: str = "") -> SubmitJob:
+    def checked(self, request: SubmitJob, *, at: str = "") -> SubmitJob:
+        """``request`` with its type's defaults; ``at`` is where it stands in what was sent.
+
+        Raises:
+            InvalidRequestError: Unknown type, or a config that does not fit it.
+        """
         job_type = self._registry.get(request.type, at=f"{at}/type")
         _refuse_unstorable_text(request.config, at=f"{at}/config")
         config = self._registry.parse(job_type, request.config, at=f"{at}/config")
@@ -106,7 +111,7 @@ class Jobs:
         job_type = self._registry.get(request.type)
         return new_jobs.new_job(
             request,
-            job_id=_new_id(),
+            job_id=new_id(),
             queue=job_type.queue,
             retry=request.retry or job_type.retry,
             needs_left=needs_left,
@@ -115,7 +120,7 @@ class Jobs:
     def prepared(self, request: SubmitJob, *, queue: str) -> NewJob:
         """A job that no job type runs: the parent of others."""
         _refuse_unstorable_text(request.config)
-        return new_jobs.new_job(request, job_id=_new_id(), queue=queue, retry=request.retry or RetryPolicy())
+        return new_jobs.new_job(request, job_id=new_id(), queue=queue, retry=request.retry or RetryPolicy())
 
     def prepared_child(self, request: SubmitJob, child: Child, *, at: str) -> NewJob:
         """A child, checked like any job; ``at`` is where the request for it stands.
@@ -123,10 +128,10 @@ class Jobs:
         Raises:
             InvalidRequestError: Unknown type, or a config that does not fit it.
         """
-        checked = self._checked(request, at=at)
+        checked = self.checked(request, at=at)
         job_type = self._registry.get(checked.type)
         return new_jobs.new_job(
-            checked, job_id=_new_id(), queue=job_type.queue, retry=checked.retry or job_type.retry, child=child
+            checked, job_id=new_id(), queue=job_type.queue, retry=checked.retry or job_type.retry, child=child
         )
 
     def _store_all(self, new: Sequence[NewJob]) -> list[Job]:
@@ -180,6 +185,10 @@ class Jobs:
                 hint="Use a new key for a new request.",
             )
         return Submitted(jobs.get(session, request.tenant, found[1]), replayed=True)
+
+    def ring_engine(self) -> None:
+        """Have the engine look at what waits, now."""
+        self._bell.ring_engine()
 
     def _ring(self, job: Job) -> None:
         if job.state is JobState.QUEUED:
@@ -408,7 +417,8 @@ def _fingerprint(request: SubmitJob) -> bytes:
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).digest()
 
 
-def _new_id() -> UUID:
+def new_id() -> UUID:
+    """An id that sorts by the time it was made."""
     return UUID(bytes=uuid_utils.uuid7().bytes)
 
 

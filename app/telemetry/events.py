@@ -4,6 +4,7 @@ from typing import Final
 
 EVENTS: Final = frozenset(
     {
+        "alarm.lost",
         "artifacts.expired",
         "bell.lost",
         "bell.unreadable",

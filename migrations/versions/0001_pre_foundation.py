@@ -83,6 +83,7 @@ CREATE TABLE jobs (
     needs_left        integer NOT NULL DEFAULT 0,
     on_dependency_failure   text NOT NULL DEFAULT 'cancel',
     clone_of          uuid,
+    schedule_id       uuid,
     labels            jsonb NOT NULL DEFAULT '{}',
     dialect           jsonb NOT NULL DEFAULT '{}'
 ) WITH (fillfactor = 70);
@@ -101,6 +102,9 @@ CREATE INDEX jobs_active_children_idx ON jobs (parent_id)
     WHERE parent_id IS NOT NULL AND state IN ('open', 'queued', 'running', 'retry_wait');
 CREATE INDEX jobs_releasable_children_idx ON jobs (parent_id, child_no)
     WHERE parent_id IS NOT NULL AND state = 'blocked' AND needs_left = 0;
+CREATE INDEX jobs_schedule_idx ON jobs (schedule_id, id) WHERE schedule_id IS NOT NULL;
+CREATE INDEX jobs_active_of_schedule_idx ON jobs (schedule_id)
+    WHERE schedule_id IS NOT NULL AND state IN ('blocked', 'open', 'queued', 'running', 'retry_wait');
 
 -- Which jobs a job waits for.
 CREATE TABLE job_needs (
@@ -125,6 +129,34 @@ CREATE TABLE families (
     stirred         boolean NOT NULL DEFAULT false
 ) WITH (fillfactor = 50);
 CREATE INDEX families_stirred_idx ON families (job_id) WHERE stirred;
+
+-- A template that makes jobs, and when. What is due is reckoned from next_fire_at, which stands still while it is paused.
+CREATE TABLE schedules (
+    id              uuid PRIMARY KEY,
+    tenant          text NOT NULL REFERENCES tenants (name),
+    name            text NOT NULL,
+    template        jsonb NOT NULL,
+    rules           jsonb NOT NULL,
+    missed_policy   text NOT NULL,
+    missed_window_s double precision NOT NULL,
+    overlap_policy  text NOT NULL,
+    paused          boolean NOT NULL DEFAULT false,
+    version         integer NOT NULL DEFAULT 1,
+    next_fire_at    timestamptz,
+    created_by      text NOT NULL,
+    created_at      timestamptz NOT NULL DEFAULT clock_timestamp(),
+    updated_at      timestamptz NOT NULL DEFAULT clock_timestamp()
+) WITH (fillfactor = 50);
+CREATE INDEX schedules_tenant_idx ON schedules (tenant, id);
+CREATE INDEX schedules_next_fire_idx ON schedules (next_fire_at) WHERE NOT paused;
+
+-- One row per job that a schedule made; a trigger by hand has no instant. The constraint is what keeps a fire single.
+CREATE TABLE schedule_fires (
+    job_id      uuid PRIMARY KEY,
+    schedule_id uuid NOT NULL REFERENCES schedules (id) ON DELETE CASCADE,
+    fire_at     timestamptz,
+    UNIQUE (schedule_id, fire_at)
+);
 
 CREATE TABLE job_events (
     job_id   uuid NOT NULL,
@@ -260,7 +292,7 @@ CREATE EXTENSION IF NOT EXISTS pg_trgm;
 
 DOWN = """
 DROP TABLE uploads, artifacts, failed_records, import_batches, import_lanes, declared_tables, idempotency_keys, leaders,
-    workers, event_counters, job_events, families, job_needs, jobs, api_keys, tenants;
+    workers, event_counters, job_events, schedule_fires, schedules, families, job_needs, jobs, api_keys, tenants;
 DROP SEQUENCE job_numbers;
 """
 

@@ -56,7 +56,9 @@ def test_errors_are_documented_as_problem_json(document: dict[str, Any]) -> None
 def test_every_route_without_a_key_is_401_but_those_the_document_opens(
     nobody: Client, document: dict[str, Any]
 ) -> None:
-    ids = dict.fromkeys(("job_id", "artifact_id", "upload_id", "key_id"), str(uuid4())) | {"name": "contacts"}
+    ids = dict.fromkeys(("job_id", "schedule_id", "artifact_id", "upload_id", "key_id"), str(uuid4())) | {
+        "name": "contacts"
+    }
 
     answers = {operation: operation.ask(nobody, ids) for operation in operations(document)}
 
@@ -97,6 +99,7 @@ def test_every_route_with_another_tenants_id_is_404(
 def _things_of(admin: Client, sessions: Sessions, services: Services) -> dict[str, str]:
     """One of each thing that has an id."""
     job_id = admin.post("/v1/jobs", {"type": "echo"}).get_json()["id"]
+    schedule_id = admin.post("/v1/schedules", {"name": "nightly", "template": {"type": "echo"}}).get_json()["id"]
     upload_id = admin.post("/v1/uploads", {"filename": "a.csv", "parts": 2}).get_json()["id"]
     table = {"name": "orders", "columns": [{"name": "id", "type": "bigint"}], "key": ["id"]}
     name = admin.post("/v1/tables", table).get_json()["name"]
@@ -115,6 +118,7 @@ def _things_of(admin: Client, sessions: Sessions, services: Services) -> dict[st
         artifacts.put(session, admin.tenant, artifact)
     return {
         "job_id": job_id,
+        "schedule_id": schedule_id,
         "upload_id": upload_id,
         "artifact_id": str(artifact.id),
         "key_id": key_id,

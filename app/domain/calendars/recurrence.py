@@ -61,6 +61,20 @@ class Recurrence:
             found.append(instant)
         return tuple(found)
 
+    def last_between(self, after: datetime, until: datetime) -> datetime | None:
+        """The last instant after ``after`` and up to ``until``, found without going through those before it."""
+        last = None
+        low, high = after, until
+        while (following := self.next_after(low)) is not None and following <= until:
+            last = low = following
+            middle = low + (high - low) / 2
+            beyond = self.next_after(middle)
+            if beyond is not None and beyond <= until:
+                last = low = beyond
+            else:
+                high = middle
+        return last
+
     def begin_of(self, schedule_id: str, instant: datetime) -> datetime:
         """When the fire of ``instant`` begins: the same in every process, and always before the next instant."""
         if not self.jitter_s:

@@ -1,0 +1,163 @@
+"""What schedules look like on the native API."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from marshmallow import Schema, fields, post_load, pre_dump, validate
+
+from app.api.job_schemas import RetrySchema
+from app.domain.calendars import MissedPolicy, OverlapPolicy
+from app.domain.jobs import Priority
+from app.domain.schedules import LONGEST_WINDOW_S, Schedule
+
+_YEAR_S = 31_536_000
+_NAME = validate.Length(1, 255)
+_WINDOW = validate.Range(0, LONGEST_WINDOW_S)
+_RULES = {
+    "type": "object",
+    "description": "`intervals`, `cron`, `calendars`, `at`, `timezone`, `start`, `end`, `jitter`; none is on demand.",
+    "example": {"cron": ["0 2 * * *"], "timezone": "Europe/Zurich"},
+}
+
+
+class TemplateSchema(Schema):
+    """The job that each fire makes."""
+
+    type = fields.String(required=True, metadata={"example": "export_csv_file"})
+    config = fields.Dict(keys=fields.String(), load_default=dict)
+    priority = fields.String(
+        load_default="normal", validate=validate.OneOf([priority.name.lower() for priority in Priority])
+    )
+    retry = fields.Nested(RetrySchema, load_default=None, allow_none=True)
+    timeout_s = fields.Float(
+        load_default=None,
+        allow_none=True,
+        validate=validate.Range(0, _YEAR_S, min_inclusive=False),
+        metadata={"description": "From the fire to the end."},
+    )
+    attempt_timeout_s = fields.Float(
+        load_default=None, allow_none=True, validate=validate.Range(0, _YEAR_S, min_inclusive=False)
+    )
+    labels = fields.Dict(
+        keys=fields.String(validate=validate.Length(1, 63)),
+        values=fields.String(validate=validate.Length(0, 255)),
+        load_default=dict,
+        validate=validate.Length(0, 32),
+    )
+
+    @post_load
+    def _priority(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
+        return {**data, "priority": Priority[data["priority"].upper()]}
+
+
+class CreateScheduleSchema(Schema):
+    """A schedule to be made."""
+
+    name = fields.String(required=True, validate=_NAME)
+    template = fields.Nested(TemplateSchema, required=True)
+    rules = fields.Raw(load_default=None, allow_none=True, metadata=_RULES)
+    missed_policy = fields.Enum(MissedPolicy, by_value=True, load_default=MissedPolicy.LAST)
+    missed_window_s = fields.Float(load_default=3600.0, validate=_WINDOW, metadata={"description": "Only for `all`."})
+    overlap_policy = fields.Enum(OverlapPolicy, by_value=True, load_default=OverlapPolicy.ALLOW)
+    paused = fields.Boolean(load_default=False)
+
+
+class ChangeScheduleSchema(Schema):
+    """What is to be changed of a schedule; what is left out stays. A template and rules are replaced whole."""
+
+    name = fields.String(validate=_NAME)
+    template = fields.Nested(TemplateSchema)
+    rules = fields.Raw(allow_none=True, metadata=_RULES)
+    missed_policy = fields.Enum(MissedPolicy, by_value=True)
+    missed_window_s = fields.Float(validate=_WINDOW)
+    overlap_policy = fields.Enum(OverlapPolicy, by_value=True)
+
+
+class ScheduleSchema(Schema):
+    """A schedule."""
+
+    id = fields.UUID()
+    name = fields.String()
+    template = fields.Dict()
+    rules = fields.Dict()
+    words = fields.String(metadata={"description": "The rules in a sentence."})
+    missed_policy = fields.String()
+    missed_window_s = fields.Float()
+    overlap_policy = fields.String()
+    paused = fields.Boolean()
+    next_fire_at = fields.AwareDateTime(
+        allow_none=True, metadata={"description": "Null when it is paused, on demand or over."}
+    )
+    version = fields.Integer(metadata={"description": "Counts its changes; the ETag."})
+    created_by = fields.String()
+    created_at = fields.AwareDateTime()
+    updated_at = fields.AwareDateTime()
+
+    @pre_dump
+    def _body(self, schedule: Schedule, **_: Any) -> dict[str, Any]:
+        template = schedule.template.as_json()
+        del template["queue"]
+        return {
+            **{name: getattr(schedule, name) for name in _SAME},
+            "template": {**template, "priority": schedule.template.priority.name.lower()},
+            "rules": schedule.rules.as_json(),
+            "words": schedule.rules.words(),
+            "next_fire_at": schedule.alarm_at,
+        }
+
+
+_SAME = tuple(ScheduleSchema().fields.keys() - {"template", "rules", "words", "next_fire_at"})
+
+
+class SchedulePageSchema(Schema):
+    """A page of schedules, newest first."""
+
+    items = fields.List(fields.Nested(ScheduleSchema))
+    next_cursor = fields.String(allow_none=True)
+
+
+class PageQuerySchema(Schema):
+    """Which page."""
+
+    limit = fields.Integer(load_default=50, validate=validate.Range(1, 1000))
+    cursor = fields.String(load_default=None)
+
+
+class RunsQuerySchema(Schema):
+    """Whether the schedule's jobs that are not over are meant too."""
+
+    runs = fields.Boolean(load_default=True)
+
+
+class CountQuerySchema(Schema):
+    """How many fires."""
+
+    count = fields.Integer(load_default=5, validate=validate.Range(1, 100))
+
+
+class PreviewRulesSchema(Schema):
+    """Rules to be looked at."""
+
+    rules = fields.Raw(required=True, metadata=_RULES)
+    count = fields.Integer(load_default=5, strict=True, validate=validate.Range(1, 100))
+
+
+class FireSchema(Schema):
+    """One fire to come."""
+
+    at = fields.AwareDateTime()
+    local = fields.AwareDateTime(metadata={"description": "The same instant on a clock in the rules' zone."})
+
+
+class PreviewSchema(Schema):
+    """What rules mean."""
+
+    words = fields.String()
+    timezone = fields.String()
+    fires = fields.List(fields.Nested(FireSchema))
+
+    @pre_dump
+    def _fires(self, preview: Any, **_: Any) -> dict[str, Any]:
+        fires = [{"at": instant, "local": local} for instant, local in preview.fires]
+        return {"words": preview.words, "timezone": preview.timezone, "fires": fires}

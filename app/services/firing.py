@@ -1,0 +1,138 @@
+"""Firing: schedules that are due make their jobs, each instant once, whoever asks and however often."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from sqlalchemy.orm import Session
+
+from app.domain.calendars import OverlapPolicy
+from app.domain.jobs import Job, OnDependencyFailure, SubmitJob
+from app.domain.lifecycle import TERMINAL, JobState
+from app.domain.ports import Bell, Timer
+from app.domain.retry import RetryPolicy
+from app.domain.schedules import Due, Fire, Schedule, due, placed
+from app.persistence import needs, new_jobs, schedules
+from app.persistence.new_jobs import NewJob
+from app.persistence.sessions import Sessions
+from app.services.jobs import new_id
+
+OVERDUE_S: Final = 2.0
+"""A fire this late is nobody's any more: the engine does it."""
+SCHEDULES_AT_ONCE: Final = 250
+
+
+@dataclass(frozen=True, slots=True)
+class Fired:
+    """What a transaction fired: told to the workers and the timer after its commit.
+
+    Args:
+        schedules: How many were looked at.
+        alarms: When each of them is to be woken again; ``None`` for never.
+    """
+
+    schedules: int
+    jobs: list[Job]
+    alarms: dict[UUID, datetime | None]
+
+
+class Firing:
+    """Fires schedules. All that fire one stand in line at its row, and time is the database's.
+
+    Args:
+        queue_bound: Jobs that may stand admitted per queue and class.
+    """
+
+    def __init__(self, sessions: Sessions, bell: Bell, timer: Timer, *, queue_bound: int) -> None:
+        self._sessions = sessions
+        self._bell = bell
+        self._timer = timer
+        self._room = queue_bound // 2
+
+    def fire(self, schedule_id: UUID) -> int:
+        """Fire what is due of one schedule, and have it woken for its next instant; how many jobs that made.
+
+        May be called at any time and by any number at once. A schedule that is gone loses its alarm.
+        """
+        with self._sessions.begin() as session:
+            locked = schedules.lock(session, schedule_id)
+            fired = self.fire_locked(session, locked)
+        self.tell(fired)
+        if not locked:
+            self._timer.arm({schedule_id: None})
+        return len(fired.jobs)
+
+    def fire_overdue(self, session: Session) -> Fired:
+        """Fire schedules that nobody has fired in time, up to ``SCHEDULES_AT_ONCE`` of them; ``tell`` it after."""
+        locked = schedules.lock_overdue(session, late_s=OVERDUE_S, most=SCHEDULES_AT_ONCE)
+        return self.fire_locked(session, locked)
+
+    def fire_locked(self, session: Session, locked: Sequence[Schedule]) -> Fired:
+        """Fire what is due of schedules whose rows are locked; ``tell`` it after the commit."""
+        if not locked:
+            return Fired(0, [], {})
+        now = schedules.now(session)
+        dues = {schedule.id: due(schedule, now) for schedule in locked}
+        fires = self._placed(session, locked, dues)
+        fresh = schedules.add_fires(session, fires) if fires else set()
+        jobs = self._make(session, [fire for fire in fires if fire.job_id in fresh], now)
+        moved = {one.id: dues[one.id].next_fire_at for one in locked if dues[one.id].next_fire_at != one.next_fire_at}
+        if moved:
+            schedules.advance(session, moved)
+        alarms = {one.id: None if one.paused else dues[one.id].next_fire_at for one in locked}
+        return Fired(len(locked), jobs, alarms)
+
+    def tell(self, fired: Fired) -> None:
+        """Ring for what was made and set the alarms; neither waits for Redis."""
+        for queue, times in Counter(job.queue for job in fired.jobs if job.state is JobState.QUEUED).items():
+            self._bell.ring(queue, times)
+        if any(job.state is JobState.OPEN and job.run_after is None for job in fired.jobs):
+            self._bell.ring_engine()
+        if fired.alarms:
+            self._timer.arm(fired.alarms)
+
+    def make(self, session: Session, request: SubmitJob, job_id: UUID, *, queue: str) -> Job:
+        """The job of a trigger."""
+        [job] = new_jobs.add_all(session, [_new(request, job_id, queue)], room=self._room)
+        return job
+
+    @staticmethod
+    def _placed(session: Session, locked: Sequence[Schedule], dues: Mapping[UUID, Due]) -> list[Fire]:
+        picky = [one.id for one in locked if one.overlap_policy is not OverlapPolicy.ALLOW and dues[one.id].instants]
+        active = schedules.active(session, picky) if picky else {}
+        fires = []
+        for schedule in locked:
+            instants = dues[schedule.id].instants
+            running, waiting = active.get(schedule.id, ([], 0))
+            ids = [new_id() for _ in instants]
+            fires += placed(schedule, instants, ids, running=running, waiting=waiting)
+        return fires
+
+    def _make(self, session: Session, fires: Sequence[Fire], now: datetime) -> list[Job]:
+        new = [
+            _new(fire.request(now), fire.job_id, fire.schedule.template.queue) for fire in fires if not fire.waits_for
+        ]
+        made = new_jobs.add_all(session, new, room=self._room) if new else []
+        return made + [self._make_behind(session, fire, now) for fire in fires if fire.waits_for]
+
+    def _make_behind(self, session: Session, fire: Fire, now: datetime) -> Job:
+        """A job that waits for earlier ones of its schedule, however these end."""
+        template = fire.schedule.template
+        states = needs.lock(session, fire.schedule.tenant, fire.waits_for)
+        left = sum(state not in TERMINAL for state in states.values())
+        new = _new(fire.request(now), fire.job_id, template.queue, needs_left=left)
+        [job] = new_jobs.add_all(session, [new], room=self._room)
+        needs.add(session, [(job.id, needed, state in TERMINAL) for needed, state in states.items()])
+        return job
+
+
+def _new(request: SubmitJob, job_id: UUID, queue: str, *, needs_left: int = 0) -> NewJob:
+    waiting = replace(request, on_dependency_failure=OnDependencyFailure.RUN)
+    return new_jobs.new_job(
+        waiting, job_id=job_id, queue=queue, retry=request.retry or RetryPolicy(), needs_left=needs_left
+    )
