@@ -130,7 +130,7 @@ CREATE TABLE families (
 ) WITH (fillfactor = 50);
 CREATE INDEX families_stirred_idx ON families (job_id) WHERE stirred;
 
--- A template that makes jobs, and when. What is due is reckoned from next_fire_at, which stands still while it is paused.
+-- A template that makes jobs, and when. What is due is reckoned from next_fire_at, which stands still while paused.
 CREATE TABLE schedules (
     id              uuid PRIMARY KEY,
     tenant          text NOT NULL REFERENCES tenants (name),
