@@ -33,10 +33,3 @@ def cluster(fault_stores: Stores, tmp_path: Path) -> Iterator[Cluster]:
     cluster = Cluster(fault_stores, tmp_path)
     yield cluster
     cluster.close()
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One at a time, however many processes run tests: each needs the machine for itself."""
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.xdist_group("faults"))
