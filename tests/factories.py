@@ -8,11 +8,13 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
+from sqlalchemy.orm import Session
+
 from app.domain.job_types import Registry, Submission, discover
 from app.domain.jobs import Job, Origin, Priority, SubmitJob
 from app.domain.lifecycle import JobState
 from app.domain.retry import RetryPolicy
-from app.persistence import workers
+from app.persistence import new_jobs, workers
 from app.persistence.sessions import Sessions
 from app.services.jobs import Jobs
 from app.services.submissions import TenantSubmission
@@ -20,6 +22,7 @@ from app.services.tables import Tables
 from config.settings import Settings
 
 T = TypeVar("T")
+NO_POLICY = RetryPolicy()
 
 
 class RecordingBell:
@@ -58,6 +61,12 @@ def a_slot(sessions: Sessions, queue: str = "small", *, lease_s: float = 60.0) -
     with sessions.begin() as session:
         workers.register(session, slot, lease_s=lease_s)
     return slot.id
+
+
+def stored(session: Session, request: SubmitJob, *, queue: str = "data", retry: RetryPolicy = NO_POLICY) -> Job:
+    """A job that is in the database past every check."""
+    new = new_jobs.new_job(request, job_id=uuid4(), queue=queue, retry=retry)
+    return new_jobs.add_all(session, [new], room=10**6)[0]
 
 
 def a_job(**changes: Any) -> Job:

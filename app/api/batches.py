@@ -10,9 +10,8 @@ from flask.views import MethodView
 from flask_smorest import Blueprint
 from marshmallow import Schema, fields, post_load, validate
 
-from app.api.job_schemas import JobPageSchema, JobSchema, RetrySchema, job_json
+from app.api.job_schemas import YEAR_S, JobPageSchema, JobSchema, OptionsSchema, RetrySchema, job_json
 from app.domain.families import OnFailure
-from app.domain.jobs import Priority
 from app.domain.lifecycle import JobState
 from app.services.families import Payload, SubmitBatch
 from app.web.current import actor, services, tenant
@@ -20,7 +19,6 @@ from app.web.fields import Instant
 from app.web.paging import link_next, page
 
 blueprint = Blueprint("batches", __name__, url_prefix="/v1", description="Jobs whose work is their children.")
-_YEAR_S = 31_536_000
 
 
 class PayloadSchema(Schema):
@@ -30,7 +28,7 @@ class PayloadSchema(Schema):
     config = fields.Dict(keys=fields.String(), load_default=dict)
     retry = fields.Nested(RetrySchema, load_default=None, allow_none=True)
     attempt_timeout_s = fields.Float(
-        load_default=None, allow_none=True, validate=validate.Range(0, _YEAR_S, min_inclusive=False)
+        load_default=None, allow_none=True, validate=validate.Range(0, YEAR_S, min_inclusive=False)
     )
     name = fields.String(load_default=None, allow_none=True, validate=validate.Length(1, 255))
 
@@ -39,30 +37,13 @@ class PayloadSchema(Schema):
         return Payload(**data)
 
 
-class SubmitBatchSchema(Schema):
+class SubmitBatchSchema(OptionsSchema):
     """A batch to be made."""
 
     payloads = fields.List(fields.Nested(PayloadSchema), required=True)
     max_concurrency = fields.Integer(load_default=5, strict=True, validate=validate.Range(1, 10_000))
     on_failure = fields.Enum(OnFailure, by_value=True, load_default=OnFailure.CONTINUE)
-    priority = fields.String(
-        load_default="normal", validate=validate.OneOf([priority.name.lower() for priority in Priority])
-    )
     run_after = Instant(load_default=None, allow_none=True)
-    timeout_s = fields.Float(
-        load_default=None, allow_none=True, validate=validate.Range(0, _YEAR_S, min_inclusive=False)
-    )
-    labels = fields.Dict(
-        keys=fields.String(validate=validate.Length(1, 63)),
-        values=fields.String(validate=validate.Length(0, 255)),
-        load_default=dict,
-        validate=validate.Length(0, 32),
-    )
-
-    @post_load
-    def _priority(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
-        data["priority"] = Priority[data["priority"].upper()]
-        return data
 
 
 class ExtendSchema(Schema):

@@ -15,6 +15,7 @@ from app.domain.retry import RetryPolicy
 from app.web.fields import Instant
 
 _PRIORITIES = [priority.name.lower() for priority in Priority]
+YEAR_S = 31_536_000
 
 
 class RetrySchema(Schema):
@@ -34,7 +35,29 @@ class RetrySchema(Schema):
         return RetryPolicy(**data)
 
 
-class SubmitJobSchema(Schema):
+class OptionsSchema(Schema):
+    """What every request for work may say of the job it makes."""
+
+    priority = fields.String(load_default="normal", validate=validate.OneOf(_PRIORITIES))
+    timeout_s = fields.Float(
+        load_default=None,
+        allow_none=True,
+        validate=validate.Range(0, YEAR_S, min_inclusive=False),
+        metadata={"description": "From submission or fire to the end; over it the job is cancelled, reason timeout."},
+    )
+    labels = fields.Dict(
+        keys=fields.String(validate=validate.Length(1, 63)),
+        values=fields.String(validate=validate.Length(0, 255)),
+        load_default=dict,
+        validate=validate.Length(0, 32),
+    )
+
+    @post_load
+    def _priority(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
+        return {**data, "priority": Priority[data["priority"].upper()]}
+
+
+class SubmitJobSchema(OptionsSchema):
     """A job to be made."""
 
     type = fields.String(required=True, metadata={"example": "insert_csv_file"})
@@ -43,14 +66,7 @@ class SubmitJobSchema(Schema):
         load_default=dict,
         metadata={"description": "Checked by the type's own schema (GET /v1/job-types)."},
     )
-    priority = fields.String(load_default="normal", validate=validate.OneOf(_PRIORITIES))
     run_after = Instant(load_default=None, allow_none=True, metadata={"description": "Not before then."})
-    timeout_s = fields.Float(
-        load_default=None,
-        allow_none=True,
-        validate=validate.Range(0, 31_536_000, min_inclusive=False),
-        metadata={"description": "From submission to the end; over it the job is cancelled, reason timeout."},
-    )
     attempt_timeout_s = fields.Float(
         load_default=None, allow_none=True, validate=validate.Range(0, 31_536_000, min_inclusive=False)
     )
@@ -67,29 +83,10 @@ class SubmitJobSchema(Schema):
         load_default=OnDependencyFailure.CANCEL,
         metadata={"description": "What becomes of this job when one of them does not complete."},
     )
-    labels = fields.Dict(
-        keys=fields.String(validate=validate.Length(1, 63)),
-        values=fields.String(validate=validate.Length(0, 255)),
-        load_default=dict,
-        validate=validate.Length(0, 32),
-    )
-
-    def load(self, data: Any, **options: Any) -> Any:
-        """As marshmallow's; most bodies bring only a type and a config, and there is little to check about those."""
-        if isinstance(data, dict) and data.keys() <= {"type", "config"} and isinstance(data.get("type"), str):
-            config = data.get("config", {})
-            if isinstance(config, dict):
-                return {**_NOTHING_ASKED, "type": data["type"], "config": config, "labels": {}}
-        return super().load(data, **options)
 
     @post_load
-    def _priority(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
-        data["priority"] = Priority[data["priority"].upper()]
-        data["depends_on"] = tuple(dict.fromkeys(data["depends_on"]))
-        return data
-
-
-_NOTHING_ASKED = SubmitJobSchema().load({"type": "", "priority": "normal"})
+    def _without_doubles(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
+        return {**data, "depends_on": tuple(dict.fromkeys(data["depends_on"]))}
 
 
 class ProgressSchema(Schema):

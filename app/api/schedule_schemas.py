@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from marshmallow import Schema, fields, post_load, pre_dump, validate
+from marshmallow import Schema, fields, pre_dump, validate
 
-from app.api.job_schemas import RetrySchema
+from app.api.job_schemas import YEAR_S, OptionsSchema, RetrySchema
 from app.domain.calendars import MissedPolicy, OverlapPolicy
-from app.domain.jobs import Priority
 from app.domain.schedules import LONGEST_WINDOW_S, Schedule
 
-_YEAR_S = 31_536_000
 _NAME = validate.Length(1, 255)
 _WINDOW = validate.Range(0, LONGEST_WINDOW_S)
 _RULES = {
@@ -21,34 +19,15 @@ _RULES = {
 }
 
 
-class TemplateSchema(Schema):
+class TemplateSchema(OptionsSchema):
     """The job that each fire makes."""
 
     type = fields.String(required=True, metadata={"example": "export_csv_file"})
     config = fields.Dict(keys=fields.String(), load_default=dict)
-    priority = fields.String(
-        load_default="normal", validate=validate.OneOf([priority.name.lower() for priority in Priority])
-    )
     retry = fields.Nested(RetrySchema, load_default=None, allow_none=True)
-    timeout_s = fields.Float(
-        load_default=None,
-        allow_none=True,
-        validate=validate.Range(0, _YEAR_S, min_inclusive=False),
-        metadata={"description": "From the fire to the end."},
-    )
     attempt_timeout_s = fields.Float(
-        load_default=None, allow_none=True, validate=validate.Range(0, _YEAR_S, min_inclusive=False)
+        load_default=None, allow_none=True, validate=validate.Range(0, YEAR_S, min_inclusive=False)
     )
-    labels = fields.Dict(
-        keys=fields.String(validate=validate.Length(1, 63)),
-        values=fields.String(validate=validate.Length(0, 255)),
-        load_default=dict,
-        validate=validate.Length(0, 32),
-    )
-
-    @post_load
-    def _priority(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
-        return {**data, "priority": Priority[data["priority"].upper()]}
 
 
 class CreateScheduleSchema(Schema):

@@ -204,33 +204,6 @@ def cancel_children(session: Session, tenant: str, parent: UUID, *, actor: str) 
     return int(session.execute(_CANCEL, {"parent": parent, "tenant": tenant, "actor": actor}).scalar_one())
 
 
-_PAUSE: Final = text(
-    f"""
-    WITH children AS (
-        SELECT id, state AS source FROM jobs WHERE parent_id = :parent AND tenant = :tenant AND paused <> :paused
-        AND state IN ('blocked', 'open', 'queued', 'retry_wait') ORDER BY id FOR UPDATE
-    ), moved AS (
-        UPDATE jobs SET paused = :paused, event_no = event_no + 1, updated_at = clock_timestamp(),
-            state = CASE WHEN source = 'queued' THEN 'open' ELSE source END
-        FROM children WHERE jobs.id = children.id RETURNING jobs.*, children.source
-    ), told AS (
-        INSERT INTO job_events (job_id, number, tenant, type, actor, source, target, fence, data)
-        SELECT id, event_no, tenant, CASE WHEN source <> state THEN '{Event.RETURN}' ELSE :event END,
-               :actor, source, state, fence, jsonb_build_object('reason', 'parent')
-        FROM moved
-    )
-    SELECT count(*) AS moved FROM moved
-    """
-)
-
-
-def pause_children(session: Session, tenant: str, parent: UUID, *, paused: bool, actor: str) -> int:
-    """Keep the children that have not begun from starting, or let them; those that run go on. How many there were."""
-    event = Event.PAUSE if paused else Event.RESUME
-    bound = {"parent": parent, "tenant": tenant, "paused": paused, "actor": actor, "event": event}
-    return int(session.execute(_PAUSE, bound).scalar_one())
-
-
 def children(
     session: Session, tenant: str, parent: UUID, *, after: int, limit: int, states: tuple[JobState, ...] = ()
 ) -> list[Job]:

@@ -180,8 +180,3 @@ def add_all(session: Session, new: Sequence[NewJob], *, room: int) -> list[Job]:
 def insert(session: Session, new: Sequence[NewJob]) -> None:
     """Insert jobs that begin blocked; nobody asks for what they look like."""
     _ADD.execute(session, {"given": f"[{','.join(job.text for job in new)}]", "room": 0})
-
-
-def add(session: Session, request: SubmitJob, *, job_id: UUID, queue: str, retry: RetryPolicy, room: int) -> Job:
-    """Insert one job; see ``add_all``."""
-    return add_all(session, [new_job(request, job_id=job_id, queue=queue, retry=retry)], room=room)[0]

@@ -14,7 +14,6 @@ from sqlalchemy.orm import Session
 
 from app.domain.calendars import MissedPolicy, OverlapPolicy, Recurrence, parse
 from app.domain.errors import NotFoundError
-from app.domain.lifecycle import Event
 from app.domain.schedules import Fire, Schedule, Template
 
 _COLUMNS: Final = """
@@ -244,30 +243,3 @@ def known(session: Session, schedule_ids: Sequence[UUID]) -> set[UUID]:
         {"ids": list(schedule_ids)},
     )
     return {row.id for row in rows}
-
-
-_PAUSE_RUNS: Final = text(
-    f"""
-    WITH runs AS (
-        SELECT id, state AS source FROM jobs WHERE schedule_id = :schedule AND tenant = :tenant AND paused <> :paused
-        AND {_ACTIVE} ORDER BY id FOR UPDATE
-    ), moved AS (
-        UPDATE jobs SET paused = :paused, event_no = event_no + 1, updated_at = clock_timestamp(),
-            state = CASE WHEN source = 'queued' THEN 'open' ELSE source END
-        FROM runs WHERE jobs.id = runs.id RETURNING jobs.*, runs.source
-    ), told AS (
-        INSERT INTO job_events (job_id, number, tenant, type, actor, source, target, fence, data)
-        SELECT id, event_no, tenant, CASE WHEN source <> state THEN '{Event.RETURN}' ELSE :event END,
-               :actor, source, state, fence, jsonb_build_object('reason', 'schedule')
-        FROM moved
-    )
-    SELECT count(*) AS moved FROM moved
-    """
-)
-
-
-def pause_runs(session: Session, tenant: str, schedule_id: UUID, *, paused: bool, actor: str) -> int:
-    """Pause the jobs of a schedule that are not over, or let them go on; how many there were."""
-    event = Event.PAUSE if paused else Event.RESUME
-    bound = {"schedule": schedule_id, "tenant": tenant, "paused": paused, "actor": actor, "event": event}
-    return int(session.execute(_PAUSE_RUNS, bound).scalar_one())

@@ -21,7 +21,7 @@ from app.domain.lifecycle import TERMINAL, Event, JobState
 from app.domain.ports import Bell
 from app.domain.retry import RetryPolicy
 from app.domain.texts import is_storable
-from app.persistence import events, families, idempotency, job_lists, jobs, needs, new_jobs
+from app.persistence import events, families, idempotency, job_lists, jobs, needs, new_jobs, pausing
 from app.persistence.job_lists import Filters
 from app.persistence.jobs import NOW, Sql
 from app.persistence.new_jobs import Child, NewJob
@@ -298,7 +298,7 @@ class Jobs:
             if job is None:
                 raise self._ended(session, tenant, job_id)
             if job.queue == families.PARENT_QUEUE:
-                families.pause_children(session, tenant, job_id, paused=True, actor=actor)
+                pausing.pause_all(session, tenant, "parent", job_id, paused=True, running=False, actor=actor)
         return job
 
     def resume(self, tenant: str, job_id: UUID, *, actor: str) -> Job:
@@ -320,7 +320,7 @@ class Jobs:
             if job is None:
                 raise self._ended(session, tenant, job_id)
             if job.queue == families.PARENT_QUEUE:
-                families.pause_children(session, tenant, job_id, paused=False, actor=actor)
+                pausing.pause_all(session, tenant, "parent", job_id, paused=False, running=False, actor=actor)
                 families.touch(session, job)
         self._bell.ring_engine()
         return job

@@ -18,7 +18,7 @@ from app.domain.jobs import Job, SubmitJob
 from app.domain.ports import Timer
 from app.domain.retry import RetryPolicy
 from app.domain.schedules import Schedule, Template
-from app.persistence import job_lists, schedules
+from app.persistence import job_lists, pausing, schedules
 from app.persistence.job_lists import Filters
 from app.persistence.sessions import Sessions
 from app.services.firing import Fired, Firing
@@ -114,7 +114,7 @@ class Schedules:
             if not schedule.paused:
                 schedule = schedules.change(session, replace(schedule, paused=True))
             if runs:
-                schedules.pause_runs(session, tenant, schedule_id, paused=True, actor=actor)
+                pausing.pause_all(session, tenant, "schedule", schedule_id, paused=True, running=True, actor=actor)
         self._timer.arm({schedule_id: None})
         return schedule
 
@@ -126,7 +126,7 @@ class Schedules:
                 schedule = schedules.change(session, replace(schedule, paused=False))
             fired = self._firing.fire_locked(session, [schedule])
             if runs:
-                schedules.pause_runs(session, tenant, schedule_id, paused=False, actor=actor)
+                pausing.pause_all(session, tenant, "schedule", schedule_id, paused=False, running=True, actor=actor)
         schedule = replace(schedule, next_fire_at=_following(fired, schedule))
         self._tell(fired, schedule)
         self._jobs.ring_engine()

@@ -23,15 +23,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any
-from uuid import uuid4
 
 from sqlalchemy import text
 
 from app.domain.clock import SystemClock
 from app.domain.jobs import SubmitJob
-from app.domain.retry import RetryPolicy
 from app.domain.tables import Column, ColumnType, Table
-from app.persistence import jobs, new_jobs
+from app.persistence import jobs
 from app.persistence.migrate import upgrade
 from app.persistence.sessions import make_sessions, open_engine
 from app.runtime.postgres import bundled_binaries
@@ -41,6 +39,7 @@ from app.storage.s3 import S3Store
 from config.settings import Settings
 from tasks.context import RunContext
 from tasks.types.export_csv_file import JOB_TYPE, ExportConfig, run
+from tests.factories import stored
 
 BUCKET = "haulier-bench"
 TEXTS = "first_name last_name email title seniority department company_name country city phone linkedin_url".split()  # noqa: SIM905
@@ -92,7 +91,7 @@ def export_once(settings: Settings, vql: dict[str, Any], result: Any) -> None:
     config = {"table": TABLE.name, "vql": vql, "compression": "gzip"}
     with sessions.begin() as session:
         request = SubmitJob("default", JOB_TYPE.name, config, "bench")
-        job = new_jobs.add(session, request, job_id=uuid4(), queue="data", retry=RetryPolicy(), room=10)
+        job = stored(session, request)
         session.execute(text("UPDATE jobs SET state = 'running', fence = 1 WHERE id = :id"), {"id": job.id})
         job = jobs.get(session, "default", job.id)
     context = RunContext(job, settings=settings, sessions=sessions, objects=S3Store(settings), clock=SystemClock())

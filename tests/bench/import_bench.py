@@ -27,7 +27,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from time import perf_counter
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from sqlalchemy import create_engine, text
 
@@ -36,7 +36,7 @@ from app.domain.clock import SystemClock
 from app.domain.jobs import Job, Origin, SubmitJob
 from app.domain.ports import ObjectRef
 from app.domain.tables import Column, ColumnType, Index, Table
-from app.persistence import jobs, new_jobs
+from app.persistence import jobs
 from app.persistence.migrate import upgrade
 from app.persistence.sessions import Sessions, driver_url, make_sessions, open_engine
 from app.runtime.postgres import bundled_binaries
@@ -46,6 +46,7 @@ from app.storage.s3 import S3Store
 from config.settings import Settings
 from tasks.context import RunContext
 from tasks.types.insert_csv_file import JOB_TYPE
+from tests.factories import stored
 
 BUCKET = "haulier-bench"
 TEXTS = ("first_name", "last_name", "email", "title", "seniority", "department")
@@ -207,13 +208,12 @@ class Bench:
 
     def ours(self, name: str) -> Run:
         """The import job, claimed, in a process of its own."""
-        job_id = uuid4()
         config: dict[str, Any] = {"s3_key": name, "table": TABLE.name}
         config |= {} if self.lanes is None else {"lanes": self.lanes}
         config |= {} if self.batch_rows is None else {"batch_rows": self.batch_rows}
         request = SubmitJob("default", JOB_TYPE.name, config, "bench", Origin.NATIVE)
         with self.sessions.begin() as session:
-            new_jobs.add(session, request, job_id=job_id, queue="bench", retry=JOB_TYPE.retry, room=10**6)
+            job_id = stored(session, request, queue="bench", retry=JOB_TYPE.retry).id
             session.execute(text("UPDATE jobs SET state = 'running', fence = 1 WHERE id = :id"), {"id": job_id})
             job = jobs.get(session, "default", job_id)
         receiver, sender = multiprocessing.get_context("spawn").Pipe(duplex=False)

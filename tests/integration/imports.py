@@ -12,11 +12,12 @@ from app.domain.clock import SystemClock
 from app.domain.job_types import Result
 from app.domain.jobs import Job, Origin, SubmitJob
 from app.domain.ports import ObjectRef, ObjectStore
-from app.persistence import jobs, new_jobs
+from app.persistence import jobs
 from app.persistence.sessions import Sessions
 from config.settings import Settings
 from tasks.context import RunContext
 from tasks.types.insert_csv_file import JOB_TYPE
+from tests.factories import stored
 
 
 @dataclass
@@ -46,10 +47,8 @@ class Importing:
             created_by="tests",
             origin=Origin.NATIVE,
         )
-        job_id = uuid4()
         with self.sessions.begin() as session:
-            new_jobs.add(session, request, job_id=job_id, queue="data", retry=JOB_TYPE.retry, room=1_000)
-        return job_id
+            return stored(session, request, retry=JOB_TYPE.retry).id
 
     def claim(self, job_id: UUID) -> Job:
         """Take a job as a worker would: running, under the next fence."""

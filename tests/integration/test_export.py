@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from time import monotonic
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import pytest
 import requests
@@ -33,9 +33,8 @@ from app.domain.errors import (
 )
 from app.domain.jobs import Job, Outcome, SubmitJob
 from app.domain.ports import ObjectRef
-from app.domain.retry import RetryPolicy
 from app.domain.tables import Column, ColumnType, Table
-from app.persistence import jobs, new_jobs
+from app.persistence import jobs
 from app.persistence.keys import add_tenant
 from app.persistence.sessions import Sessions
 from app.services.artifacts import Artifacts
@@ -46,6 +45,7 @@ from app.storage.s3 import S3Store
 from config.settings import Settings
 from tasks.context import RunContext
 from tasks.types.export_csv_file import JOB_TYPE, ExportConfig, check, run
+from tests.factories import stored
 
 COLUMNS = ["id", "uuid", "first_name", "departments", "created_at", "country"]
 
@@ -81,7 +81,7 @@ class Runner:
         full = {"service": "contact", "vql": {"select_columns": COLUMNS}} | config
         request = SubmitJob(tenant, JOB_TYPE.name, full, "test")
         with self.sessions.begin() as session:
-            job = new_jobs.add(session, request, job_id=uuid4(), queue="data", retry=RetryPolicy(), room=10)
+            job = stored(session, request)
         return self.claimed(job)
 
     def claimed(self, job: Job) -> Job:

@@ -6,7 +6,7 @@ import hashlib
 import multiprocessing
 import random
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import pytest
 from sqlalchemy import text
@@ -14,14 +14,14 @@ from sqlalchemy import text
 from app.domain.clock import SystemClock
 from app.domain.jobs import SubmitJob
 from app.domain.ports import ObjectRef
-from app.domain.retry import RetryPolicy
-from app.persistence import jobs, new_jobs
+from app.persistence import jobs
 from app.persistence.sessions import Sessions, make_sessions, open_engine
 from app.services.tables import Tables
 from app.storage.s3 import S3Store
 from config.settings import Settings
 from tasks.context import RunContext
 from tasks.types.export_csv_file import JOB_TYPE, ExportConfig, run
+from tests.factories import stored
 
 ROWS = 100_000
 CONFIG = {"service": "contact", "vql": {"select_columns": ["id", "uuid", "title"]}}
@@ -55,7 +55,7 @@ def test_killed_at_any_instant_an_export_ends_with_one_whole_file(
             {"rows": ROWS},
         )
         request = SubmitJob("default", JOB_TYPE.name, CONFIG, "test")
-        job = new_jobs.add(session, request, job_id=uuid4(), queue="data", retry=RetryPolicy(), room=10)
+        job = stored(session, request)
     chance = random.Random(seed)
     spawn = multiprocessing.get_context("spawn")
     exits = []

@@ -29,7 +29,7 @@ def test_idempotency_keys_past_their_time_are_forgotten(sessions: Sessions, hous
     with sessions.begin() as session:
         session.execute(text("UPDATE idempotency_keys SET created_at = now() - interval '2 days' WHERE key = 'old'"))
 
-    housekeeping.prune_idempotency_keys()  # type: ignore[attr-defined]
+    housekeeping.prune_idempotency_keys()  # type: ignore[attr-defined] # Celery's decorator has no types
 
     with sessions.begin() as session:
         assert session.execute(text("SELECT array_agg(key) FROM idempotency_keys")).scalar_one() == ["new"]
@@ -51,7 +51,7 @@ def test_expired_artifacts_lose_their_row_and_their_file(
             {"bucket": ref.bucket, "key": ref.key},
         )
 
-    housekeeping.remove_expired_artifacts()  # type: ignore[attr-defined]
+    housekeeping.remove_expired_artifacts()  # type: ignore[attr-defined] # Celery's decorator has no types
 
     with sessions.begin() as session:
         assert session.execute(text("SELECT count(*) FROM artifacts")).scalar_one() == 0

@@ -12,7 +12,6 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from celery import Celery
 from celery.exceptions import Retry
 
 from app.domain.errors import InvalidRequestError, JobCancelled, TransientError
@@ -23,14 +22,13 @@ from app.domain.ports import ObjectStore
 from app.domain.retry import RetryPolicy
 from app.persistence import admission
 from app.persistence.sessions import Sessions
-from app.services.jobs import Jobs
 from config.settings import Settings
-from tasks.base import JobFailed, JobTask
+from tasks.base import JobFailed
 from tasks.context import HandBack
 from tasks.slot import Heart, Slot
 from tasks.types.http_request import JOB_TYPE
-from tests.factories import RecordingBell
 from tests.integration.conftest import Client
+from tests.integration.worker import a_task, jobs_of
 from tests.loopback import Loopback, answering, endless, servers
 
 POLICY = RetryPolicy(max_attempts=3, initial_interval_s=0.0, max_interval_s=0.0, jitter=False)
@@ -41,18 +39,10 @@ class Bench:
 
     def __init__(self, sessions: Sessions, settings: Settings, objects: ObjectStore) -> None:
         registry = Registry({JOB_TYPE.name: JOB_TYPE})
-        self.service = Jobs(sessions, RecordingBell(), registry, queue_bound=200, submission=lambda _: None)  # type: ignore[arg-type,return-value]
+        self.service = jobs_of(sessions, registry)
         self.settings = settings.model_copy(update={"allow_private_hosts": ("127.0.0.1/32",)})
         self.sessions = sessions
-        JobTask.registry = registry
-
-        class Probe(JobTask):
-            name = "probe http"
-
-            def run(self) -> None:
-                raise NotImplementedError
-
-        self.task: JobTask = Celery("test", set_as_current=False).register_task(Probe())
+        self.task = a_task(registry)
         self.heart = Heart(self.settings, objects, queue_name="http", process="test", slots=1, may_kill=False)
 
     def submit(self, server: Loopback, path: str = "/", *, retry: RetryPolicy = POLICY, **config: Any) -> UUID:

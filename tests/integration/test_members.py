@@ -11,78 +11,46 @@ from uuid import UUID
 
 import psycopg2
 import pytest
-from celery import Celery
 from sqlalchemy import text
 from sqlalchemy.exc import ProgrammingError
 
 from app.domain.errors import JobError, TransientError
-from app.domain.job_types import JobConfig, JobType, Registry, Result
-from app.domain.jobs import Job, SubmitJob
+from app.domain.job_types import Result
+from app.domain.jobs import Job
 from app.domain.lifecycle import JobState
 from app.domain.ports import ObjectStore
 from app.domain.retry import RetryPolicy
 from app.persistence.sessions import Sessions
-from app.services.jobs import Jobs
 from app.services.runs import Runs
 from config.settings import Settings
 from tasks import members
-from tasks.base import JobTask
 from tasks.context import RunContext
 from tasks.members import run_members
-from tasks.process import WorkerProcess, enter
-from tasks.slot import Heart, Slot
-from tests.factories import RecordingBell
+from tasks.slot import Slot
+from tests.integration.worker import Action, Worker
 
 
-class Do(JobConfig):
-    """Which of the test's functions to call."""
-
-    what: str
-
-
-class Bench:
-    """One slot of a small worker, and jobs that call the test's functions."""
+class Bench(Worker):
+    """One slot of a small worker, which claims many at once."""
 
     def __init__(self, sessions: Sessions, settings: Settings, objects: ObjectStore) -> None:
-        self.actions: dict[str, Callable[[RunContext], Result | None]] = {}
-        registry = Registry({"do": JobType(name="do", config=Do, run=self._run, queue="small", cheap=True)})
-        self.service = Jobs(sessions, RecordingBell(), registry, queue_bound=200, submission=lambda _: None)  # type: ignore[arg-type,return-value]
-        self.heart = Heart(settings, objects, queue_name="small", process="test", slots=1, may_kill=False)
-        JobTask.registry = registry
-        enter(WorkerProcess(heart=self.heart, bell=RecordingBell(), registry=registry))
+        super().__init__(sessions, settings, objects, cheap=True)
 
-        class Probe(JobTask):
-            name = "probe"
-
-            def run(self) -> None:
-                raise NotImplementedError
-
-        self.task: JobTask = Celery("test", set_as_current=False).register_task(Probe())
-
-    def _run(self, job: RunContext, config: Do) -> Result | None:
-        return self.actions[config.what](job)
-
-    def submit(self, *actions: Callable[[RunContext], Any], retry: RetryPolicy | None = None) -> list[UUID]:
-        ids = []
-        for action in actions:
-            name = f"{action.__name__} {len(self.actions)}"
-            self.actions[name] = action
-            request = SubmitJob(tenant="default", type="do", config={"what": name}, created_by="test", retry=retry)
-            ids.append(self.service.submit(request).job.id)
-        return ids
+    def submit_all(self, *actions: Action, **options: Any) -> list[UUID]:
+        return [self.submit(action, **options) for action in actions]
 
     @contextmanager
-    def claimed(self, most: int = 50) -> Iterator[tuple[Slot, list[Job]]]:
+    def claimed_together(self, most: int = 50) -> Iterator[tuple[Slot, list[Job]]]:
         with self.heart.slot() as slot:
             yield slot, slot.runs.claim("small", slot.id, most=most, oldest=False)
 
     def run(self) -> None:
-        with self.claimed() as (slot, claimed):
+        with self.claimed_together() as (slot, claimed):
             run_members(self.task, slot, claimed)
             assert slot.holds == {}
 
     def states(self, ids: list[UUID]) -> list[JobState]:
-        return [self.service.get("default", job_id).state for job_id in ids]
+        return [self.state(job_id) for job_id in ids]
 
 
 @pytest.fixture
@@ -114,7 +82,7 @@ def test_members_that_end_differently_each_end_as_they_did(bench: Bench) -> None
     def answers(_: RunContext) -> Result:
         return Result({"answer": 42})
 
-    ids = bench.submit(nothing, fails, fails_for_now, crashes, answers)
+    ids = bench.submit_all(nothing, fails, fails_for_now, crashes, answers)
 
     bench.run()
 
@@ -132,7 +100,7 @@ def test_a_transient_error_is_kept_as_it_is_said_whatever_caused_it(bench: Bench
     def fails_for_now(_: RunContext) -> None:
         raise TransientError("S3 is away", code="s3.away") from OSError("socket 7 of 10.0.0.3")
 
-    (job_id,) = bench.submit(fails_for_now)
+    (job_id,) = bench.submit_all(fails_for_now)
 
     bench.run()
 
@@ -144,7 +112,7 @@ def test_a_policy_that_retries_everything_keeps_what_really_failed(bench: Bench)
     def crashes(_: RunContext) -> None:
         raise ZeroDivisionError("by zero")
 
-    (job_id,) = bench.submit(crashes, retry=RetryPolicy(transient_only=False))
+    (job_id,) = bench.submit_all(crashes, retry=RetryPolicy(transient_only=False))
 
     bench.run()
 
@@ -163,7 +131,7 @@ def test_a_member_cancelled_before_its_turn_never_begins(bench: Bench) -> None:
     def must_not_begin(_: RunContext) -> None:
         begun.set()
 
-    ids = bench.submit(cancels_the_last, nothing, must_not_begin)
+    ids = bench.submit_all(cancels_the_last, nothing, must_not_begin)
 
     bench.run()
 
@@ -172,8 +140,8 @@ def test_a_member_cancelled_before_its_turn_never_begins(bench: Bench) -> None:
 
 
 def test_a_job_that_is_asked_to_end_is_not_handed_back(bench: Bench) -> None:
-    (job_id,) = bench.submit(nothing)
-    with bench.claimed() as (slot, claimed):
+    (job_id,) = bench.submit_all(nothing)
+    with bench.claimed_together() as (slot, claimed):
         bench.service.cancel("default", job_id, actor="test")
 
         slot.runs.hand_back_all(claimed, "no time")
@@ -190,7 +158,7 @@ def test_an_end_is_written_while_the_next_member_still_runs(bench: Bench) -> Non
             Flag().wait(0.01)
         seen.extend(bench.states(ids[:1]))
 
-    ids = bench.submit(nothing, looks_at_the_first)
+    ids = bench.submit_all(nothing, looks_at_the_first)
 
     bench.run()
 
@@ -203,7 +171,7 @@ def test_what_had_no_time_goes_back_uncounted(bench: Bench, monkeypatch: pytest.
     def takes_long(_: RunContext) -> None:
         Flag().wait(0.15)
 
-    ids = bench.submit(takes_long, nothing, nothing)
+    ids = bench.submit_all(takes_long, nothing, nothing)
 
     bench.run()
 
@@ -216,7 +184,7 @@ def test_a_member_whose_fence_moved_on_leaves_the_others_whole(bench: Bench, ses
         with sessions.begin() as session:
             session.execute(text("UPDATE jobs SET fence = fence + 1 WHERE id = :id"), {"id": ids[0]})
 
-    ids = bench.submit(nothing, loses_the_first, nothing)
+    ids = bench.submit_all(nothing, loses_the_first, nothing)
 
     bench.run()
 
@@ -228,7 +196,7 @@ def test_a_result_that_cannot_be_kept_fails_its_job_alone(bench: Bench, data: di
     def answers(_: RunContext) -> Result:
         return Result(data)
 
-    ids = bench.submit(answers, nothing)
+    ids = bench.submit_all(answers, nothing)
 
     bench.run()
 
@@ -252,7 +220,7 @@ def test_ends_that_cannot_be_written_together_are_written_one_by_one(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _refuses(monkeypatch, lambda ended: len(ended) > 1)
-    ids = bench.submit(nothing, nothing, nothing)
+    ids = bench.submit_all(nothing, nothing, nothing)
 
     bench.run()
 
@@ -262,7 +230,7 @@ def test_ends_that_cannot_be_written_together_are_written_one_by_one(
 def test_an_end_that_cannot_be_written_costs_no_other_and_is_left_to_the_heart(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    ids = bench.submit(nothing, nothing, nothing)
+    ids = bench.submit_all(nothing, nothing, nothing)
     _refuses(monkeypatch, lambda ended: any(job.id == ids[1] for job, _ in ended))
 
     bench.run()
@@ -279,7 +247,7 @@ def test_a_full_load_of_ends_is_written_without_waiting(bench: Bench, monkeypatc
     def looks_at_the_first(_: RunContext) -> None:
         seen.append(bench.service.get("default", ids[0]).state)
 
-    ids = bench.submit(nothing, nothing, looks_at_the_first)
+    ids = bench.submit_all(nothing, nothing, looks_at_the_first)
 
     bench.run()
 
@@ -287,13 +255,13 @@ def test_a_full_load_of_ends_is_written_without_waiting(bench: Bench, monkeypatc
 
 
 def test_a_job_that_was_held_when_a_worker_was_lost_is_claimed_by_itself(bench: Bench, sessions: Sessions) -> None:
-    ids = bench.submit(nothing, nothing, nothing)
+    ids = bench.submit_all(nothing, nothing, nothing)
     with sessions.begin() as session:
         session.execute(text("UPDATE jobs SET alone = true WHERE id = :id"), {"id": ids[1]})
 
     sizes = []
     for _ in range(2):
-        with bench.claimed() as (slot, claimed):
+        with bench.claimed_together() as (slot, claimed):
             sizes.append([ids.index(job.id) for job in claimed])
             run_members(bench.task, slot, claimed)
 

@@ -32,6 +32,25 @@ class Do(JobConfig):
     what: str
 
 
+def jobs_of(sessions: Sessions, registry: Registry) -> Jobs:
+    """The use cases of jobs, for types that check nothing of what a tenant has."""
+    unasked: Any = None
+    return Jobs(sessions, RecordingBell(), registry, queue_bound=200, submission=lambda _: unasked)
+
+
+class Probe(JobTask):
+    """Only what ``JobTask`` adds is called."""
+
+    name = "probe"
+
+
+def a_task(registry: Registry) -> JobTask:
+    """A task as Celery binds it, for the jobs of ``registry``."""
+    JobTask.registry = registry
+    task: JobTask = Celery("test", set_as_current=False).register_task(Probe())
+    return task
+
+
 class Worker:
     """A worker of the queue ``data`` with one slot; ``start`` lets its heart beat."""
 
@@ -49,18 +68,10 @@ class Worker:
         self.bell = RecordingBell()
         self.sessions = sessions
         registry = Registry({"do": JobType(name="do", config=Do, run=self._run, queue=self.queue, cheap=cheap)})
-        self.service = Jobs(sessions, RecordingBell(), registry, queue_bound=200, submission=lambda _: None)  # type: ignore[arg-type,return-value]
+        self.service = jobs_of(sessions, registry)
         self.heart = Heart(settings, objects, queue_name=self.queue, process="test", slots=1, may_kill=may_kill)
-        JobTask.registry = registry
         enter(WorkerProcess(heart=self.heart, bell=self.bell, registry=registry))
-
-        class Probe(JobTask):
-            name = "probe"
-
-            def run(self) -> None:
-                raise NotImplementedError
-
-        self.task: JobTask = Celery("test", set_as_current=False).register_task(Probe())
+        self.task = a_task(registry)
 
     def _run(self, job: RunContext, config: Do) -> Result | None:
         return self.actions[config.what](job)
