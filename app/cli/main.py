@@ -13,6 +13,7 @@ from config.settings import SettingsError
 COMMANDS: Final = {
     "up": "app.cli.up:up",
     "down": "app.cli.up:down",
+    "web": "app.cli.web:web",
     "engine": "app.cli.engine:engine",
     "db": "app.cli.db:db",
     "keys": "app.cli.keys:keys",

@@ -260,5 +260,5 @@ def _how(code: int) -> str:
 
 
 def _path(environment: Mapping[str, str]) -> str:
-    """Our own programs (``celery``, ``gunicorn``, ``haulier``) first."""
+    """Our own programs (``celery``, ``haulier``) first."""
     return os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", os.defpath)])

@@ -2,7 +2,7 @@
 
     python -m tests.bench.jobs_bench [--seconds 5] [--runs 3] [--json var/bench.json]
 
-Needs wrk. Both servers run gunicorn gthread with 2 processes; requests go to them in turn.
+Needs wrk. The bare handler runs on gunicorn, gthread, with 2 processes of 8 threads; requests go to both in turn.
 """
 
 from __future__ import annotations
