@@ -103,6 +103,11 @@ class Settings(BaseModel):
     # Retention
     idempotency_ttl_s: int = Field(86_400, ge=60)
     artifact_ttl_s: int = Field(30 * 86_400, ge=60)
+    job_retention_days: int = Field(
+        30,
+        ge=0,
+        description="Jobs that ended go then, a week's at a time, with their events and ledgers; 0 keeps them.",
+    )
 
     # Logs
     log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")

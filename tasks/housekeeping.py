@@ -16,6 +16,7 @@ from app.persistence import idempotency
 from app.persistence.sessions import Sessions, make_sessions, open_engine
 from app.services.artifacts import Artifacts
 from app.services.firing import Firing
+from app.services.retention import Retention
 from app.storage.s3 import S3Store
 from config.process import settings
 
@@ -62,3 +63,12 @@ def remove_expired_artifacts() -> None:
     with _sessions() as sessions:
         removed = Artifacts(sessions, S3Store(settings()), settings(), SystemClock()).remove_expired()
     log.info("artifacts.expired", extra={"artifacts": removed})
+
+
+@current_app.task(name="haulier.keep_partitions", shared=False)
+def keep_partitions() -> None:
+    """Make the partitions of the coming weeks; drop those of jobs that are past their time."""
+    with _sessions() as sessions:
+        retention = Retention(sessions, SystemClock(), days=settings().job_retention_days)
+        made, dropped = retention.prepare(), retention.drop_old()
+    log.info("partitions.kept", extra={"made": [p.suffix for p in made], "dropped": [p.suffix for p in dropped]})

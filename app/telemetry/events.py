@@ -29,6 +29,8 @@ EVENTS: Final = frozenset(
         "job.retrying",
         "job.store_lost",
         "outgoing.refused",
+        "partitions.in_use",
+        "partitions.kept",
         "slot.child_died",
         "slot.lost",
         "slot.not_registered",

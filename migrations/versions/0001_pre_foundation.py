@@ -33,7 +33,7 @@ CREATE INDEX api_keys_tenant_idx ON api_keys (tenant);
 
 CREATE SEQUENCE job_numbers;
 
--- No foreign key points here: the table is to be partitioned by its time-ordered id.
+-- Partitioned by the time in its ids (app/persistence/partitions.py), so no foreign key points here.
 CREATE TABLE jobs (
     id                uuid PRIMARY KEY,
     number            bigint NOT NULL DEFAULT nextval('job_numbers'),
@@ -86,7 +86,8 @@ CREATE TABLE jobs (
     schedule_id       uuid,
     labels            jsonb NOT NULL DEFAULT '{}',
     dialect           jsonb NOT NULL DEFAULT '{}'
-) WITH (fillfactor = 70);
+) PARTITION BY RANGE (id);
+CREATE TABLE jobs_other PARTITION OF jobs DEFAULT WITH (fillfactor = 70);
 CREATE INDEX jobs_waiting_idx ON jobs (queue, priority, tenant, due_at, id)
     WHERE state IN ('open', 'retry_wait') AND NOT paused;
 CREATE INDEX jobs_due_idx ON jobs (queue, priority, due_at) WHERE state IN ('open', 'retry_wait') AND NOT paused;
@@ -171,9 +172,10 @@ CREATE TABLE job_events (
     data     jsonb NOT NULL DEFAULT '{}',
     seq      bigint,
     PRIMARY KEY (job_id, number)
-);
+) PARTITION BY RANGE (job_id);
+CREATE TABLE job_events_other PARTITION OF job_events DEFAULT;
 CREATE INDEX job_events_unnumbered_idx ON job_events (at, job_id, number) WHERE seq IS NULL;
-CREATE UNIQUE INDEX job_events_seq_idx ON job_events (tenant, seq) WHERE seq IS NOT NULL;
+CREATE INDEX job_events_seq_idx ON job_events (tenant, seq) WHERE seq IS NOT NULL;
 
 -- The last number given to an event of each tenant; only the leading engine gives one.
 CREATE TABLE event_counters (
@@ -239,7 +241,8 @@ CREATE TABLE import_batches (
     end_byte    bigint NOT NULL,
     counts      jsonb NOT NULL,
     PRIMARY KEY (job_id, batch, lane)
-);
+) PARTITION BY RANGE (job_id);
+CREATE TABLE import_batches_other PARTITION OF import_batches DEFAULT;
 
 CREATE TABLE failed_records (
     job_id      uuid NOT NULL,
@@ -254,7 +257,8 @@ CREATE TABLE failed_records (
     message     text NOT NULL,
     at          timestamptz NOT NULL DEFAULT clock_timestamp(),
     PRIMARY KEY (job_id, line)
-);
+) PARTITION BY RANGE (job_id);
+CREATE TABLE failed_records_other PARTITION OF failed_records DEFAULT;
 
 CREATE TABLE artifacts (
     id           uuid PRIMARY KEY,
