@@ -88,9 +88,9 @@ class Extension:
 
     def _checked(self, place: int, given: Mapping[str, Any], checks: Checks) -> dict[str, Any]:
         try:
-            payload = GivenPayload.model_validate(given)
-            json.dumps(payload.config, allow_nan=False)
-            return self._ready(payload, checks)
+            # A copy: what the job does with its own from now on is not checked.
+            copy = json.loads(json.dumps(given, allow_nan=False))
+            return self._ready(GivenPayload.model_validate(copy), checks)
         except (ValidationError, TypeError, ValueError, RecursionError) as error:
             raise JobError(f"payload {place} is none: {error}"[:2000], code="extend.invalid") from None
         except HaulierError as error:

@@ -9,7 +9,7 @@ from typing import Any, Final, cast
 
 from flask import request
 
-from app.domain.errors import InvalidRequestError, Problem
+from app.domain.errors import InvalidRequestError, MalformedRequestError, Problem
 from app.domain.texts import is_storable
 from app.web.current import services
 
@@ -24,14 +24,19 @@ def read_lines() -> Iterator[Any]:
 
     Raises:
         InvalidRequestError: A line is no JSON or too long; the pointer is its place in the body, from 0.
+        MalformedRequestError: The body is shorter than its sender said.
     """
     request.max_content_length = services().settings.max_lines_bytes
     _give_up_on_silence()
     body = BufferedReader(cast(RawIOBase, request.stream))
-    place = 0
+    place = come = 0
     while line := body.readline(MAX_LINE_BYTES + 1):
         yield _value(line, place)
         place += 1
+        come += len(line)
+    # Cut between two lines it would look whole, and gunicorn says nothing of a sender that has gone.
+    if come < (request.content_length or 0):
+        raise MalformedRequestError(f"the body broke off after {come:,} of {request.content_length:,} bytes")
 
 
 def _give_up_on_silence() -> None:
