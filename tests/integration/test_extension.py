@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from app.domain.errors import JobError, TransientError
-from app.domain.job_types import Result
+from app.domain.errors import ForbiddenError, JobError, TransientError
+from app.domain.job_types import JobConfig, JobType, Result, Submission
 from app.domain.jobs import Job, SubmitJob
 from app.domain.lifecycle import JobState
 from app.domain.pipelines import Stage
@@ -22,11 +22,24 @@ from app.services.pipelines import Pipelines, SubmitPipeline
 from config.settings import Settings
 from tasks import members
 from tasks.context import RunContext
-from tasks.members import run_members
 from tasks.types.echo import JOB_TYPE as ECHO
 from tasks.types.extend import JOB_TYPE as EXTEND
+from tasks.types.fail import JOB_TYPE as FAIL
 from tests.integration.families import Installation
-from tests.integration.worker import Action, Worker
+from tests.integration.worker import Action, Worker, run_small
+
+
+class Guarded(JobConfig):
+    """A place that not every tenant may use."""
+
+    place: str
+
+
+def _guard(submission: Submission, config: Guarded) -> None:
+    raise ForbiddenError(f"{submission.tenant} may not use {config.place}")
+
+
+GUARDED = JobType("guarded", Guarded, run=lambda _job, _config: None, queue="small", check=_guard)
 
 
 class Bench(Installation):
@@ -46,10 +59,7 @@ class Bench(Installation):
     def run(self, most: int = 50) -> int:
         """One claim's worth of work; how many jobs that was."""
         self.tick()
-        with self.worker.heart.slot() as slot:
-            claimed = slot.runs.claim("small", slot.id, most=most, oldest=False)
-            run_members(self.worker.task, slot, claimed)
-        return len(claimed)
+        return run_small(self.worker, most=most)
 
     def run_all(self) -> None:
         while self.run():
@@ -71,7 +81,7 @@ def here(
 ) -> Iterator[Bench]:
     """No claimed batch is out of time, however slow the machine is."""
     monkeypatch.setattr(members, "KEEP_FOR_S", 60.0)
-    worker = Worker(sessions, settings, objects, cheap=True, types=(ECHO, EXTEND))
+    worker = Worker(sessions, settings, objects, cheap=True, types=(ECHO, EXTEND, FAIL, GUARDED))
     worker.heart.start()
     yield Bench(worker)
     worker.heart.stop()
@@ -236,6 +246,33 @@ def test_a_job_without_a_batch_cannot_add_payloads(here: Bench) -> None:
 
     for job in (here.jobs.get("default", alone.id), here.children(pipeline.id)["one"]):
         assert (job.state, (job.error or {})["code"]) == (JobState.FAILED, "extend.no_batch")
+
+
+def test_a_filled_in_config_that_does_not_fit_fails_its_stage_and_is_said(here: Bench) -> None:
+    stages = [
+        Stage("first", "echo", {"value": "many"}),
+        Stage("bad", "fail", {"until_attempt": "{{ stages.first.result.value }}"}, ("first",)),
+    ]
+    pipeline = here.pipelines.create(SubmitPipeline("default", "p", stages, "test"))
+
+    here.run_all()
+
+    bad = here.children(pipeline.id)["bad"]
+    assert (bad.state, (bad.error or {})["code"]) == (JobState.FAILED, "job.config_invalid")
+    assert [fault["pointer"] for fault in (bad.error or {})["errors"]] == ["/config/until_attempt"]
+
+
+def test_a_filled_in_config_passes_the_checks_of_its_type_before_it_runs(here: Bench) -> None:
+    stages = [
+        Stage("first", "echo", {"value": "theirs"}),
+        Stage("bad", "guarded", {"place": "{{ stages.first.result.value }}"}, ("first",)),
+    ]
+    pipeline = here.pipelines.create(SubmitPipeline("default", "p", stages, "test"))
+
+    here.run_all()
+
+    bad = here.children(pipeline.id)["bad"]
+    assert (bad.state, (bad.error or {})["message"]) == (JobState.FAILED, "default may not use theirs")
 
 
 def test_payloads_that_add_themselves_without_end_are_stopped(here: Bench) -> None:  # S3-20
