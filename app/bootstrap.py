@@ -66,7 +66,7 @@ class Services:
     pipelines: Pipelines
     schedules: Schedules
     waits: Waits
-    places: Places
+    upload_places: Places
     feed: Feed
     health: Health
     tables: Tables
@@ -108,7 +108,8 @@ def build_services(settings: Settings, *, application_name: str, pool_size: int)
         pipelines=Pipelines(sessions, bell, jobs),
         schedules=Schedules(sessions, jobs, firing, timer, queue_of=lambda name: registry.get(name).queue),
         waits=Waits(sessions, places),
-        places=places,
+        # Their own: a sender that falls silent keeps its place, and nobody else's.
+        upload_places=Places(max(1, settings.web_threads // 8), hint="Come back after Retry-After."),
         feed=Feed(sessions, places),
         health=Health(sessions, {"redis": lambda: _ping(settings)}, version=haulier.__version__),
         tables=tables,

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import wraps
-from itertools import chain
-from typing import Any, Final
+from typing import Any
 from uuid import UUID
 
 from flask import Response, make_response, request
@@ -15,7 +14,7 @@ from marshmallow import Schema, ValidationError, fields, post_load, validate
 
 from app.api.job_schemas import YEAR_S, FinishedJobSchema, JobSchema, OptionsSchema, RetrySchema, job_json
 from app.api.lines import MIMETYPE, misfit, read_lines
-from app.domain.errors import InvalidRequestError
+from app.domain.errors import InvalidRequestError, Problem
 from app.domain.families import OnFailure
 from app.domain.lifecycle import JobState
 from app.services.families import MAX_PAYLOADS, Payload, SubmitBatch
@@ -25,7 +24,6 @@ from app.web.fields import Instant
 from app.web.paging import link_next, page
 
 blueprint = Blueprint("batches", __name__, url_prefix="/v1", description="Jobs whose work is their children.")
-_NOTHING: Final = object()
 
 
 class PayloadSchema(Schema):
@@ -45,7 +43,7 @@ class PayloadSchema(Schema):
 
 
 class BatchOptionsSchema(OptionsSchema):
-    """How a batch is run: the first line of one that is sent in lines."""
+    """How a batch is run."""
 
     max_concurrency = fields.Integer(load_default=5, strict=True, validate=validate.Range(1, 10_000))
     max_payloads = fields.Integer(
@@ -63,6 +61,12 @@ class BatchOptionsSchema(OptionsSchema):
         ),
     )
     run_after = Instant(load_default=None, allow_none=True)
+
+
+class FirstLineSchema(BatchOptionsSchema):
+    """The first line of a batch that is sent in lines."""
+
+    count = fields.Integer(load_default=None, strict=True, validate=validate.Range(1, MAX_PAYLOADS))
 
 
 class SubmitBatchSchema(BatchOptionsSchema):
@@ -133,24 +137,40 @@ def create(body: dict[str, Any]) -> Any:
     """Accept a batch: all of its payloads, or none.
 
     As ``application/x-ndjson`` it is read as it comes, and may be larger: the first line holds the options, each
-    further one a payload. A pointer then begins with the line's place, from 0.
+    further one a payload. A pointer then begins with the line's place, from 0. Without a Content-Length the options
+    must hold ``count``, the number of payloads: it shows that none is missing.
     """
     return _created(SubmitBatch(tenant=tenant(), created_by=actor(), **body))
 
 
 def _create_from_lines() -> Any:
-    with services().places.taken():
+    with services().upload_places.taken():
         lines = read_lines()
-        options = _loaded(BatchOptionsSchema(), 0, next(lines, None))
-        first = next(lines, _NOTHING)
-        if first is _NOTHING:
-            raise misfit(1, "expected a payload, got no second line")
-        schema = PayloadSchema()
-        payloads = (_loaded(schema, place, line) for place, line in enumerate(chain([first], lines), start=1))
+        options = _loaded(FirstLineSchema(), 0, next(lines, None))
+        payloads = _payloads(lines, options.pop("count"))
         batch = SubmitBatch(
             tenant=tenant(), created_by=actor(), payloads=payloads, payloads_at="", first_place=1, **options
         )
         return _created(batch)
+
+
+def _payloads(lines: Iterator[Any], count: int | None) -> Iterator[Payload]:
+    """The further lines, as many as the first one says: a body without a length may break off unnoticed."""
+    if count is None and not request.content_length:
+        raise InvalidRequestError(
+            "the body has no Content-Length, so its first line must say how many payloads follow",
+            problems=(Problem("/0/count", "expected the number of payloads, because the body has no Content-Length"),),
+        )
+    schema, place = PayloadSchema(), 0
+    for place, line in enumerate(lines, start=1):
+        yield _loaded(schema, place, line)
+    if place == 0:
+        raise misfit(1, "expected a payload, got no second line")
+    if count is not None and place != count:
+        raise InvalidRequestError(
+            f"the first line says {count:,} payloads, {place:,} came",
+            problems=(Problem("/0/count", f"expected the number of payloads, {place}, got {count}"),),
+        )
 
 
 def _loaded(schema: Schema, place: int, value: Any) -> Any:

@@ -15,8 +15,6 @@ from app.web.current import services
 
 MIMETYPE: Final = "application/x-ndjson"
 MAX_LINE_BYTES: Final = 2**20
-_SILENT_S: Final = 30.0
-"""How long a sender may be silent."""
 
 
 def read_lines() -> Iterator[Any]:
@@ -27,22 +25,15 @@ def read_lines() -> Iterator[Any]:
         MalformedRequestError: The body is shorter than its sender said.
     """
     request.max_content_length = services().settings.max_lines_bytes
-    _give_up_on_silence()
     body = BufferedReader(cast(RawIOBase, request.stream))
     place = come = 0
     while line := body.readline(MAX_LINE_BYTES + 1):
         yield _value(line, place)
         place += 1
         come += len(line)
-    # Cut between two lines it would look whole, and gunicorn says nothing of a sender that has gone.
+    # Cut between two lines it would look whole, and the server says nothing of a sender that has gone.
     if come < (request.content_length or 0):
         raise MalformedRequestError(f"the body broke off after {come:,} of {request.content_length:,} bytes")
-
-
-def _give_up_on_silence() -> None:
-    socket = request.environ.get("gunicorn.socket")
-    if socket is not None:
-        socket.settimeout(_SILENT_S)
 
 
 def _value(line: bytes, place: int) -> Any:

@@ -11,9 +11,10 @@ from uuid import UUID
 import pytest
 
 from app.bootstrap import Services
-from app.domain.errors import JobError
+from app.domain.errors import JobError, UnavailableError
 from app.domain.job_types import Result
 from app.persistence.sessions import Sessions
+from app.services.places import Places
 from app.services.runs import Runs
 from config.settings import Settings
 from tests.factories import a_slot
@@ -119,6 +120,8 @@ def test_payloads_that_come_in_lines_are_stored_as_they_stand(admin: Client) -> 
         (lines({}, ECHO) + b"[" * 2**21, ["/2"]),
         (lines({}, {"type": "echo", "name": "\0"}), ["/1"]),
         (lines({"max_payloads": 1}, ECHO, ECHO), ["/2"]),
+        (lines({"count": 3}, ECHO, ECHO), ["/0/count"]),
+        (lines({"count": 1}, ECHO, ECHO), ["/0/count"]),
     ],
 )  # fmt: skip
 def test_a_line_that_does_not_fit_is_named_and_nothing_is_stored(
@@ -164,6 +167,18 @@ def test_an_upload_that_breaks_off_stores_nothing_and_held_no_transaction(
     assert admin.get("/v1/jobs").get_json()["items"] == []
 
 
+@pytest.mark.parametrize(("first", "status"), [({}, 422), ({"count": 3}, 422), ({"count": 2}, 202)])
+def test_a_body_without_a_length_must_say_how_many_payloads_it_has(
+    admin: Client, first: dict[str, int], status: int
+) -> None:
+    chunked = {"HTTP_TRANSFER_ENCODING": "chunked", "wsgi.input_terminated": True}
+
+    answer = admin.call("POST", "/v1/batches", data=lines(first, ECHO, ECHO), headers=LINES, environ_overrides=chunked)
+
+    assert answer.status_code == status
+    assert status == 202 or pointers(answer) == ["/0/count"]
+
+
 def test_lines_may_be_more_than_other_bodies_up_to_a_limit_of_their_own(settings: Settings, admin: Client) -> None:
     admin.app.config["MAX_CONTENT_LENGTH"] = 1024
     body = lines({}, *({"type": "echo", "config": {"value": n}} for n in range(100)))
@@ -176,8 +191,9 @@ def test_lines_may_be_more_than_other_bodies_up_to_a_limit_of_their_own(settings
     assert [answer.status_code for answer in (accepted, as_json, too_large)] == [202, 413, 413]
 
 
-def test_uploads_of_lines_share_the_places_of_those_who_stay(admin: Client, web_services: Services) -> None:
-    _take_all_places(web_services)
+def test_no_more_uploads_of_lines_are_taken_at_once_than_have_a_place(admin: Client, web_services: Services) -> None:
+    for _ in range(web_services.settings.web_threads // 8):
+        web_services.upload_places.take()
 
     answer = admin.call("POST", "/v1/batches", data=lines({}, ECHO), headers=LINES)
 
@@ -231,8 +247,13 @@ def test_a_run_that_does_not_end_in_time_goes_on_as_a_job(admin: Client) -> None
     assert (job["state"], job["result"], job["labels"]) == ("queued", None, {"a": "b"})
 
 
-def test_a_run_that_finds_no_waiting_place_is_accepted_all_the_same(admin: Client, web_services: Services) -> None:
-    _take_all_places(web_services)
+def test_a_run_that_finds_no_waiting_place_is_accepted_all_the_same(
+    admin: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_is_free(_: Places) -> None:
+        raise UnavailableError("every waiting place is taken")
+
+    monkeypatch.setattr(Places, "take", none_is_free)
 
     answer = admin.post("/v1/runs", {**ECHO, "wait_s": 30})
 
@@ -259,11 +280,6 @@ def test_a_run_with_the_key_of_an_earlier_one_is_that_one(admin: Client) -> None
 )
 def test_a_run_that_does_not_fit_is_422(admin: Client, body: dict[str, Any], expected: str) -> None:
     assert pointers(admin.post("/v1/runs", body)) == [expected]
-
-
-def _take_all_places(services: Services) -> None:
-    for _ in range(services.settings.web_threads // 2):
-        services.places.take()
 
 
 def test_a_strangers_key_sees_no_stage(admin: Client, stranger: Client) -> None:

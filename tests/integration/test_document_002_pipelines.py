@@ -83,11 +83,8 @@ def test_each_stage_shows_its_own_status_time_and_output(here: Bench) -> None:  
 
     extract, validate, *_ = here.client.get(f"/v1/jobs/{pipeline}/children").get_json()["items"]
 
-    assert (extract["state"], extract["result"], extract["finished_at"] > extract["started_at"]) == (
-        "completed",
-        {},
-        True,
-    )
+    assert (extract["state"], extract["result"]) == ("completed", {})
+    assert extract["finished_at"] > extract["started_at"]
     assert (validate["state"], validate["result"], validate["started_at"]) == ("queued", None, None)
 
 
