@@ -24,9 +24,11 @@ from app.domain.pipelines import (
     references,
 )
 
+TEXT = st.text(max_size=8)
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    st.none() | st.booleans() | st.integers() | TEXT,
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(TEXT, inner, max_size=2),
+    max_leaves=4,
 )
 
 
@@ -121,7 +123,7 @@ def test_a_template_alone_becomes_the_value_with_its_type(value: Any) -> None:
     assert filled == {"in": [value], "beside": 1}
 
 
-@given(JSON, st.text(), st.text())
+@given(JSON, TEXT, TEXT)
 def test_within_a_longer_string_a_value_is_its_text(value: Any, before: str, after: str) -> None:
     before, after = before.replace("{", "("), after.replace("}", ")").replace("{", "(") + "."
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
@@ -131,7 +133,7 @@ def test_within_a_longer_string_a_value_is_its_text(value: Any, before: str, aft
     assert filled == {"value": before + text + after}
 
 
-@given(st.dictionaries(st.text(), JSON))
+@given(st.dictionaries(TEXT, JSON, max_size=2))
 def test_a_config_without_templates_stays_as_it_is(config: dict[str, Any]) -> None:
     if not is_templated(config):
         assert fill(config, Values()) == config
