@@ -19,6 +19,7 @@ from app.services.firing import Firing
 from app.services.health import Health
 from app.services.jobs import Jobs
 from app.services.keys import Keys
+from app.services.pipelines import Pipelines
 from app.services.places import Places
 from app.services.records import Records
 from app.services.schedules import Schedules
@@ -62,8 +63,10 @@ class Services:
     keys: Keys
     jobs: Jobs
     families: Families
+    pipelines: Pipelines
     schedules: Schedules
     waits: Waits
+    upload_places: Places
     feed: Feed
     health: Health
     tables: Tables
@@ -102,8 +105,11 @@ def build_services(settings: Settings, *, application_name: str, pool_size: int)
         keys=Keys(sessions, clock, cache_s=settings.api_key_cache_s),
         jobs=jobs,
         families=Families(sessions, bell, jobs),
+        pipelines=Pipelines(sessions, bell, jobs),
         schedules=Schedules(sessions, jobs, firing, timer, queue_of=lambda name: registry.get(name).queue),
         waits=Waits(sessions, places),
+        # Their own: a sender that falls silent keeps its place, and nobody else's.
+        upload_places=Places(max(1, settings.web_threads // 8), hint="Come back after Retry-After."),
         feed=Feed(sessions, places),
         health=Health(sessions, {"redis": lambda: _ping(settings)}, version=haulier.__version__),
         tables=tables,

@@ -16,7 +16,9 @@ from app.api import (
     job_types,
     jobs,
     keys,
+    pipelines,
     records,
+    runs,
     schedules,
     tables,
     uploads,
@@ -33,6 +35,8 @@ from config.settings import Settings
 API_BLUEPRINTS = (
     jobs,
     batches,
+    pipelines,
+    runs,
     schedules,
     events,
     failed_records,

@@ -60,6 +60,7 @@ class Settings(BaseModel):
     web_processes: int = Field(2, ge=1)
     web_threads: int = Field(32, ge=4, description="Per web process; half of them at most hold waits and streams.")
     max_body_bytes: int = Field(32 * 1024 * 1024, ge=1024)
+    max_lines_bytes: int = Field(2**30, ge=1024, description="Of a batch that is sent a line a payload.")
     trusted_proxies: int = Field(0, ge=0, description="How many proxies set X-Forwarded-For.")
     api_key_cache_s: float = Field(2.0, ge=0, description="How long a revoked key may still work.")
     rate_limit_per_minute: int = Field(0, ge=0, description="Requests a key and minute; 0 means no limit.")

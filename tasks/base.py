@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, ClassVar, NoReturn
 
 from celery import Task
 from celery.exceptions import Retry
 
 from app.domain.errors import FenceLost, HaulierError, JobCancelled, JobError, JobPaused, TransientError
-from app.domain.job_types import Registry, Result
+from app.domain.job_types import JobType, Registry, Result
 from app.domain.jobs import Job
 from app.domain.texts import is_storable
 from app.services.runs import is_connection_lost
@@ -93,13 +94,22 @@ class JobTask(Task):  # type: ignore[misc]
 
     def _attempt(self, context: RunContext) -> Result:
         job_type = self.registry.get(context.job.type)
+        context.registry = self.registry
         try:
             context.check()
-            result = job_type.run(context, self.registry.parse(job_type, context.job.config))
+            result = job_type.run(context, self._config(context, job_type))
         except MemoryError:
             # Celery ends the whole worker when a MemoryError leaves a task.
             raise JobError("the job ran out of memory", code="resource.memory") from None
-        return _storable(result or Result())
+        return replace(_storable(result or Result()), extension=context.extension.payloads)
+
+    def _config(self, context: RunContext, job_type: JobType) -> Any:
+        """The job's config as its type's model; that of a stage, filled in since it was sent, is checked in full."""
+        job = context.job
+        config = self.registry.parse(job_type, job.config)
+        if job.parent_id is not None and job.name is not None and job_type.check is not None:
+            job_type.check(context.checks.submission(job.tenant), config)
+        return config
 
     def _completed(self, slot: Slot, job: Job, result: Result) -> None:
         slot.runs.complete(job, result)

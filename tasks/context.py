@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping, Sequence
 from time import monotonic
 from typing import Any, Final
 from uuid import UUID
 
 from app.domain.errors import FenceLost, JobCancelled, JobPaused
+from app.domain.job_types import Registry
 from app.domain.jobs import Job, Signals
 from app.domain.ports import Clock, ObjectStore
 from app.persistence import jobs
 from app.persistence.sessions import Sessions
+from app.services.submissions import Checks, TenantSubmission
+from app.services.tables import Tables
 from config.settings import Settings
+from tasks.extension import Extension
 
 _WRITE_EVERY_S: Final = 1.0
 
@@ -26,6 +31,8 @@ class RunContext:
 
     Args:
         sessions: Connections that carry the slot's name, so that the engine can end them when the slot is lost.
+
+    ``registry`` holds the job types of the worker that runs the job.
     """
 
     def __init__(self, job: Job, *, settings: Settings, sessions: Sessions, objects: ObjectStore, clock: Clock) -> None:
@@ -34,6 +41,8 @@ class RunContext:
         self.sessions = sessions
         self.objects = objects
         self.clock = clock
+        self.registry = Registry({})
+        self.extension = Extension(job, sessions)
         self._stop: BaseException | None = None
         self._stopping = threading.Event()
         self._written_at = 0.0
@@ -67,7 +76,7 @@ class RunContext:
     def heed(self, signals: Signals) -> None:
         """Take up what a guarded write was told."""
         if signals.cancel_requested:
-            self.stop(JobCancelled(self.job.cancel_reason or "user"))
+            self.stop(JobCancelled(signals.cancel_reason or "user"))
         elif signals.paused:
             self.stop(JobPaused("paused on request"))
 
@@ -82,6 +91,18 @@ class RunContext:
     def checkpoint(self, state: dict[str, Any]) -> None:
         """Keep ``state``; a later run of the job finds it in ``job.checkpoint``."""
         self._advance(checkpoint=state)
+
+    def extend(self, payloads: Sequence[Mapping[str, Any]]) -> None:
+        """Add payloads to the batch this job is a payload of, when it has succeeded; if it fails, none is added."""
+        self.extension.add(payloads, self.checks)
+
+    @property
+    def checks(self) -> Checks:
+        """What a request for a job of the tenant is checked against."""
+        return Checks(
+            self.registry,
+            lambda tenant: TenantSubmission(tenant, settings=self.settings, tables=Tables(self.sessions)),
+        )
 
     def _advance(self, **what: Any) -> None:
         with self.sessions.begin() as session:

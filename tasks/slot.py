@@ -210,7 +210,7 @@ class Heart:
     def _why_stop(self, hold: Held) -> Exception | None:
         timeout_s = hold.attempt_timeout_s or self._settings.default_attempt_timeout_s
         if hold.cancel_requested:
-            return JobCancelled("user")
+            return JobCancelled(hold.cancel_reason or "user")
         if hold.deadline_passed:
             return JobCancelled("timeout")
         if hold.paused:

@@ -97,7 +97,9 @@ class ProgressSchema(Schema):
     rows_total = fields.Integer(allow_none=True)
     bytes_done = fields.Integer()
     bytes_total = fields.Integer(allow_none=True)
-    stage = fields.String(allow_none=True)
+    stage = fields.String(allow_none=True, metadata={"description": "Of a pipeline: the stages at work."})
+    parts_done = fields.Integer(metadata={"description": "Payloads or stages that are over."})
+    parts_total = fields.Integer(allow_none=True, metadata={"description": "Null for a job that is no parent."})
     rows_per_s = fields.Float(allow_none=True)
     eta = fields.AwareDateTime(allow_none=True)
 
@@ -164,6 +166,8 @@ def job_body(job: Job) -> dict[str, Any]:
             "bytes_done": progress.bytes_done,
             "bytes_total": progress.bytes_total,
             "stage": progress.stage,
+            "parts_done": progress.parts_done,
+            "parts_total": progress.parts_total,
             "rows_per_s": progress.rows_per_s(job.started_at, until) if job.started_at else None,
             "eta": progress.eta(job.started_at, now) if job.started_at and not job.is_terminal else None,
         },
@@ -180,9 +184,24 @@ def plain(value: Any) -> str:
     return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
+def finished_job_json(job: Job) -> str:
+    """What dumping ``FinishedJobSchema`` gives, as text."""
+    return _ENCODER.encode({**job_body(job), "result": job.result})
+
+
 _ENCODER = json.JSONEncoder(default=plain)
 _SAME = tuple(name for name in JobSchema().fields if name not in {"priority", "retry", "duration_ms", "progress"})
 _same_of = attrgetter(*_SAME)
+
+
+class FinishedJobSchema(JobSchema):
+    """A job with what it came to."""
+
+    result = fields.Dict(allow_none=True)
+
+    @pre_dump
+    def _body(self, job: Job, **_: Any) -> dict[str, Any]:
+        return {**job_body(job), "result": job.result}
 
 
 class JobPageSchema(Schema):
@@ -287,6 +306,7 @@ class JobErrorSchema(Schema):
     message = fields.String()
     hint = fields.String(allow_none=True)
     stage = fields.String(allow_none=True)
+    errors = fields.List(fields.Dict(), metadata={"description": "Faults in the config, each with a pointer."})
     number = fields.Integer(metadata={"description": "Of the event that tells it."})
 
 

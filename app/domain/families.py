@@ -22,7 +22,9 @@ class OnFailure(StrEnum):
 
     CONTINUE = "continue"
     STOP = "stop-on-error"
-    """What has not begun is cancelled."""
+    """What has not begun is cancelled, reason ``skipped``."""
+    RETRY = "retry"
+    """It is run again as a whole, so many times; then as ``STOP``. Only for stages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,7 @@ class Ending:
 def ending(*, total: int, completed: int, failed: int, cancelled: int, on_failure: OnFailure) -> Ending | None:
     """What the ends of all children make of their parent; ``None`` while some are not over.
 
-    One failure fails a family that stops on errors; otherwise only the failure of every child does.
+    One failure fails a family, unless it continues after failures; then only the failure of every child does.
     """
     if completed + failed + cancelled < total:
         return None
@@ -59,6 +61,6 @@ def ending(*, total: int, completed: int, failed: int, cancelled: int, on_failur
         return Ending(Outcome.EMPTY)
     if completed == total:
         return Ending(Outcome.SUCCESS)
-    if completed == 0 or (failed and on_failure is OnFailure.STOP):
+    if completed == 0 or (failed and on_failure is not OnFailure.CONTINUE):
         return Ending(None)
     return Ending(Outcome.PARTIAL)

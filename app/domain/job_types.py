@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from typing import Any, Final, Protocol
@@ -35,11 +35,18 @@ class Result:
         data: Kept on the job, JSON types only, small.
         message: One sentence for a person.
         outcome: ``partial`` when rows or parts failed, ``empty`` when there was nothing to do.
+        extension: What ``job.extend`` was given, ready to be stored; not for job types to set.
     """
 
     data: dict[str, Any] = field(default_factory=dict)
     message: str | None = None
     outcome: Outcome = Outcome.SUCCESS
+    extension: tuple[dict[str, Any], ...] = ()
+
+    @property
+    def kept(self) -> dict[str, Any]:
+        """What the job keeps of it."""
+        return self.data if self.message is None else {**self.data, "message": self.message}
 
 
 class Submission(Protocol):
@@ -81,6 +88,17 @@ class JobContext(Protocol):
 
     def checkpoint(self, state: dict[str, Any]) -> None:
         """Keep ``state`` (JSON types); a later run of the job finds it in ``job.checkpoint``."""
+        ...
+
+    def extend(self, payloads: Sequence[Mapping[str, Any]]) -> None:
+        """Add payloads to the batch this job is a payload of, when it has succeeded; if it fails, none is added.
+
+        Args:
+            payloads: Each as a batch takes it: ``type``, ``config``, and if wanted ``retry``, ``attempt_timeout_s``
+                and ``name``.
+        Raises:
+            JobError: One does not fit its type, the batch takes no more, or the job is no batch's payload.
+        """
         ...
 
 
@@ -145,12 +163,51 @@ class Registry:
         try:
             return job_type.config.model_validate(config)
         except ValidationError as error:
-            problems = tuple(
-                Problem(at + "".join(f"/{part}" for part in fault["loc"]), _says(fault)) for fault in error.errors()
-            )
-            raise InvalidRequestError(
-                f"the config does not fit job type {job_type.name!r}", code="job.config_invalid", problems=problems
-            ) from None
+            raise _misfit(job_type, error.errors(), at) from None
+
+    def check_around(
+        self, job_type: JobType, config: dict[str, Any], open_to: Callable[[Any], bool], *, at: str = "/config"
+    ) -> None:
+        """Check ``config`` as far as its values are known.
+
+        Args:
+            open_to: Whether a value holds something that is filled in later.
+        Raises:
+            InvalidRequestError: One problem per fault that no filling in can mend.
+        """
+        try:
+            job_type.config.model_validate(config)
+        except ValidationError as error:
+            faults = [fault for fault in error.errors() if not _may_be_mended(fault, config, open_to)]
+            if faults:
+                raise _misfit(job_type, faults, at) from None
+
+
+def _misfit(job_type: JobType, faults: Sequence[Any], at: str) -> InvalidRequestError:
+    problems = tuple(Problem(at + "".join(f"/{part}" for part in fault["loc"]), _says(fault)) for fault in faults)
+    return InvalidRequestError(
+        f"the config does not fit job type {job_type.name!r}", code="job.config_invalid", problems=problems
+    )
+
+
+def _may_be_mended(fault: Any, config: Any, open_to: Callable[[Any], bool]) -> bool:
+    """Whether a fault may be gone when open values are filled in; a place may name a union's member on the way."""
+    *way, last = fault["loc"] or ("",)
+    value = config
+    for part in way:
+        value = _step(value, part)
+    inner = _step(value, last)
+    if fault["type"] == "extra_forbidden" or (fault["type"] == "missing" and inner is value):
+        return False
+    return open_to(inner)
+
+
+def _step(value: Any, part: Any) -> Any:
+    """The value at ``part``, or ``value`` itself when there is none."""
+    try:
+        return value[part]
+    except (KeyError, IndexError, TypeError):
+        return value
 
 
 def _says(fault: Any) -> str:

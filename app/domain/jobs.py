@@ -158,6 +158,7 @@ class Signals:
     """What a holder is told with every guarded write."""
 
     cancel_requested: bool = False
+    cancel_reason: str | None = None
     paused: bool = False
 
 

@@ -49,6 +49,7 @@ class Event(StrEnum):
     HAND_BACK = "job.handed_back"
     CANCEL = "job.cancelled"
     REOPEN = "job.reopened"
+    RERUN = "job.rerun"
     # Facts that move no state
     REQUEST_CANCEL = "job.cancel_requested"
     PAUSE = "job.paused"
@@ -84,6 +85,7 @@ TRANSITIONS: Final[Mapping[Event, Move]] = {
     Event.HAND_BACK: _move(_S.RUNNING, to=_S.OPEN),
     Event.CANCEL: _move(_S.BLOCKED, _S.OPEN, _S.QUEUED, _S.RUNNING, _S.RETRY_WAIT, to=_S.CANCELLED),
     Event.REOPEN: _move(_S.FAILED, _S.CANCELLED, to=_S.OPEN),
+    Event.RERUN: _move(_S.FAILED, to=_S.OPEN),
 }
 """Every way a job's state may change. Nothing else changes one."""
 

@@ -15,7 +15,9 @@ class Progress:
         rows_total: Rows expected; ``None`` while unknown.
         bytes_done: Bytes of the source consumed (as stored, compressed or not).
         bytes_total: Size of the source as stored; ``None`` when unknown.
-        stage: The step it is in.
+        stage: The step it is in; of a pipeline the names of the stages at work.
+        parts_done: Children of a parent that are over, however they ended.
+        parts_total: Children in all; ``None`` for a job that is no parent.
     """
 
     rows_done: int = 0
@@ -23,10 +25,14 @@ class Progress:
     bytes_done: int = 0
     bytes_total: int | None = None
     stage: str | None = None
+    parts_done: int = 0
+    parts_total: int | None = None
 
     @property
     def fraction(self) -> float | None:
-        """Part done, 0 to 1, by rows when their number is known, else by bytes; ``None`` when neither is."""
+        """Part done, 0 to 1: by children, by rows or by bytes, whichever number is known; ``None`` when none is."""
+        if self.parts_total:
+            return min(1.0, self.parts_done / self.parts_total)
         if self.rows_total:
             return min(1.0, self.rows_done / self.rows_total)
         if self.bytes_total:

@@ -25,5 +25,5 @@ def end_overdue(leader: Leader) -> int:
         ended = admission.end_overdue(session)
         for job in ended:
             if job.queue == families.PARENT_QUEUE:
-                families.cancel_children(session, job.tenant, job.id, actor="engine")
+                families.cancel_children(session, job.tenant, job.id, actor="engine", reason="timeout")
     return len(ended)

@@ -8,15 +8,16 @@ waits for a lock of its siblings. Locks go parent first, then children.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from app.domain.families import OnFailure, ending
+from app.domain.families import Kind, OnFailure, ending
 from app.domain.jobs import Job
 from app.domain.lifecycle import TERMINAL, Event, JobState
+from app.engine import extend, stages
 from app.engine.leader import Leader
 from app.persistence import families, jobs, needs, numbering
 from app.persistence.families import Family
@@ -26,6 +27,7 @@ from app.persistence.numbering import Ended
 EVENTS_AT_ONCE: Final = 2000
 ROUNDS: Final = 10
 PARENTS_AT_ONCE: Final = 100
+_CHILDREN: Final = {Kind.BATCH: "payloads", Kind.PIPELINE: "stages"}
 
 
 def fold(leader: Leader) -> int:
@@ -68,6 +70,32 @@ def stir(leader: Leader) -> int:
 
 
 def _hand_on(session: Session, ended: Sequence[Ended]) -> None:
+    parents = {id_: families.lock(session, id_) for id_ in sorted({end.parent_id for end in ended if end.parent_id})}
+    _extend(session, ended, parents)
+    ended = [end for end in ended if not _is_run_again(session, end, parents)]
+    needed = [end.job_id for end in ended if end.is_needed and end.target in TERMINAL]
+    ready = needs.release(session, needed) if needed else set()
+    parents |= {parent: families.lock(session, parent) for parent in sorted(ready - parents.keys())}
+    changes = _counted(ended)
+    for parent_id, parent in parents.items():
+        family = families.fold(session, parent_id, changes.get(parent_id, {}))
+        if parent is not None and parent.state is JobState.RUNNING:
+            _go_on(session, parent, family)
+
+
+def _extend(session: Session, ended: Sequence[Ended], parents: Mapping[UUID, Job | None]) -> None:
+    for end in ended:
+        parent = parents.get(end.parent_id) if end.extends and end.parent_id else None
+        if parent is not None:
+            extend.extend(session, parent, end.job_id)
+
+
+def _is_run_again(session: Session, end: Ended, parents: Mapping[UUID, Job | None]) -> bool:
+    parent = parents.get(end.parent_id) if end.parent_id else None
+    return parent is not None and stages.rerun(session, parent, end)
+
+
+def _counted(ended: Sequence[Ended]) -> dict[UUID, Counter[JobState]]:
     changes: dict[UUID, Counter[JobState]] = {}
     for end in ended:
         if end.parent_id is not None:
@@ -76,26 +104,22 @@ def _hand_on(session: Session, ended: Sequence[Ended]) -> None:
                 counted[end.target] += 1
             if end.source in TERMINAL:
                 counted[end.source] -= 1
-    parents = {parent: families.lock(session, parent) for parent in sorted(changes)}
-    needed = [end.job_id for end in ended if end.is_needed and end.target in TERMINAL]
-    ready = needs.release(session, needed) if needed else set()
-    parents |= {parent: families.lock(session, parent) for parent in sorted(ready - parents.keys())}
-    for parent_id, parent in parents.items():
-        family = families.fold(session, parent_id, changes.get(parent_id, {}))
-        if parent is not None and parent.state is JobState.RUNNING:
-            _go_on(session, parent, family)
+    return changes
 
 
 def _go_on(session: Session, parent: Job, family: Family) -> None:
     """Open the next children or end the parent; one that is paused opens nothing."""
-    if family.failed and family.on_failure is OnFailure.STOP:
-        families.cancel_children(session, parent.tenant, parent.id, actor="engine")
+    if family.failed and family.on_failure is not OnFailure.CONTINUE:
+        families.skip_children(session, parent.tenant, parent.id)
     elif not parent.paused:
+        if family.kind is Kind.PIPELINE:
+            stages.fill_in(session, parent)
         families.release(session, parent.id, window=family.max_concurrency)
-    _end_if_over(session, family)
+    families.report(session, parent.id)
+    _end_if_over(session, parent, family)
 
 
-def _end_if_over(session: Session, family: Family) -> None:
+def _end_if_over(session: Session, parent: Job, family: Family) -> None:
     over = ending(
         total=family.total,
         completed=family.completed,
@@ -105,15 +129,18 @@ def _end_if_over(session: Session, family: Family) -> None:
     )
     if over is None:
         return
-    result = {name: getattr(family, name) for name in ("total", "completed", "failed", "cancelled")}
+    counts: dict[str, Any] = {name: getattr(family, name) for name in ("total", "completed", "failed", "cancelled")}
+    result = counts
+    if family.kind is Kind.PIPELINE:
+        result = {**stages.came_to(session, parent), **counts}
     if over.outcome is not None:
         changes = {"result": result, "outcome": over.outcome, "error": None}
         jobs.move(session, family.tenant, family.job_id, Event.COMPLETE, actor="engine", changes=changes)
     else:
         error = {
             "code": "family.failed",
-            "message": f"{family.failed} of {family.total} {family.kind} children failed",
-            "data": result,
+            "message": f"{family.failed} of {family.total} {_CHILDREN[family.kind]} failed",
+            "data": counts,
         }
         changes = {"result": result, "error": error}
         jobs.move(

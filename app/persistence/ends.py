@@ -9,7 +9,8 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from app.domain.jobs import Job, Outcome
+from app.domain.job_types import Result
+from app.domain.jobs import Job
 from app.domain.lifecycle import TRANSITIONS, Event
 from app.persistence.prepared import Prepared
 
@@ -19,9 +20,10 @@ def _statement(event: Event, sets: str, *, data: str = "'{}'", unless: str = "fa
         f"""
         WITH given AS MATERIALIZED (
             SELECT * FROM jsonb_to_recordset(CAST(:given AS jsonb))
-            AS given (id uuid, fence integer, result jsonb, outcome text)
+            AS given (id uuid, fence integer, result jsonb, outcome text, extension jsonb)
         ), held AS (
-            SELECT j.id, given.result AS new_result, given.outcome AS new_outcome
+            SELECT j.id, given.result AS new_result, given.outcome AS new_outcome,
+                   given.extension AS new_extension
             FROM jobs AS j JOIN given ON j.id = given.id AND j.fence = given.fence
             WHERE j.state = 'running' AND NOT ({unless}) ORDER BY j.id FOR UPDATE OF j
         ), moved AS (
@@ -38,7 +40,9 @@ def _statement(event: Event, sets: str, *, data: str = "'{}'", unless: str = "fa
 
 
 _COMPLETE: Final = _statement(
-    Event.COMPLETE, "finished_at = clock_timestamp(), result = new_result, outcome = new_outcome, error = NULL"
+    Event.COMPLETE,
+    "finished_at = clock_timestamp(), result = new_result, outcome = new_outcome, error = NULL,"
+    " extension = new_extension",
 )
 _HAND_BACK: Final = _statement(
     Event.HAND_BACK,
@@ -48,10 +52,17 @@ _HAND_BACK: Final = _statement(
 )
 
 
-def complete(session: Session, ended: Sequence[tuple[Job, Outcome, dict[str, object]]]) -> set[UUID]:
-    """Complete jobs with their outcome and result, each under its fence; the ids of those that were held."""
+def complete(session: Session, ended: Sequence[tuple[Job, Result]]) -> set[UUID]:
+    """Complete jobs with what they returned, each under its fence; the ids of those that were held."""
     given = [
-        {"id": str(job.id), "fence": job.fence, "result": result, "outcome": outcome} for job, outcome, result in ended
+        {
+            "id": str(job.id),
+            "fence": job.fence,
+            "result": result.kept,
+            "outcome": result.outcome,
+            "extension": result.extension or None,
+        }
+        for job, result in ended
     ]
     return {row.id for row in _COMPLETE.execute(session, {"given": json.dumps(given)})}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import text
@@ -37,14 +37,22 @@ class Family:
 
 
 def add(
-    session: Session, tenant: str, job_id: UUID, kind: Kind, *, max_concurrency: int, on_failure: OnFailure, total: int
+    session: Session,
+    tenant: str,
+    job_id: UUID,
+    kind: Kind,
+    *,
+    max_concurrency: int,
+    max_payloads: int,
+    on_failure: OnFailure,
+    total: int,
 ) -> None:
     """Make a job a parent."""
     session.execute(
         text(
             """
-            INSERT INTO families (job_id, tenant, kind, max_concurrency, on_failure, total)
-            VALUES (:job_id, :tenant, :kind, :max_concurrency, :on_failure, :total)
+            INSERT INTO families (job_id, tenant, kind, max_concurrency, max_payloads, on_failure, total)
+            VALUES (:job_id, :tenant, :kind, :max_concurrency, :max_payloads, :on_failure, :total)
             """
         ),
         {
@@ -52,6 +60,7 @@ def add(
             "tenant": tenant,
             "kind": kind,
             "max_concurrency": max_concurrency,
+            "max_payloads": max_payloads,
             "on_failure": on_failure,
             "total": total,
         },
@@ -66,6 +75,20 @@ def grow(session: Session, job_id: UUID, by: int) -> int:
             {"id": job_id, "by": by},
         ).scalar_one()
     )
+
+
+def room(session: Session, job_id: UUID) -> tuple[Kind, int] | None:
+    """What a parent's children are and how many more it takes; ``None`` when the job is no parent."""
+    row = session.execute(
+        text("SELECT kind, max_payloads - total AS places FROM families WHERE job_id = :id"), {"id": job_id}
+    ).one_or_none()
+    return None if row is None else (Kind(row.kind), row.places)
+
+
+def extension(session: Session, job_id: UUID) -> list[dict[str, Any]]:
+    """The payloads that a job gave to its batch."""
+    row = session.execute(text("SELECT extension FROM jobs WHERE id = :id"), {"id": job_id}).one()
+    return list(row.extension)
 
 
 def lock(session: Session, job_id: UUID) -> Job | None:
@@ -143,6 +166,30 @@ def release(session: Session, parent: UUID, *, window: int) -> list[UUID]:
     return [row.id for row in _RELEASE.execute(session, {"parent": parent, "window": window})]
 
 
+_REPORT: Final = Prepared(
+    f"""
+    WITH now AS MATERIALIZED (
+        SELECT completed + failed + cancelled AS done, total, CASE WHEN kind = '{Kind.PIPELINE}' THEN (
+            SELECT left(string_agg(name, ', ' ORDER BY child_no), 1000) FROM jobs
+            WHERE parent_id = f.job_id AND {_ACTIVE}
+        ) END AS stage FROM families AS f WHERE job_id = :parent
+    ), told AS (
+        UPDATE jobs SET parts_done = now.done, parts_total = now.total, stage = now.stage,
+            updated_at = clock_timestamp()
+        FROM now WHERE id = :parent
+        AND (parts_done, parts_total, jobs.stage) IS DISTINCT FROM (now.done, now.total, now.stage)
+        RETURNING id
+    )
+    SELECT id FROM told
+    """
+)
+
+
+def report(session: Session, parent: UUID) -> None:
+    """Have a parent say how many of its children are over, and a pipeline which stages are at work."""
+    _REPORT.execute(session, {"parent": parent})
+
+
 def touch(session: Session, parent: Job) -> None:
     """Have the engine look at a family anew: it has children that no end will release."""
     session.execute(text("UPDATE families SET stirred = true WHERE job_id = :id"), {"id": parent.id})
@@ -180,10 +227,11 @@ _CANCEL: Final = text(
     f"""
     WITH children AS (
         SELECT id, state AS source FROM jobs WHERE parent_id = :parent AND tenant = :tenant
-        AND state IN ('blocked', 'open', 'queued', 'running', 'retry_wait') ORDER BY id FOR UPDATE
+        AND state IN ('blocked', 'open', 'queued', 'running', 'retry_wait') AND (:begun OR started_at IS NULL)
+        ORDER BY id FOR UPDATE
     ), moved AS (
         UPDATE jobs SET state = CASE WHEN source = 'running' THEN 'running' ELSE 'cancelled' END,
-            cancel_requested = cancel_requested OR source = 'running', cancel_reason = 'parent',
+            cancel_requested = cancel_requested OR source = 'running', cancel_reason = :reason,
             finished_at = CASE WHEN source <> 'running' THEN clock_timestamp() END,
             event_no = event_no + 1, updated_at = clock_timestamp()
         FROM children WHERE jobs.id = children.id RETURNING jobs.*, children.source
@@ -191,7 +239,7 @@ _CANCEL: Final = text(
         INSERT INTO job_events (job_id, number, tenant, type, actor, source, target, fence, data)
         SELECT id, event_no, tenant,
                CASE WHEN state = 'running' THEN '{Event.REQUEST_CANCEL}' ELSE '{Event.CANCEL}' END,
-               :actor, source, state, fence, jsonb_build_object('reason', 'parent')
+               :actor, source, state, fence, jsonb_build_object('reason', cancel_reason)
         FROM moved
     )
     SELECT count(*) AS moved FROM moved
@@ -199,9 +247,16 @@ _CANCEL: Final = text(
 )
 
 
-def cancel_children(session: Session, tenant: str, parent: UUID, *, actor: str) -> int:
+def cancel_children(session: Session, tenant: str, parent: UUID, *, actor: str, reason: str = "parent") -> int:
     """End the children that wait and ask those that run to stop, in one statement; how many there were."""
-    return int(session.execute(_CANCEL, {"parent": parent, "tenant": tenant, "actor": actor}).scalar_one())
+    bound = {"parent": parent, "tenant": tenant, "actor": actor, "reason": reason, "begun": True}
+    return int(session.execute(_CANCEL, bound).scalar_one())
+
+
+def skip_children(session: Session, tenant: str, parent: UUID) -> int:
+    """End the children that have not begun; what has begun goes on to its end. How many there were."""
+    bound = {"parent": parent, "tenant": tenant, "actor": "engine", "reason": "skipped", "begun": False}
+    return int(session.execute(_CANCEL, bound).scalar_one())
 
 
 def children(

@@ -25,12 +25,12 @@ ADMISSION_LOCK: Final = 0x61646D69
 COLUMNS: Final = """
     id, number, tenant, type, queue, state, priority, config, retry, origin, created_by, created_at, updated_at, fence,
     attempts, rescues, event_no, paused, cancel_requested, cancel_reason, run_after, deadline_at, attempt_timeout_s,
-    admitted_at, started_at, finished_at, outcome, rows_done, rows_total, bytes_done, bytes_total, stage, counters,
-    error_count, checkpoint, result, error, worker, parent_id, child_no, name,
+    admitted_at, started_at, finished_at, outcome, rows_done, rows_total, bytes_done, bytes_total, stage, parts_done,
+    parts_total, counters, error_count, checkpoint, result, error, worker, parent_id, child_no, name,
     needs_left, clone_of, schedule_id, labels, dialect
 """
 _CLAIMED_COLUMNS: Final = ", ".join(f"claimed.{name.strip()}" for name in COLUMNS.split(","))
-_JSON_COLUMNS: Final = frozenset({"result", "error", "checkpoint", "config", "retry", "counters"})
+_JSON_COLUMNS: Final = frozenset({"result", "error", "checkpoint", "config", "retry", "counters", "extension"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,9 @@ def to_job(row: Row[Any]) -> Job:
         started_at=row.started_at,
         finished_at=row.finished_at,
         outcome=Outcome(row.outcome) if row.outcome else None,
-        progress=Progress(row.rows_done, row.rows_total, row.bytes_done, row.bytes_total, row.stage),
+        progress=Progress(
+            row.rows_done, row.rows_total, row.bytes_done, row.bytes_total, row.stage, row.parts_done, row.parts_total
+        ),
         counters=row.counters,
         error_count=row.error_count,
         checkpoint=row.checkpoint,
@@ -322,14 +324,14 @@ def advance(
             UPDATE jobs SET {rescues}updated_at = clock_timestamp(), progressed_at = clock_timestamp(),
                 {", ".join(sets)}
             WHERE id = :id AND fence = :fence AND state = 'running'
-            RETURNING cancel_requested, paused
+            RETURNING cancel_requested, cancel_reason, paused
             """
         ),
         bound,
     ).one_or_none()
     if row is None:
         raise FenceLost(f"job {job.id} is no longer held under fence {job.fence}")
-    return Signals(cancel_requested=row.cancel_requested, paused=row.paused)
+    return Signals(cancel_requested=row.cancel_requested, cancel_reason=row.cancel_reason, paused=row.paused)
 
 
 _GET: Final = Prepared(f"SELECT {COLUMNS} FROM jobs WHERE id = :id AND tenant = :tenant")

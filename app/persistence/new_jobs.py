@@ -30,7 +30,7 @@ class NewJob:
     """A job that is ready to be stored; ``text`` is its JSON for the statement.
 
     Args:
-        child: Its parent, its place among the parent's children, and its name there.
+        child: Its parent, its place among the parent's children, and its name there, which is ``name``.
         needs_left: Jobs it waits for that are not over; a child and one that waits begin ``blocked``.
     """
 
@@ -41,6 +41,7 @@ class NewJob:
     text: str
     child: Child | None = None
     needs_left: int = 0
+    name: str | None = None
 
 
 def new_job(
@@ -51,8 +52,10 @@ def new_job(
     retry: RetryPolicy,
     child: Child | None = None,
     needs_left: int = 0,
+    name: str | None = None,
 ) -> NewJob:
-    """``request`` as a job of ``queue``, to be given to ``add_all``."""
+    """``request`` as a job of ``queue``, to be given to ``add_all``; ``name`` for one that is no child."""
+    name = child.name if child else name
     text = json.dumps(
         {
             "id": str(job_id),
@@ -76,10 +79,10 @@ def new_job(
             "on_dependency_failure": request.on_dependency_failure,
             "parent_id": str(child.parent_id) if child else None,
             "child_no": child.child_no if child else None,
-            "name": child.name if child else None,
+            "name": name,
         }
     )
-    return NewJob(job_id, request, queue, retry, text, child, needs_left)
+    return NewJob(job_id, request, queue, retry, text, child, needs_left, name)
 
 
 _ADD: Final = Prepared(
@@ -166,7 +169,7 @@ def add_all(session: Session, new: Sequence[NewJob], *, room: int) -> list[Job]:
                 admitted_at=row.admitted_at,
                 parent_id=job.child.parent_id if job.child else None,
                 child_no=job.child.child_no if job.child else None,
-                name=job.child.name if job.child else None,
+                name=job.name,
                 needs_left=job.needs_left,
                 clone_of=request.clone_of,
                 schedule_id=request.schedule_id,
@@ -177,6 +180,6 @@ def add_all(session: Session, new: Sequence[NewJob], *, room: int) -> list[Job]:
     return jobs
 
 
-def insert(session: Session, new: Sequence[NewJob]) -> None:
-    """Insert jobs that begin blocked; nobody asks for what they look like."""
-    _ADD.execute(session, {"given": f"[{','.join(job.text for job in new)}]", "room": 0})
+def insert(session: Session, texts: Sequence[str]) -> None:
+    """Insert jobs that begin blocked, each as its ``NewJob.text``; nobody asks for what they look like."""
+    _ADD.execute(session, {"given": f"[{','.join(texts)}]", "room": 0})

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from app.domain.lifecycle import TERMINAL, JobState
+from app.domain.lifecycle import TERMINAL, Event, JobState
 from app.persistence.prepared import Prepared
 
 _TERMINAL: Final = ", ".join(f"'{state}'" for state in sorted(TERMINAL))
@@ -33,13 +33,13 @@ _NUMBER: Final = Prepared(
     ), numbered AS (
         UPDATE job_events AS e SET seq = p.seq FROM placed AS p
         WHERE e.job_id = p.job_id AND e.number = p.number
-        RETURNING e.job_id, e.number, e.source, e.target, e.seq
+        RETURNING e.job_id, e.number, e.type, e.source, e.target, e.seq
     )
     SELECT n.job_id, n.number, n.source, n.target, n.seq, j.parent_id, j.tenant,
            EXISTS (SELECT FROM job_needs WHERE needs_id = n.job_id AND NOT over) AS is_needed,
-           (SELECT count(*) FROM numbered) AS events
+           j.extension IS NOT NULL AS extends, (SELECT count(*) FROM numbered) AS events
     FROM numbered AS n LEFT JOIN jobs AS j
-        ON j.id = n.job_id AND n.source IS DISTINCT FROM n.target
+        ON j.id = n.job_id AND n.source IS DISTINCT FROM n.target AND n.type <> '{Event.RERUN}'
         AND (n.target IN ({_TERMINAL}) OR n.source IN ({_TERMINAL}))
         AND (j.parent_id IS NOT NULL OR EXISTS (SELECT FROM job_needs WHERE needs_id = n.job_id AND NOT over))
     WHERE j.id IS NOT NULL OR n.seq = (SELECT min(seq) FROM numbered)
@@ -50,7 +50,10 @@ _NUMBER: Final = Prepared(
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """A job that other jobs hang on came to an end, or was opened again after one."""
+    """A job that other jobs hang on came to an end, or was opened again after one.
+
+    A stage that is run again is neither: its failure was not counted as an end.
+    """
 
     job_id: UUID
     tenant: str
@@ -58,6 +61,7 @@ class Ended:
     source: JobState | None
     target: JobState
     is_needed: bool
+    extends: bool
 
 
 def number(session: Session, *, most: int) -> tuple[int, Sequence[Ended]]:
@@ -75,6 +79,7 @@ def number(session: Session, *, most: int) -> tuple[int, Sequence[Ended]]:
             source=JobState(row.source) if row.source else None,
             target=JobState(row.target),
             is_needed=row.is_needed,
+            extends=row.extends,
         )
         for row in rows
         if row.tenant is not None

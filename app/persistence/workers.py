@@ -62,6 +62,7 @@ class Held:
     slot: UUID
     fence: int
     cancel_requested: bool
+    cancel_reason: str | None
     paused: bool
     deadline_passed: bool
     attempt_s: float
@@ -70,7 +71,7 @@ class Held:
 
 
 _HELD: Final = """
-    j.id AS job_id, j.fence, j.cancel_requested, j.paused,
+    j.id AS job_id, j.fence, j.cancel_requested, j.cancel_reason, j.paused,
     coalesce(j.deadline_at <= clock_timestamp(), false) AS deadline_passed, j.attempt_timeout_s,
     extract(epoch FROM clock_timestamp() - j.attempt_started_at)::double precision AS attempt_s,
     extract(epoch FROM clock_timestamp() - j.progressed_at)::double precision AS silent_s
@@ -116,6 +117,7 @@ def _held(row: Any) -> Held:
         slot=row.slot,
         fence=row.fence,
         cancel_requested=row.cancel_requested,
+        cancel_reason=row.cancel_reason,
         paused=row.paused,
         deadline_passed=row.deadline_passed,
         attempt_s=row.attempt_s,

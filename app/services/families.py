@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
-from typing import Any, Final
+from tempfile import SpooledTemporaryFile
+from typing import IO, Any, Final
 from uuid import UUID
 
 from sqlalchemy.orm import Session
@@ -19,12 +20,14 @@ from app.domain.ports import Bell
 from app.domain.retry import RetryPolicy
 from app.persistence import families, new_jobs
 from app.persistence.families import PARENT_QUEUE
-from app.persistence.new_jobs import Child
+from app.persistence.new_jobs import Child, NewJob
 from app.persistence.sessions import Sessions
 from app.services.jobs import Jobs
 
 MAX_PAYLOADS: Final = 1_000_000
 _AT_ONCE: Final = 1000
+_SPOOL_BYTES: Final = 8 * 2**20
+"""Payloads of a batch that is being made are kept in memory up to this, and in a file beyond."""
 _NO_RETRY: Final = RetryPolicy(max_attempts=1)
 
 
@@ -46,17 +49,22 @@ class SubmitBatch:
     Args:
         payloads: Read once, as they are stored.
         max_concurrency: Payloads at work at once at most.
+        max_payloads: How far it may be extended.
+        payloads_at: Where they stand in what was sent, the first one at ``first_place``.
     """
 
     tenant: str
     payloads: Iterable[Payload]
     created_by: str
     max_concurrency: int = 5
+    max_payloads: int = MAX_PAYLOADS
     on_failure: OnFailure = OnFailure.CONTINUE
     priority: Priority = Priority.NORMAL
     run_after: datetime | None = None
     timeout_s: float | None = None
     labels: dict[str, str] = field(default_factory=dict)
+    payloads_at: str = "/payloads"
+    first_place: int = 0
 
 
 class Families:
@@ -87,19 +95,46 @@ class Families:
             ),
             queue=PARENT_QUEUE,
         )
-        with self._sessions.begin() as session:
-            [job] = new_jobs.add_all(session, [parent], room=0)
-            total = self._add_payloads(session, job, batch.payloads, first=0)
-            families.add(
-                session,
-                batch.tenant,
-                job.id,
-                Kind.BATCH,
-                max_concurrency=batch.max_concurrency,
-                on_failure=batch.on_failure,
-                total=total,
-            )
+        # Checked and put by before the transaction begins: it waits for nobody who sends slowly or not at all.
+        with SpooledTemporaryFile(max_size=_SPOOL_BYTES) as spool:
+            total = self._put_by(parent, batch, spool)
+            with self._sessions.begin() as session:
+                job = self._store(session, parent, batch, total)
+                while chunk := list(islice(spool, _AT_ONCE)):
+                    new_jobs.insert(session, [line.decode() for line in chunk])
         self._bell.ring_engine()
+        return job
+
+    def _put_by(self, parent: NewJob, batch: SubmitBatch, spool: IO[bytes]) -> int:
+        """Write a line for each payload, ready to be stored; how many there are."""
+        total = 0
+        for place, payload in enumerate(batch.payloads):
+            at = f"{batch.payloads_at}/{place + batch.first_place}"
+            if place >= batch.max_payloads:
+                raise InvalidRequestError(
+                    f"the batch holds {batch.max_payloads:,} payloads at most",
+                    code="batch.too_many",
+                    problems=(Problem(at, f"expected at most {batch.max_payloads} payloads"),),
+                )
+            child = self._child(parent.id, parent.request, place, payload, at=at)
+            spool.write(child.text.encode() + b"\n")
+            total += 1
+        spool.seek(0)
+        return total
+
+    @staticmethod
+    def _store(session: Session, parent: NewJob, batch: SubmitBatch, total: int) -> Job:
+        [job] = new_jobs.add_all(session, [parent], room=0)
+        families.add(
+            session,
+            batch.tenant,
+            job.id,
+            Kind.BATCH,
+            max_concurrency=batch.max_concurrency,
+            max_payloads=batch.max_payloads,
+            on_failure=batch.on_failure,
+            total=total,
+        )
         return job
 
     def extend(self, tenant: str, parent_id: UUID, payloads: Sequence[Payload]) -> int:
@@ -117,11 +152,27 @@ class Families:
                     code="batch.not_growing",
                     data={"state": parent.state},
                 )
+            self._must_have_room(session, parent_id, len(payloads))
             first = families.grow(session, parent_id, len(payloads))
-            self._add_payloads(session, parent, payloads, first=first)
+            new = [
+                self._child(parent_id, parent, first + place, payload, at=f"/payloads/{place}")
+                for place, payload in enumerate(payloads)
+            ]
+            for start in range(0, len(new), _AT_ONCE):
+                new_jobs.insert(session, [child.text for child in new[start : start + _AT_ONCE]])
             families.touch(session, parent)
         self._bell.ring_engine()
         return first + len(payloads)
+
+    @staticmethod
+    def _must_have_room(session: Session, parent_id: UUID, more: int) -> None:
+        _, places = families.room(session, parent_id) or (None, 0)
+        if more > places:
+            raise InvalidRequestError(
+                f"the batch takes {max(0, places):,} more payloads, got {more:,}",
+                code="batch.too_many",
+                problems=(Problem("/payloads", f"expected at most {max(0, places)} items, got {more}"),),
+            )
 
     def counts(self, tenant: str, parent_id: UUID) -> Counts:
         """How many children of a job stand where; a job that is no parent has none."""
@@ -144,31 +195,15 @@ class Families:
             raise NotFoundError(f"there is no job {parent_id}", code="job.not_found")
         return parent
 
-    def _add_payloads(self, session: Session, parent: Job, payloads: Iterable[Payload], *, first: int) -> int:
-        places = iter(enumerate(payloads, start=first))
-        stored = 0
-        while chunk := list(islice(places, _AT_ONCE)):
-            if chunk[-1][0] >= MAX_PAYLOADS:
-                raise InvalidRequestError(
-                    f"a batch holds {MAX_PAYLOADS:,} payloads at most",
-                    problems=(Problem("/payloads", f"expected at most {MAX_PAYLOADS} items"),),
-                )
-            new_jobs.insert(session, list(self._children(parent, chunk, first=first)))
-            stored += len(chunk)
-        return stored
-
-    def _children(self, parent: Job, chunk: Sequence[tuple[int, Payload]], *, first: int) -> Iterator[new_jobs.NewJob]:
-        for place, payload in chunk:
-            request = SubmitJob(
-                tenant=parent.tenant,
-                type=payload.type,
-                config=payload.config,
-                created_by=parent.created_by,
-                origin=parent.origin,
-                priority=parent.priority,
-                retry=payload.retry,
-                attempt_timeout_s=payload.attempt_timeout_s,
-            )
-            yield self._jobs.prepared_child(
-                request, Child(parent.id, place, payload.name), at=f"/payloads/{place - first}"
-            )
+    def _child(self, parent_id: UUID, parent: SubmitJob | Job, place: int, payload: Payload, *, at: str) -> NewJob:
+        request = SubmitJob(
+            tenant=parent.tenant,
+            type=payload.type,
+            config=payload.config,
+            created_by=parent.created_by,
+            origin=parent.origin,
+            priority=parent.priority,
+            retry=payload.retry,
+            attempt_timeout_s=payload.attempt_timeout_s,
+        )
+        return self._jobs.prepared_child(request, Child(parent_id, place, payload.name), at=at)

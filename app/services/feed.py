@@ -13,6 +13,7 @@ from uuid import UUID
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.domain.jobs import Job, JobEvent
+from app.domain.progress import Progress
 from app.persistence import events
 from app.persistence.sessions import Sessions
 from app.services.places import Places
@@ -71,7 +72,7 @@ class Feed:
     def _followed(self, wanted: Wanted, after: int) -> Generator[Item, None, None]:
         self._enter(wanted.tenant)
         try:
-            shown: dict[UUID, tuple[int, int]] = {}
+            shown: dict[UUID, Progress] = {}
             progress_at = said_at = monotonic()
             while True:
                 page = self.page(wanted, after=after, limit=_PAGE)
@@ -93,14 +94,13 @@ class Feed:
             self._leave(wanted.tenant)
             self._places.leave()
 
-    def _moved(self, wanted: Wanted, shown: dict[UUID, tuple[int, int]]) -> list[Job]:
+    def _moved(self, wanted: Wanted, shown: dict[UUID, Progress]) -> list[Job]:
         with self._sessions.begin() as session:
             running = events.running_jobs(session, wanted.tenant, job_id=wanted.job_id)
         moved = []
         for job in running:
-            at = (job.progress.rows_done, job.progress.bytes_done)
-            if shown.get(job.id) != at:
-                shown[job.id] = at
+            if shown.get(job.id) != job.progress:
+                shown[job.id] = job.progress
                 moved.append(job)
         return moved
 

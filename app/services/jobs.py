@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
@@ -14,19 +14,19 @@ import uuid_utils
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from app.domain.errors import ConflictError, InvalidRequestError, NotFoundError, Problem
+from app.domain.errors import ConflictError, InvalidRequestError, NotFoundError
 from app.domain.job_types import Registry, Submission
 from app.domain.jobs import Job, JobEvent, OnDependencyFailure, Origin, SubmitJob
 from app.domain.lifecycle import TERMINAL, Event, JobState
 from app.domain.ports import Bell
 from app.domain.retry import RetryPolicy
-from app.domain.texts import is_storable
-from app.persistence import events, families, idempotency, job_lists, jobs, needs, new_jobs, pausing
+from app.persistence import events, families, idempotency, job_lists, jobs, needs, new_jobs, pausing, stages
 from app.persistence.job_lists import Filters
 from app.persistence.jobs import NOW, Sql
 from app.persistence.new_jobs import Child, NewJob
 from app.persistence.sessions import Sessions, SingleStatements
 from app.services.runs import RETRY_QUEUE, is_connection_lost
+from app.services.submissions import Checks
 from app.services.together import Together
 
 _RETRY_QUEUE_OF_CONNECTRA: Final = Sql(f"CASE origin WHEN '{Origin.CONNECTRA}' THEN '{RETRY_QUEUE}' ELSE queue END")
@@ -64,7 +64,7 @@ class Jobs:
         self._single = SingleStatements(sessions)
         self._bell = bell
         self._registry = registry
-        self._submission = submission
+        self._checks = Checks(registry, submission)
         # Half of the bound: submits that race may each see the last place, and the engine fills the rest exactly.
         self._room = queue_bound // 2
         self._store = Together(self._store_all, at_once=2, most=_TOGETHER, try_alone=_is_of_one)
@@ -96,16 +96,7 @@ class Jobs:
         Raises:
             InvalidRequestError: Unknown type, or a config that does not fit it.
         """
-        job_type = self._registry.get(request.type, at=f"{at}/type")
-        _refuse_unstorable_text(request.config, at=f"{at}/config")
-        config = self._registry.parse(job_type, request.config, at=f"{at}/config")
-        if job_type.check is not None:
-            job_type.check(self._submission(request.tenant), config)
-        return replace(
-            request,
-            retry=request.retry or job_type.retry,
-            attempt_timeout_s=request.attempt_timeout_s or job_type.attempt_timeout_s,
-        )
+        return self._checks.checked(request, at=at)
 
     def _new(self, request: SubmitJob, *, needs_left: int = 0) -> NewJob:
         job_type = self._registry.get(request.type)
@@ -117,21 +108,30 @@ class Jobs:
             needs_left=needs_left,
         )
 
-    def prepared(self, request: SubmitJob, *, queue: str) -> NewJob:
+    def prepared(self, request: SubmitJob, *, queue: str, name: str | None = None) -> NewJob:
         """A job that no job type runs: the parent of others."""
-        _refuse_unstorable_text(request.config)
-        return new_jobs.new_job(request, job_id=new_id(), queue=queue, retry=request.retry or RetryPolicy())
+        return new_jobs.new_job(request, job_id=new_id(), queue=queue, retry=request.retry or RetryPolicy(), name=name)
 
-    def prepared_child(self, request: SubmitJob, child: Child, *, at: str) -> NewJob:
+    def prepared_child(
+        self, request: SubmitJob, child: Child, *, at: str, needs_left: int = 0, templates: bool = False
+    ) -> NewJob:
         """A child, checked like any job; ``at`` is where the request for it stands.
 
+        Args:
+            needs_left: Its siblings that it waits for.
+            templates: Whether its config may hold templates, to be filled in before it begins.
         Raises:
             InvalidRequestError: Unknown type, or a config that does not fit it.
         """
-        checked = self.checked(request, at=at)
+        checked = self._checks.checked(request, at=at, templates=templates)
         job_type = self._registry.get(checked.type)
         return new_jobs.new_job(
-            checked, job_id=new_id(), queue=job_type.queue, retry=checked.retry or job_type.retry, child=child
+            checked,
+            job_id=new_id(),
+            queue=job_type.queue,
+            retry=checked.retry or job_type.retry,
+            child=child,
+            needs_left=needs_left,
         )
 
     def _store_all(self, new: Sequence[NewJob]) -> list[Job]:
@@ -271,6 +271,8 @@ class Jobs:
             "queue": _RETRY_QUEUE_OF_CONNECTRA,
         }
         with self._sessions.begin() as session:
+            if stages.is_unfilled(session, job_id):
+                raise self._not_filled(session, tenant, job_id)
             job = jobs.move(session, tenant, job_id, Event.REOPEN, actor=actor, changes=changes)
             if job is None:
                 state = jobs.get(session, tenant, job_id).state
@@ -281,6 +283,16 @@ class Jobs:
                 )
         self._ring(job)
         return job
+
+    @staticmethod
+    def _not_filled(session: Session, tenant: str, job_id: UUID) -> ConflictError:
+        stage = jobs.get(session, tenant, job_id)
+        return ConflictError(
+            f"stage {stage.name!r} never got the results that its config refers to",
+            code="stage.not_filled",
+            hint="Submit the pipeline anew.",
+            data={"state": stage.state},
+        )
 
     def pause(self, tenant: str, job_id: UUID, *, actor: str) -> Job:
         """Keep a job from starting; one that runs stops at its next checkpoint and waits.
@@ -420,11 +432,3 @@ def _fingerprint(request: SubmitJob) -> bytes:
 def new_id() -> UUID:
     """An id that sorts by the time it was made."""
     return UUID(bytes=uuid_utils.uuid7().bytes)
-
-
-def _refuse_unstorable_text(config: dict[str, Any], *, at: str = "/config") -> None:
-    if not is_storable(config):
-        raise InvalidRequestError(
-            "the config holds U+0000 or half of a surrogate pair, which Postgres cannot store",
-            problems=(Problem(at, "U+0000 and lone surrogates are not allowed"),),
-        )

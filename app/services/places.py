@@ -12,8 +12,9 @@ from app.domain.errors import UnavailableError
 class Places:
     """So many requests of a process may stay at once."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, *, hint: str = "Poll without 'wait', or come back after Retry-After.") -> None:
         self._free = threading.BoundedSemaphore(count)
+        self._hint = hint
 
     def take(self) -> None:
         """Take a place, to be given back by ``leave``.
@@ -25,7 +26,7 @@ class Places:
             raise UnavailableError(
                 "every waiting place is taken",
                 code="service.too_many_waits",
-                hint="Poll without 'wait', or come back after Retry-After.",
+                hint=self._hint,
                 data={"retry_after_s": 1},
             )
 

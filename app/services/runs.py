@@ -64,20 +64,17 @@ def describe(error: BaseException, job: Job) -> dict[str, Any]:
     """An error as it is kept on the job and in its trail."""
     if isinstance(error, HaulierError):
         said: dict[str, Any] = {"code": error.code, "message": error.detail, "hint": error.hint, "data": error.data}
+        said["errors"] = [{"pointer": one.pointer, "detail": _clean(one.detail)} for one in error.problems]
     else:
         said = {"code": "job.crashed", "message": f"{type(error).__name__}: {error}"}
     said |= {"attempt": job.attempts, "stage": job.progress.stage}
-    return {name: _clean(value) for name, value in said.items() if value not in (None, {}, "")}
+    return {name: _clean(value) for name, value in said.items() if value not in (None, {}, [], "")}
 
 
 def _clean(value: Any) -> Any:
     if isinstance(value, str):
         return value.replace("\0", "\\0").encode("utf-8", "replace").decode()[:4000]
     return value
-
-
-def _kept(result: Result) -> dict[str, Any]:
-    return result.data if result.message is None else {**result.data, "message": result.message}
 
 
 class Runs:
@@ -94,12 +91,14 @@ class Runs:
 
     def complete(self, job: Job, result: Result) -> None:
         """The job did its work."""
-        self._end(job, Event.COMPLETE, {"result": _kept(result), "outcome": result.outcome, "error": None})
+        changes: dict[str, Any] = {"result": result.kept, "outcome": result.outcome, "error": None}
+        if result.extension:
+            changes["extension"] = list(result.extension)
+        self._end(job, Event.COMPLETE, changes)
 
     def complete_all(self, ended: Sequence[tuple[Job, Result]]) -> list[Job]:
         """Jobs did their work; those that were no longer held."""
-        given = [(job, result.outcome, _kept(result)) for job, result in ended]
-        return self._end_all([job for job, _ in ended], Event.COMPLETE, lambda session: ends.complete(session, given))
+        return self._end_all([job for job, _ in ended], Event.COMPLETE, lambda session: ends.complete(session, ended))
 
     def hand_back_all(self, held: Sequence[Job], reason: str) -> list[Job]:
         """Jobs go back to wait, not counted as attempts; one that is asked to end ends. Those no longer held."""

@@ -1,13 +1,63 @@
-"""What a request for a job is checked against: the tenant's place in S3 and its tables."""
+"""What a request for a job is checked against: its type, the tenant's place in S3 and its tables."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
 from app.domain import places
 from app.domain.errors import InvalidRequestError, NotFoundError, Problem
+from app.domain.job_types import Registry, Submission
+from app.domain.jobs import SubmitJob
+from app.domain.pipelines import is_templated
 from app.domain.ports import ObjectRef
 from app.domain.tables import BUILT_IN, Table
+from app.domain.texts import is_storable
 from app.services.tables import Tables
 from config.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Checks:
+    """What every request for a job passes before a row is made.
+
+    Args:
+        submission: What the job types' own checks may ask, for a tenant.
+    """
+
+    registry: Registry
+    submission: Callable[[str], Submission]
+
+    def checked(self, request: SubmitJob, *, at: str = "", templates: bool = False) -> SubmitJob:
+        """``request`` with its type's defaults; ``at`` is where it stands in what was sent.
+
+        Args:
+            templates: Whether the config may hold templates; then only what is known of it is checked.
+        Raises:
+            InvalidRequestError: Unknown type, or a config that does not fit it.
+        """
+        job_type = self.registry.get(request.type, at=f"{at}/type")
+        _refuse_unstorable_text(request.config, at=f"{at}/config")
+        if templates and is_templated(request.config):
+            self.registry.check_around(job_type, request.config, is_templated, at=f"{at}/config")
+        else:
+            config = self.registry.parse(job_type, request.config, at=f"{at}/config")
+            if job_type.check is not None:
+                job_type.check(self.submission(request.tenant), config)
+        return replace(
+            request,
+            retry=request.retry or job_type.retry,
+            attempt_timeout_s=request.attempt_timeout_s or job_type.attempt_timeout_s,
+        )
+
+
+def _refuse_unstorable_text(config: dict[str, Any], *, at: str) -> None:
+    if not is_storable(config):
+        raise InvalidRequestError(
+            "the config holds U+0000 or half of a surrogate pair, which Postgres cannot store",
+            problems=(Problem(at, "U+0000 and lone surrogates are not allowed"),),
+        )
 
 
 class TenantSubmission:

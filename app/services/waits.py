@@ -10,8 +10,9 @@ from uuid import UUID
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from app.domain.errors import UnavailableError
 from app.domain.jobs import Job
-from app.persistence import job_lists
+from app.persistence import job_lists, jobs
 from app.persistence.sessions import Sessions, SingleStatements
 from app.services.places import Places
 
@@ -53,6 +54,19 @@ class Waits:
             finally:
                 self._leave(job_id, wait)
         return wait.job
+
+    def end_or_now(self, job: Job, *, timeout_s: float) -> Job:
+        """``job`` as it ended, or as it is when the time is over or every place is taken."""
+        if job.is_terminal or timeout_s <= 0:
+            return job
+        try:
+            ended = self.wait(job.id, timeout_s=timeout_s)
+        except UnavailableError:
+            return job
+        if ended is not None:
+            return ended
+        with self._sessions.begin() as session:
+            return jobs.get(session, job.tenant, job.id)
 
     def _enter(self, job_id: UUID, wait: _Wait) -> None:
         with self._lock:

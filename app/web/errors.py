@@ -109,19 +109,20 @@ def _problems(messages: Any) -> Iterator[Problem]:
     for place, inner in messages.items():
         if place in {"query", "headers", "path"} and isinstance(inner, dict):
             for argument, faults in inner.items():
-                yield from _faults(faults, f"?{argument}")
+                yield from problems(faults, f"?{argument}")
         else:
-            yield from _faults(inner, "")
+            yield from problems(inner, "")
 
 
-def _faults(messages: Any, pointer: str) -> Iterator[Problem]:
+def problems(messages: Any, pointer: str) -> Iterator[Problem]:
+    """Faults out of marshmallow's nested messages on the value at ``pointer``."""
     if isinstance(messages, dict):
         for name, inner in messages.items():
             step = "" if name == "_schema" else "/" + str(name).replace("~", "~0").replace("/", "~1")
-            yield from _faults(inner, pointer + step)
+            yield from problems(inner, pointer + step)
     elif isinstance(messages, list):
         for message in messages:
-            yield from _faults(message, pointer)
+            yield from problems(message, pointer)
     else:
         yield Problem(pointer, str(messages))
 

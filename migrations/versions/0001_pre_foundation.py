@@ -71,6 +71,8 @@ CREATE TABLE jobs (
     bytes_done        bigint NOT NULL DEFAULT 0,
     bytes_total       bigint,
     stage             text,
+    parts_done        integer NOT NULL DEFAULT 0,
+    parts_total       integer,
     counters          jsonb NOT NULL DEFAULT '{}',
     error_count       bigint NOT NULL DEFAULT 0,
     checkpoint        jsonb,
@@ -85,7 +87,8 @@ CREATE TABLE jobs (
     clone_of          uuid,
     schedule_id       uuid,
     labels            jsonb NOT NULL DEFAULT '{}',
-    dialect           jsonb NOT NULL DEFAULT '{}'
+    dialect           jsonb NOT NULL DEFAULT '{}',
+    extension         jsonb
 ) PARTITION BY RANGE (id);
 CREATE TABLE jobs_other PARTITION OF jobs DEFAULT WITH (fillfactor = 70);
 CREATE INDEX jobs_waiting_idx ON jobs (queue, priority, tenant, due_at, id)
@@ -122,6 +125,7 @@ CREATE TABLE families (
     tenant          text NOT NULL,
     kind            text NOT NULL,
     max_concurrency integer NOT NULL,
+    max_payloads    integer NOT NULL,
     on_failure      text NOT NULL,
     total           integer NOT NULL DEFAULT 0,
     completed       integer NOT NULL DEFAULT 0,
@@ -130,6 +134,13 @@ CREATE TABLE families (
     stirred         boolean NOT NULL DEFAULT false
 ) WITH (fillfactor = 50);
 CREATE INDEX families_stirred_idx ON families (job_id) WHERE stirred;
+
+-- What a stage has beside its job: whether templates in its config wait for the results of others.
+CREATE TABLE pipeline_stages (
+    job_id      uuid PRIMARY KEY,
+    unfilled    boolean NOT NULL,
+    reruns_left integer NOT NULL
+);
 
 -- A template that makes jobs, and when. What is due is reckoned from next_fire_at, which stands still while paused.
 CREATE TABLE schedules (
@@ -296,7 +307,8 @@ CREATE EXTENSION IF NOT EXISTS pg_trgm;
 
 DOWN = """
 DROP TABLE uploads, artifacts, failed_records, import_batches, import_lanes, declared_tables, idempotency_keys, leaders,
-    workers, event_counters, job_events, schedule_fires, schedules, families, job_needs, jobs, api_keys, tenants;
+    workers, event_counters, job_events, schedule_fires, schedules, pipeline_stages, families, job_needs, jobs, api_keys,
+    tenants;
 DROP SEQUENCE job_numbers;
 """
 

@@ -12,6 +12,8 @@ from tests.integration.conftest import Client
 BODIES: dict[str, Any] = {
     "jobs.Jobs.post": {"type": "echo"},
     "batches.create": {"payloads": [{"type": "echo"}]},
+    "pipelines.create": {"name": "nightly", "stages": [{"name": "one", "type": "echo"}]},
+    "runs.run": {"type": "echo", "wait_s": 0},
     "batches.Children.post": {"payloads": [{"type": "echo"}]},
     "schedules.Schedules.post": {"name": "nightly", "template": {"type": "echo"}},
     "schedules.Schedule.patch": {"name": "weekly"},

@@ -17,6 +17,7 @@ from app.persistence import admission
 from app.persistence.sessions import Sessions
 from app.services.families import Families
 from app.services.jobs import Jobs
+from app.services.pipelines import Pipelines
 from app.services.runs import Runs
 from tests.factories import RecordingBell, a_service, a_slot
 
@@ -29,6 +30,7 @@ class Installation:
         self.bell = RecordingBell()
         self.jobs: Jobs = a_service(sessions, bell=self.bell)
         self.families = Families(sessions, self.bell, self.jobs)
+        self.pipelines = Pipelines(sessions, self.bell, self.jobs)
         self.leader = Leader(sessions, uuid4(), term_s=60)
         assert self.leader.leads()
         self.runs = Runs(sessions)
@@ -72,6 +74,11 @@ class Installation:
 
     def states(self, *job_ids: UUID) -> list[JobState]:
         return [self.state(job_id) for job_id in job_ids]
+
+    def children(self, parent_id: UUID) -> dict[str, Job]:
+        """The children that have names, by these."""
+        found = self.families.children("default", parent_id, after=-1, limit=1000)
+        return {child.name: child for child in found if child.name}
 
     def sequence(self) -> list[int]:
         """The numbers of the tenant's events, in order."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from time import monotonic, sleep
 from typing import Any
@@ -19,6 +19,7 @@ from app.services.jobs import Jobs
 from config.settings import Settings
 from tasks.base import JobTask
 from tasks.context import RunContext
+from tasks.members import run_members
 from tasks.process import WorkerProcess, enter
 from tasks.slot import Heart, Slot
 from tests.factories import RecordingBell
@@ -62,12 +63,14 @@ class Worker:
         *,
         may_kill: bool = False,
         cheap: bool = False,
+        types: Sequence[JobType] = (),
     ) -> None:
         self.queue = "small" if cheap else "data"
         self.actions: dict[str, Action] = {}
         self.bell = RecordingBell()
         self.sessions = sessions
-        registry = Registry({"do": JobType(name="do", config=Do, run=self._run, queue=self.queue, cheap=cheap)})
+        do = JobType(name="do", config=Do, run=self._run, queue=self.queue, cheap=cheap)
+        registry = Registry({job_type.name: job_type for job_type in (do, *types)})
         self.service = jobs_of(sessions, registry)
         self.heart = Heart(settings, objects, queue_name=self.queue, process="test", slots=1, may_kill=may_kill)
         enter(WorkerProcess(heart=self.heart, bell=self.bell, registry=registry))
@@ -76,10 +79,14 @@ class Worker:
     def _run(self, job: RunContext, config: Do) -> Result | None:
         return self.actions[config.what](job)
 
-    def submit(self, action: Action, **options: Any) -> UUID:
+    def config(self, action: Action) -> dict[str, Any]:
+        """The config of a job ``do`` that calls ``action``."""
         name = f"{action.__name__} {len(self.actions)}"
         self.actions[name] = action
-        request = SubmitJob(tenant="default", type="do", config={"what": name}, created_by="test", **options)
+        return {"what": name}
+
+    def submit(self, action: Action, **options: Any) -> UUID:
+        request = SubmitJob(tenant="default", type="do", config=self.config(action), created_by="test", **options)
         return self.service.submit(request).job.id
 
     def job(self, job_id: UUID) -> Job:
@@ -94,6 +101,14 @@ class Worker:
         with self.heart.slot() as slot:
             (job,) = slot.runs.claim(self.queue, slot.id, most=1, oldest=False)
             yield slot, slot.hold(job)
+
+
+def run_small(worker: Worker, *, most: int = 50) -> int:
+    """One claim's worth of cheap jobs, run to their ends; how many there were."""
+    with worker.heart.slot() as slot:
+        claimed = slot.runs.claim("small", slot.id, most=most, oldest=False)
+        run_members(worker.task, slot, claimed)
+    return len(claimed)
 
 
 def within(seconds: float, condition: Callable[[], object]) -> bool:

@@ -7,10 +7,10 @@ from itertools import product
 from app.domain.lifecycle import TERMINAL, TRANSITIONS, Event, JobState, is_legal
 
 
-def test_no_event_but_reopen_starts_from_a_terminal_state() -> None:
+def test_no_event_but_reopen_and_rerun_starts_from_a_terminal_state() -> None:
     leaving = {event for event, move in TRANSITIONS.items() if move.sources & TERMINAL}
 
-    assert leaving == {Event.REOPEN}
+    assert leaving == {Event.REOPEN, Event.RERUN}
 
 
 def test_completed_jobs_never_move() -> None:

@@ -1,0 +1,127 @@
+"""What a running payload gives to its batch: checked when it is given, stored with the giver's end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from pydantic import Field, ValidationError
+
+from app.domain.errors import HaulierError, InvalidRequestError, JobError
+from app.domain.families import Kind
+from app.domain.job_types import JobConfig
+from app.domain.jobs import Job, SubmitJob
+from app.domain.retry import RetryPolicy
+from app.domain.texts import is_storable
+from app.persistence import families
+from app.persistence.sessions import Sessions
+from app.services.submissions import Checks
+
+MAX_GIVEN: Final = 10_000
+"""Payloads that one job may give."""
+MAX_BYTES: Final = 8 * 2**20
+"""What they may come to as JSON."""
+_YEAR_S: Final = 31_536_000
+
+
+class GivenRetry(JobConfig):
+    """A retry policy, as a batch's payload has it."""
+
+    max_attempts: int = Field(3, ge=1, le=1000)
+    initial_interval_s: float = Field(1.0, ge=0, le=_YEAR_S)
+    backoff_coefficient: float = Field(2.0, ge=1, le=1000)
+    max_interval_s: float = Field(60.0, ge=0, le=_YEAR_S)
+    jitter: bool = True
+    transient_only: bool = True
+
+
+class GivenPayload(JobConfig):
+    """A payload, as a batch takes it."""
+
+    type: str
+    config: dict[str, Any] = Field(default_factory=dict)
+    retry: GivenRetry | None = None
+    attempt_timeout_s: float | None = Field(None, gt=0, le=_YEAR_S)
+    name: str | None = Field(None, min_length=1, max_length=255)
+
+
+class Extension:
+    """What one run of a job has given so far."""
+
+    def __init__(self, job: Job, sessions: Sessions) -> None:
+        self._job = job
+        self._sessions = sessions
+        self._bytes = 0
+        self.payloads: tuple[dict[str, Any], ...] = ()
+
+    def add(self, payloads: Sequence[Mapping[str, Any]], checks: Checks) -> None:
+        """Take payloads, all or none.
+
+        Raises:
+            JobError: One does not fit, there are too many, or there is no batch to give them to.
+        """
+        room = self._room()
+        if len(self.payloads) + len(payloads) > room:
+            raise JobError(
+                f"at most {room:,} payloads can be added here, got {len(self.payloads) + len(payloads):,}",
+                code="extend.too_many",
+            )
+        ready = [self._checked(place, payload, checks) for place, payload in enumerate(payloads)]
+        self._bytes += sum(len(json.dumps(payload)) for payload in ready)
+        if self._bytes > MAX_BYTES:
+            raise JobError(f"payloads of {self._bytes:,} bytes are over {MAX_BYTES:,}", code="extend.too_large")
+        self.payloads += tuple(ready)
+
+    def _room(self) -> int:
+        found = None
+        if self._job.parent_id is not None:
+            with self._sessions.begin() as session:
+                found = families.room(session, self._job.parent_id)
+        if found is None or found[0] is not Kind.BATCH:
+            raise JobError(
+                "only a payload of a batch can add payloads; this job is none",
+                code="extend.no_batch",
+                hint="Submit it by POST /v1/batches.",
+            )
+        return max(0, min(found[1], MAX_GIVEN))
+
+    def _checked(self, place: int, given: Mapping[str, Any], checks: Checks) -> dict[str, Any]:
+        try:
+            # A copy: what the job does with its own from now on is not checked.
+            copy = json.loads(json.dumps(given, allow_nan=False))
+            return self._ready(GivenPayload.model_validate(copy), checks)
+        except (ValidationError, TypeError, ValueError, RecursionError) as error:
+            raise JobError(f"payload {place} is none: {error}"[:2000], code="extend.invalid") from None
+        except HaulierError as error:
+            said = "; ".join(f"{problem.pointer}: {problem.detail}" for problem in error.problems)
+            raise JobError(
+                f"payload {place}: {error.detail} ({said})" if said else f"payload {place}: {error.detail}",
+                code="extend.invalid",
+                hint=error.hint,
+            ) from None
+
+    def _ready(self, payload: GivenPayload, checks: Checks) -> dict[str, Any]:
+        """As the engine stores it, which asks no job type."""
+        if not is_storable(payload.name):
+            raise InvalidRequestError("the name holds U+0000 or half of a surrogate pair")
+        retry = RetryPolicy(**payload.retry.model_dump()) if payload.retry else None
+        request = checks.checked(
+            SubmitJob(
+                self._job.tenant,
+                payload.type,
+                payload.config,
+                created_by=self._job.created_by,
+                retry=retry,
+                attempt_timeout_s=payload.attempt_timeout_s,
+            )
+        )
+        job_type = checks.registry.get(request.type)
+        return {
+            "type": request.type,
+            "config": request.config,
+            "queue": job_type.queue,
+            "retry": (request.retry or job_type.retry).as_json(),
+            "attempt_timeout_s": request.attempt_timeout_s,
+            "name": payload.name,
+        }
