@@ -306,9 +306,9 @@ CREATE EXTENSION IF NOT EXISTS pg_trgm;
 """
 
 DOWN = """
-DROP TABLE uploads, artifacts, failed_records, import_batches, import_lanes, declared_tables, idempotency_keys, leaders,
-    workers, event_counters, job_events, schedule_fires, schedules, pipeline_stages, families, job_needs, jobs, api_keys,
-    tenants;
+DROP TABLE uploads, artifacts, failed_records, import_batches, import_lanes, declared_tables, idempotency_keys,
+    leaders, workers, event_counters, job_events, schedule_fires, schedules, pipeline_stages, families, job_needs,
+    jobs, api_keys, tenants;
 DROP SEQUENCE job_numbers;
 """
 
