@@ -22,6 +22,7 @@ from app.services.keys import Keys
 from app.services.places import Places
 from app.services.records import Records
 from app.services.schedules import Schedules
+from app.services.steering import Steering
 from app.services.submissions import TenantSubmission
 from app.services.tables import Tables
 from app.services.uploads import Uploads
@@ -63,6 +64,7 @@ class Services:
     jobs: Jobs
     families: Families
     schedules: Schedules
+    steering: Steering
     waits: Waits
     feed: Feed
     health: Health
@@ -102,7 +104,10 @@ def build_services(settings: Settings, *, application_name: str, pool_size: int)
         keys=Keys(sessions, clock, cache_s=settings.api_key_cache_s),
         jobs=jobs,
         families=Families(sessions, bell, jobs),
-        schedules=Schedules(sessions, jobs, firing, timer, queue_of=lambda name: registry.get(name).queue),
+        schedules=Schedules(
+            sessions, jobs, firing, timer, queue_of=lambda request: registry.get(request.type).queue_for(request)
+        ),
+        steering=Steering(sessions, bell, jobs, registry),
         waits=Waits(sessions, places),
         feed=Feed(sessions, places),
         health=Health(sessions, {"redis": lambda: _ping(settings)}, version=haulier.__version__),

@@ -19,6 +19,7 @@ from app.api.job_schemas import (
     JobSchema,
     ResultSchema,
     SubmitJobSchema,
+    TerminatedSchema,
     TrailQuerySchema,
     WaitQuerySchema,
     job_body,
@@ -137,6 +138,13 @@ def _waited(job: Job, wait_s: float) -> Job:
 def cancel(job_id: UUID) -> Job:
     """End a waiting job now; ask a running one to stop."""
     return services().jobs.cancel(tenant(), job_id, actor=actor())
+
+
+@blueprint.route("/jobs/<uuid:job_id>:terminate", methods=["POST"])
+@blueprint.response(200, TerminatedSchema)
+def terminate(job_id: UUID) -> Any:
+    """End a job now, without grace; a batch with its payloads. What it does after is refused by its fence."""
+    return services().steering.terminate(tenant(), job_id, actor=actor())
 
 
 @blueprint.route("/jobs/<uuid:job_id>:retry", methods=["POST"])

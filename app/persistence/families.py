@@ -184,6 +184,7 @@ _CANCEL: Final = text(
     ), moved AS (
         UPDATE jobs SET state = CASE WHEN source = 'running' THEN 'running' ELSE 'cancelled' END,
             cancel_requested = cancel_requested OR source = 'running', cancel_reason = 'parent',
+            terminate = terminate OR :terminate AND source = 'running',
             finished_at = CASE WHEN source <> 'running' THEN clock_timestamp() END,
             event_no = event_no + 1, updated_at = clock_timestamp()
         FROM children WHERE jobs.id = children.id RETURNING jobs.*, children.source
@@ -199,9 +200,14 @@ _CANCEL: Final = text(
 )
 
 
-def cancel_children(session: Session, tenant: str, parent: UUID, *, actor: str) -> int:
-    """End the children that wait and ask those that run to stop, in one statement; how many there were."""
-    return int(session.execute(_CANCEL, {"parent": parent, "tenant": tenant, "actor": actor}).scalar_one())
+def cancel_children(session: Session, tenant: str, parent: UUID, *, actor: str, terminate: bool = False) -> int:
+    """End the children that wait and ask those that run to stop, in one statement; how many there were.
+
+    Args:
+        terminate: Those that run are killed instead of asked, where their process is their own.
+    """
+    bound = {"parent": parent, "tenant": tenant, "actor": actor, "terminate": terminate}
+    return int(session.execute(_CANCEL, bound).scalar_one())
 
 
 def children(

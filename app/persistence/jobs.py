@@ -16,6 +16,7 @@ from app.domain.errors import FenceLost, NotFoundError
 from app.domain.jobs import Job, Origin, Outcome, Priority, Signals
 from app.domain.lifecycle import TERMINAL, TRANSITIONS, Event, JobState
 from app.domain.progress import Progress
+from app.domain.resources import Resources
 from app.domain.retry import RetryPolicy
 from app.persistence.prepared import Prepared
 
@@ -27,7 +28,7 @@ COLUMNS: Final = """
     attempts, rescues, event_no, paused, cancel_requested, cancel_reason, run_after, deadline_at, attempt_timeout_s,
     admitted_at, started_at, finished_at, outcome, rows_done, rows_total, bytes_done, bytes_total, stage, counters,
     error_count, checkpoint, result, error, worker, parent_id, child_no, name,
-    needs_left, clone_of, schedule_id, labels, dialect
+    needs_left, clone_of, schedule_id, labels, dialect, concurrency_key, max_concurrency, memory_mb, cpu_m
 """
 _CLAIMED_COLUMNS: Final = ", ".join(f"claimed.{name.strip()}" for name in COLUMNS.split(","))
 _JSON_COLUMNS: Final = frozenset({"result", "error", "checkpoint", "config", "retry", "counters"})
@@ -88,6 +89,9 @@ def to_job(row: Row[Any]) -> Job:
         schedule_id=row.schedule_id,
         labels=row.labels,
         dialect=row.dialect,
+        concurrency_key=row.concurrency_key or None,
+        max_concurrency=row.max_concurrency or None,
+        resources=Resources(row.memory_mb, row.cpu_m),
     )
 
 
@@ -101,7 +105,8 @@ def _claim_statement(order: str) -> str:
         SELECT set_config('synchronous_commit', 'off', true) AS said
     ), alive AS MATERIALIZED (
         SELECT id FROM workers, fast
-        WHERE said = 'off' AND id = :slot AND lease_until > clock_timestamp() AND NOT draining FOR KEY SHARE OF workers
+        WHERE said = 'off' AND id = :slot AND lease_until > clock_timestamp() AND NOT draining
+        AND NOT EXISTS (SELECT FROM queues WHERE name = :queue AND paused) FOR KEY SHARE OF workers
     ), best AS MATERIALIZED (
         SELECT j.id, j.alone, row_number() OVER () AS place FROM (
             SELECT j.id, j.alone FROM jobs AS j, alive

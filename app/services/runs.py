@@ -145,9 +145,10 @@ class Runs:
         said = describe(error, job)
         self._end(job, Event.FAIL, {"error": said}, data={"error": said})
 
-    def cancel(self, job: Job, reason: str) -> None:
-        """The job stopped because it was asked to."""
-        self._end(job, Event.CANCEL, {"cancel_reason": reason}, data={"reason": reason})
+    def cancel(self, job: Job, reason: str, *, terminated: bool = False) -> None:
+        """The job stopped because it was asked to, or is to be killed."""
+        data = {"reason": reason, **({"terminated": True} if terminated else {})}
+        self._end(job, Event.CANCEL, {"cancel_reason": reason}, data=data)
 
     def hand_back(self, job: Job, reason: str) -> None:
         """The job goes back to wait, not counted as an attempt: its worker shuts down or has too much."""
