@@ -95,10 +95,11 @@ class JobTask(Task):  # type: ignore[misc]
         job_type = self.registry.get(context.job.type)
         try:
             context.check()
-            result = job_type.run(context, self.registry.parse(job_type, context.job.config))
+            with context.memory_limited():
+                result = job_type.run(context, self.registry.parse(job_type, context.job.config))
         except MemoryError:
             # Celery ends the whole worker when a MemoryError leaves a task.
-            raise JobError("the job ran out of memory", code="resource.memory") from None
+            raise context.out_of_memory() from None
         return _storable(result or Result())
 
     def _completed(self, slot: Slot, job: Job, result: Result) -> None:

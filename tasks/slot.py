@@ -23,7 +23,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.domain.clock import SystemClock
-from app.domain.errors import FenceLost, JobCancelled, JobPaused, TransientError
+from app.domain.errors import FenceLost, JobCancelled, JobError, JobPaused, TransientError
 from app.domain.jobs import Job
 from app.domain.ports import ObjectStore
 from app.persistence import workers
@@ -190,8 +190,15 @@ class Heart:
                     self._beat()
                 elif busy := [slot for slot in self._slots if slot.holds]:
                     self._look(busy)
-            except SQLAlchemyError as error:
+                self._end_outgrown()
+            except (SQLAlchemyError, MemoryError) as error:
                 log.warning("heart.missed", extra={"error": str(error)})
+
+    def _end_outgrown(self) -> None:
+        """Kill a job that has more memory than it asked for, if its process is its own."""
+        for slot in self._slots if self._may_kill else ():
+            for context in [context for context in slot.holds.values() if context.outgrown()]:
+                self._kill(slot, context, context.out_of_memory())
 
     def _beat(self) -> None:
         by_id = {slot.id: slot for slot in self._slots}
@@ -282,5 +289,7 @@ def _end_for(runs: Runs, job: Job, why: Exception) -> None:
             runs.hand_back(job, "worker shuts down")
         case TransientError():
             runs.retry(job, why)
+        case JobError():
+            runs.fail(job, why)
         case FenceLost():
             log.info("job.fence_lost", extra={"job_id": str(job.id)})

@@ -15,6 +15,9 @@ from app.domain.jobs import Job
 from app.persistence.jobs import COLUMNS, to_job
 from app.persistence.prepared import Prepared
 
+_CLAIM_LOCK: Final = 0x636C6169
+"""Namespace of the advisory locks (one a worker) under which jobs that count processors are claimed."""
+
 
 def application_name(slot: UUID) -> str:
     """What every connection of a slot calls itself, so that the engine finds them all when the slot is lost."""
@@ -132,6 +135,19 @@ def _held(row: Any) -> Held:
         attempt_s=row.attempt_s,
         attempt_timeout_s=row.attempt_timeout_s,
         silent_s=row.silent_s,
+    )
+
+
+def lock_process(session: Session, slot: UUID) -> None:
+    """Keep other slots of a slot's worker from claiming until the transaction ends."""
+    session.execute(
+        text(
+            """
+            SELECT set_config('enable_seqscan', 'off', true), pg_advisory_xact_lock(:space, hashtext(host || process))
+            FROM workers WHERE id = :slot
+            """
+        ),
+        {"space": _CLAIM_LOCK, "slot": slot},
     )
 
 
