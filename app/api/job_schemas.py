@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from datetime import UTC, datetime
 from operator import attrgetter
 from typing import Any
@@ -24,10 +25,12 @@ from app.domain.jobs import Job, JobEvent, OnDependencyFailure, Priority
 from app.domain.lifecycle import JobState
 from app.domain.resources import Resources, cpu_m, memory_mb
 from app.domain.retry import RetryPolicy
+from app.domain.waiting import Cause, Why
 from app.web.fields import Instant
 
 _PRIORITIES = [priority.name.lower() for priority in Priority]
 YEAR_S = 31_536_000
+MOST_WHYS = 100
 
 
 class RetrySchema(Schema):
@@ -189,6 +192,24 @@ class ShownResourcesSchema(Schema):
     cpu = fields.Float(allow_none=True, metadata={"description": "Processors reserved for it."})
 
 
+class ReasonSchema(Schema):
+    """One thing a job waits for."""
+
+    cause = fields.String(validate=validate.OneOf(list(Cause)))
+    message = fields.String()
+    data = fields.Dict(metadata={"description": "Which limit and how much of it is used, which jobs, until when."})
+
+
+class WhySchema(Schema):
+    """Why a job waits."""
+
+    reasons = fields.List(fields.Nested(ReasonSchema))
+    position = fields.Integer(allow_none=True, metadata={"description": "Its place in its queue, from 1."})
+    likely_start_at = fields.AwareDateTime(
+        allow_none=True, metadata={"description": "By how long jobs took in the last ten minutes; null if unknown."}
+    )
+
+
 class JobSchema(Schema):
     """A job."""
 
@@ -230,6 +251,11 @@ class JobSchema(Schema):
     concurrency_key = fields.String(allow_none=True)
     max_concurrency = fields.Integer(allow_none=True)
     resources = fields.Nested(ShownResourcesSchema)
+    why_waiting = fields.Nested(
+        WhySchema,
+        allow_none=True,
+        metadata={"description": "Of a job that waits: in the answer that reads it, and in lists with `why=true`."},
+    )
     needs_left = fields.Integer(metadata={"description": "Jobs it waits for that are not over."})
 
     @pre_dump
@@ -250,7 +276,7 @@ class TerminatedSchema(Schema):
     job = fields.Nested(JobSchema)
 
 
-def job_body(job: Job) -> dict[str, Any]:
+def job_body(job: Job, why: Why | None = None) -> dict[str, Any]:
     """The values of ``JobSchema``."""
     now = datetime.now(UTC)
     until = job.finished_at or now
@@ -260,6 +286,7 @@ def job_body(job: Job) -> dict[str, Any]:
         "priority": job.priority.name.lower(),
         "retry": job.retry.as_json(),
         "resources": shown_resources(job.resources),
+        "why_waiting": None if why is None else asdict(why),
         "duration_ms": int((until - job.started_at).total_seconds() * 1000) if job.started_at else None,
         "progress": {
             "percent": progress.percent(ended=job.state is JobState.COMPLETED),
@@ -279,9 +306,9 @@ def shown_resources(resources: Resources) -> dict[str, Any]:
     return {"memory_mb": resources.memory_mb, "cpu": resources.cpu_m / 1000 if resources.cpu_m else None}
 
 
-def job_json(job: Job) -> str:
+def job_json(job: Job, why: Why | None = None) -> str:
     """What dumping ``JobSchema`` gives, as text, several times faster: the two hottest routes answer one job."""
-    return _ENCODER.encode(job_body(job))
+    return _ENCODER.encode(job_body(job, why))
 
 
 def plain(value: Any) -> str:
@@ -290,7 +317,7 @@ def plain(value: Any) -> str:
 
 
 _ENCODER = json.JSONEncoder(default=plain)
-_WORKED_OUT = {"priority", "retry", "duration_ms", "progress", "resources"}
+_WORKED_OUT = {"priority", "retry", "duration_ms", "progress", "resources", "why_waiting"}
 _SAME = tuple(name for name in JobSchema().fields if name not in _WORKED_OUT)
 _same_of = attrgetter(*_SAME)
 
@@ -320,8 +347,16 @@ class JobListQuerySchema(Schema):
     created_until = Instant(load_default=None)
     started_from = Instant(load_default=None)
     started_until = Instant(load_default=None)
+    why = fields.Boolean(
+        load_default=False, metadata={"description": "Say of each job why it waits; for at most 100 at a time."}
+    )
     limit = fields.Integer(load_default=50, validate=validate.Range(1, 1000))
     cursor = fields.String(load_default=None)
+
+    @validates_schema
+    def _few_whys(self, data: dict[str, Any], **_: Any) -> None:
+        if data.get("why") and data.get("limit", 0) > MOST_WHYS:
+            raise ValidationError(f"expected at most {MOST_WHYS} with why, got {data['limit']}", "limit")
 
 
 class WaitQuerySchema(Schema):

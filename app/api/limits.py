@@ -67,22 +67,22 @@ def limits() -> Any:
     return {"items": services().steering.limits(tenant(), all_tenants=is_operator())}
 
 
-@blueprint.route("/limits/<any(tenant, type, key):kind>/<string(maxlength=255):name>", endpoint="Limit")
+@blueprint.route("/limits/<any(tenant, type, key):kind>/<string(maxlength=255):limited>", endpoint="Limit")
 class OneLimit(MethodView):
     """One limit."""
 
     @blueprint.arguments(BoundsSchema())
     @blueprint.response(200, LimitSchema)
-    def put(self, body: dict[str, Any], kind: str, name: str) -> Any:
+    def put(self, body: dict[str, Any], kind: str, limited: str) -> Any:
         """Set a limit: of a key of the own tenant; of a tenant or a type by who runs the installation."""
         _require_right(kind)
-        return services().steering.put_limit(tenant(), LimitKind(kind), name, actor=actor(), **body)
+        return services().steering.put_limit(tenant(), LimitKind(kind), limited, actor=actor(), **body)
 
     @blueprint.response(204)
-    def delete(self, kind: str, name: str) -> None:
+    def delete(self, kind: str, limited: str) -> None:
         """Take a limit away."""
         _require_right(kind)
-        services().steering.delete_limit(tenant(), LimitKind(kind), name, actor=actor())
+        services().steering.delete_limit(tenant(), LimitKind(kind), limited, actor=actor())
 
 
 def _require_right(kind: str) -> None:

@@ -92,20 +92,20 @@ def queues() -> Any:
     return {"items": services().steering.queues()}
 
 
-@blueprint.route("/queues/<string:name>:pause", methods=["POST"])
+@blueprint.route("/queues/<string:queue>:pause", methods=["POST"])
 @blueprint.response(200, QueueSchema)
-def pause(name: str) -> Any:
+def pause(queue: str) -> Any:
     """Keep jobs of a queue from starting and from being tried again; those that run go on."""
     require_operator()
-    return services().steering.pause(tenant(), name, paused=True, actor=actor())
+    return services().steering.pause(tenant(), queue, paused=True, actor=actor())
 
 
-@blueprint.route("/queues/<string:name>:resume", methods=["POST"])
+@blueprint.route("/queues/<string:queue>:resume", methods=["POST"])
 @blueprint.response(200, QueueSchema)
-def resume(name: str) -> Any:
+def resume(queue: str) -> Any:
     """Let jobs of a paused queue start."""
     require_operator()
-    return services().steering.pause(tenant(), name, paused=False, actor=actor())
+    return services().steering.pause(tenant(), queue, paused=False, actor=actor())
 
 
 @blueprint.route("/workers")

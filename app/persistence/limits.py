@@ -11,14 +11,19 @@ from app.domain.limits import Limit, LimitKind
 
 _USES: Final = "SELECT count(*) FROM limit_uses AS u WHERE u.until > clock_timestamp()"
 
-LEFT: Final = f"""
+ACTIVE: Final = """
     active AS MATERIALIZED (
         SELECT tenant, type, concurrency_key, count(*) AS jobs FROM (
             SELECT tenant, type, concurrency_key FROM jobs WHERE state = 'queued'
             UNION ALL
             SELECT tenant, type, concurrency_key FROM jobs WHERE state = 'running' AND worker IS NOT NULL
         ) AS j GROUP BY tenant, type, concurrency_key
-    ), bounds AS MATERIALIZED (
+    )
+"""
+"""The expression that counts what is admitted and not over."""
+
+LEFT: Final = f"""
+    {ACTIVE}, bounds AS MATERIALIZED (
         SELECT kind, tenant, name, least(
             max_concurrency - (SELECT coalesce(sum(jobs), 0) FROM active AS a
                                WHERE l.kind = 'tenant' AND a.tenant = l.tenant OR l.kind = 'type' AND a.type = l.name),

@@ -95,7 +95,7 @@ class Steering:
             InvalidRequestError: The bounds bound nothing, or there is no such type.
         """
         if kind is LimitKind.TYPE:
-            self._registry.get(name, at="?name")
+            self._registry.get(name, at="?limited")
         _check_bounds(**bounds)
         whose, called = _key_of(tenant, kind, name)
         with self._sessions.begin() as session:
