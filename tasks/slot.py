@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 HOST: Final = socket.gethostname()
 _LOOK_EVERY_S: Final = 1.0
 """Between two looks at whether a held job is to stop; a beat, which looks too, is rarer."""
+_DRAIN_GRACE_S: Final = 20.0
+"""For jobs of a worker that shuts down, at most: it is to be gone within half a minute."""
 _SLOT_CONNECTIONS: Final = 12
 """At most: eight lanes of an import, and what reads and reports beside them."""
 
@@ -208,9 +210,6 @@ class Heart:
             if slot_id not in alive:
                 slot.lost()
                 self._register(slot)
-            elif alive[slot_id]:
-                for context in list(slot.holds.values()):
-                    context.stop(HandBack())
         strangers = {(hold.job_id, hold.fence) for hold in held if not self._tell(by_id[hold.slot], hold)}
         for hold in held:
             if (hold.job_id, hold.fence) in strangers & self._strangers:
@@ -231,13 +230,18 @@ class Heart:
         return True
 
     def _why_stop(self, hold: Held) -> Exception | None:
-        timeout_s = hold.attempt_timeout_s or self._settings.default_attempt_timeout_s
         if hold.cancel_requested:
             return JobCancelled(hold.cancel_reason or "user", terminated=hold.terminate)
         if hold.deadline_passed:
             return JobCancelled("timeout")
         if hold.paused:
             return JobPaused("paused on request")
+        if hold.draining:
+            return HandBack()
+        return self._too_long(hold)
+
+    def _too_long(self, hold: Held) -> TransientError | None:
+        timeout_s = hold.attempt_timeout_s or self._settings.default_attempt_timeout_s
         if hold.attempt_s > timeout_s:
             return TransientError(f"the attempt ran longer than its {timeout_s:g} s", code="job.attempt_timeout")
         if hold.silent_s > self._settings.stall_timeout_s:
@@ -252,11 +256,13 @@ class Heart:
             slot.runs.rescue(job, "the claim's answer was lost", max_rescues=self._settings.max_rescues)
 
     def _kill_later(self, slot: Slot, context: RunContext, why: Exception) -> None:
-        """After the grace time, kill the job, if its process is its own."""
+        """After the grace time, kill the job, if its process is its own or shuts down anyway."""
         key = (context.job.id, context.job.fence)
         self._kill_at = {k: at for k, at in self._kill_at.items() if k == key or k[0] in slot.holds}
-        at = self._kill_at.setdefault(key, monotonic() + self._settings.kill_grace_s)
-        if self._may_kill and monotonic() >= at:
+        leaves = isinstance(why, HandBack)
+        grace_s = min(self._settings.kill_grace_s, _DRAIN_GRACE_S) if leaves else self._settings.kill_grace_s
+        at = self._kill_at.setdefault(key, monotonic() + grace_s)
+        if (self._may_kill or leaves) and monotonic() >= at:
             self._kill(slot, context, why)
 
     def _kill(self, slot: Slot, context: RunContext, why: Exception) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask.views import MethodView
 from flask_smorest import Blueprint
 from marshmallow import Schema, fields, validate
 
@@ -116,16 +115,13 @@ def workers() -> Any:
     return {"items": services().steering.workers()}
 
 
-@blueprint.route("/workers/<string:queue>/concurrency")
-class Concurrency(MethodView):
-    """The slots of a queue's workers."""
-
-    @blueprint.arguments(ConcurrencySchema())
-    @blueprint.response(200, QueueSchema)
-    def put(self, body: dict[str, Any], queue: str) -> Any:
-        """Give each worker of a queue so many slots, now and whenever one starts; no job is ended for it."""
-        require_operator()
-        return services().steering.set_slots(tenant(), queue, body["slots"], actor=actor())
+@blueprint.route("/workers/<string:queue>/concurrency", methods=["PUT"])
+@blueprint.arguments(ConcurrencySchema())
+@blueprint.response(200, QueueSchema)
+def set_concurrency(body: dict[str, Any], queue: str) -> Any:
+    """Give each worker of a queue so many slots, now and whenever one starts; no job is ended for it."""
+    require_operator()
+    return services().steering.set_slots(tenant(), queue, body["slots"], actor=actor())
 
 
 @blueprint.route("/changes")

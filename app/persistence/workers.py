@@ -76,13 +76,14 @@ class Held:
     terminate: bool
     paused: bool
     deadline_passed: bool
+    draining: bool
     attempt_s: float
     attempt_timeout_s: float | None
     silent_s: float
 
 
 _HELD: Final = """
-    j.id AS job_id, j.fence, j.cancel_requested, j.cancel_reason, j.terminate, j.paused,
+    j.id AS job_id, j.fence, j.cancel_requested, j.cancel_reason, j.terminate, j.paused, w.draining,
     coalesce(j.deadline_at <= clock_timestamp(), false) AS deadline_passed, j.attempt_timeout_s,
     extract(epoch FROM clock_timestamp() - j.attempt_started_at)::double precision AS attempt_s,
     extract(epoch FROM clock_timestamp() - j.progressed_at)::double precision AS silent_s
@@ -93,28 +94,26 @@ _BEAT: Final = text(
         UPDATE workers SET lease_until = clock_timestamp() + make_interval(secs => :lease_s)
         WHERE id = ANY(:slots) RETURNING id, draining
     )
-    SELECT r.id AS slot, r.draining, {_HELD}
-    FROM renewed AS r LEFT JOIN jobs AS j ON j.worker = r.id AND j.state = 'running'
+    SELECT w.id AS slot, {_HELD} FROM renewed AS w LEFT JOIN jobs AS j ON j.worker = w.id AND j.state = 'running'
     """
 )
 _ASKED: Final = Prepared(
     f"""
-    SELECT j.worker AS slot, {_HELD} FROM jobs AS j
-    WHERE j.worker = ANY(CAST(:slots AS uuid[])) AND j.state = 'running'
-    AND (j.cancel_requested OR j.paused OR j.deadline_at <= clock_timestamp())
+    SELECT w.id AS slot, {_HELD} FROM workers AS w JOIN jobs AS j ON j.worker = w.id AND j.state = 'running'
+    WHERE w.id = ANY(CAST(:slots AS uuid[]))
+    AND (w.draining OR j.cancel_requested OR j.paused OR j.deadline_at <= clock_timestamp())
     """
 )
 
 
-def beat(session: Session, slots: Sequence[UUID], *, lease_s: float) -> tuple[dict[UUID, bool], list[Held]]:
+def beat(session: Session, slots: Sequence[UUID], *, lease_s: float) -> tuple[set[UUID], list[Held]]:
     """Renew the leases of a process's slots and read what their jobs are asked to do, in one round trip.
 
     Returns:
-        The slots that still exist (one that does not was given up for lost), each with whether it is to drain, and the
-        jobs they hold.
+        The slots that still exist (one that does not was given up for lost), and the jobs they hold.
     """
     rows = session.execute(_BEAT, {"slots": list(slots), "lease_s": lease_s}).all()
-    return {row.slot: row.draining for row in rows}, [_held(row) for row in rows if row.job_id is not None]
+    return {row.slot for row in rows}, [_held(row) for row in rows if row.job_id is not None]
 
 
 def asked(session: Session, slots: Sequence[UUID]) -> list[Held]:
@@ -132,6 +131,7 @@ def _held(row: Any) -> Held:
         terminate=row.terminate,
         paused=row.paused,
         deadline_passed=row.deadline_passed,
+        draining=row.draining,
         attempt_s=row.attempt_s,
         attempt_timeout_s=row.attempt_timeout_s,
         silent_s=row.silent_s,
