@@ -119,6 +119,16 @@ _ADMIT: Final = text(
 )
 
 
+_LOOK: Final = text(
+    f"""
+    SELECT EXISTS (SELECT FROM jobs WHERE {_CLASS} AND due_at <= now()) AS waits, (
+        SELECT count(*) FROM (SELECT FROM jobs WHERE state = 'queued' AND queue = :queue AND priority = :priority
+                              LIMIT :bound) AS ahead
+    ) AS queued
+    """
+)
+
+
 def lock_queue(session: Session, queue: str) -> None:
     """Wait for the right to admit into ``queue``; kept to the end of the transaction."""
     session.execute(
@@ -142,19 +152,11 @@ def admit(
     Args:
         places: Remembers from which lane to go on, where a class has more lanes with keys than are looked at at once.
     """
-    queued = session.execute(
-        text(
-            """
-            SELECT count(*) FROM (SELECT FROM jobs WHERE state = 'queued' AND queue = :queue AND priority = :priority
-                                  LIMIT :bound) AS ahead
-            """
-        ),
-        {"queue": queue, "priority": int(priority), "bound": bound},
-    ).scalar_one()
-    if queued >= bound:
+    found = session.execute(_LOOK, {"queue": queue, "priority": int(priority), "bound": bound}).one()
+    if found.queued >= bound or not found.waits:
         return 0
     after = (places or {}).get((queue, priority), FIRST_KEYED)
-    bound_to = {"queue": queue, "priority": int(priority), "room": bound - queued, **after._asdict()}
+    bound_to = {"queue": queue, "priority": int(priority), "room": bound - found.queued, **after._asdict()}
     row = session.execute(_ADMIT, bound_to).one()
     if places is not None:
         key, most, tenant, job_type = row.last_lane or FIRST_KEYED
