@@ -107,7 +107,7 @@ def build_services(settings: Settings, *, application_name: str, pool_size: int)
         schedules=Schedules(
             sessions, jobs, firing, timer, queue_of=lambda request: registry.get(request.type).queue_for(request)
         ),
-        steering=Steering(sessions, bell, jobs, registry),
+        steering=Steering(sessions, bell, jobs, registry, queue_bound=settings.job_in_queue_size),
         waits=Waits(sessions, places),
         feed=Feed(sessions, places),
         health=Health(sessions, {"redis": lambda: _ping(settings)}, version=haulier.__version__),

@@ -199,7 +199,7 @@ class Heart:
     def _end_outgrown(self) -> None:
         """Kill a job that has more memory than it asked for, if its process is its own."""
         for slot in self._slots if self._may_kill else ():
-            for context in [context for context in slot.holds.values() if context.outgrown()]:
+            for context in [context for context in list(slot.holds.values()) if context.outgrown()]:
                 self._kill(slot, context, context.out_of_memory())
 
     def _beat(self) -> None:
@@ -226,7 +226,7 @@ class Heart:
             self._kill(slot, context, why)
         elif why is not None:
             context.stop(why)
-            self._kill_later(slot, context, why)
+            self._kill_later(slot, context, why, leaves=hold.draining)
         return True
 
     def _why_stop(self, hold: Held) -> Exception | None:
@@ -255,11 +255,10 @@ class Heart:
         for job in found:
             slot.runs.rescue(job, "the claim's answer was lost", max_rescues=self._settings.max_rescues)
 
-    def _kill_later(self, slot: Slot, context: RunContext, why: Exception) -> None:
+    def _kill_later(self, slot: Slot, context: RunContext, why: Exception, *, leaves: bool) -> None:
         """After the grace time, kill the job, if its process is its own or shuts down anyway."""
         key = (context.job.id, context.job.fence)
         self._kill_at = {k: at for k, at in self._kill_at.items() if k == key or k[0] in slot.holds}
-        leaves = isinstance(why, HandBack)
         grace_s = min(self._settings.kill_grace_s, _DRAIN_GRACE_S) if leaves else self._settings.kill_grace_s
         at = self._kill_at.setdefault(key, monotonic() + grace_s)
         if (self._may_kill or leaves) and monotonic() >= at:
@@ -271,6 +270,8 @@ class Heart:
             _end_for(slot.runs, context.job, why)
             with self._sessions.begin() as session:
                 workers.retire(session, [slot.id])
+        except FenceLost:
+            log.info("job.fence_lost", extra={"job_id": str(context.id)})
         finally:
             if slot.holds.get(context.id) is context:
                 log.error("job.killed", extra={"job_id": str(context.id), "why": str(why)})

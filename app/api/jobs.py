@@ -91,7 +91,7 @@ class Jobs(MethodView):
         next_cursor = encode_cursor(jobs[limit - 1].id) if len(jobs) > limit else None
         body = JobPageSchema().dump(page(jobs[:limit], next_cursor))
         if query["why"]:
-            whys = services().jobs.why_waiting(tenant(), [job.id for job in jobs[:limit]])
+            whys = services().steering.why_waiting(tenant(), [job.id for job in jobs[:limit]])
             for item, why in zip(body["items"], whys, strict=True):
                 item["why_waiting"] = WhySchema().dump(why) if why else None
         return link_next(make_response(body), next_cursor)
@@ -121,7 +121,7 @@ class OneJob(MethodView):
     def get(self, query: dict[str, Any], job_id: UUID) -> Any:
         """Read a job; with ``wait``, when it has ended or after that many seconds."""
         job = _waited(services().jobs.get(tenant(), job_id), query["wait"])
-        why = services().jobs.why_waiting(tenant(), [job_id])[0] if job.state in WAITING else None
+        why = services().steering.why_waiting(tenant(), [job_id])[0] if job.state in WAITING else None
         response = Response(job_json(job, why), mimetype="application/json")
         reasons = f"-{crc32(repr((why.reasons, why.position)).encode()):x}" if why else ""
         response.set_etag(f"{job.event_no}-{job.updated_at.timestamp():.6f}{reasons}")

@@ -21,8 +21,7 @@ from app.domain.lifecycle import TERMINAL, Event, JobState
 from app.domain.ports import Bell
 from app.domain.retry import RetryPolicy
 from app.domain.texts import is_storable
-from app.domain.waiting import Why, why
-from app.persistence import events, families, idempotency, job_lists, jobs, needs, new_jobs, pausing, waiting
+from app.persistence import events, families, idempotency, job_lists, jobs, needs, new_jobs, pausing
 from app.persistence.job_lists import Filters
 from app.persistence.jobs import NOW, Sql
 from app.persistence.new_jobs import Child, NewJob
@@ -66,7 +65,6 @@ class Jobs:
         self._bell = bell
         self._registry = registry
         self._submission = submission
-        self._queue_bound = queue_bound
         # Half of the bound: submits that race may each see the last place, and the engine fills the rest exactly.
         self._room = queue_bound // 2
         self._store = Together(self._store_all, at_once=2, most=_TOGETHER, try_alone=_is_of_one)
@@ -206,12 +204,6 @@ class Jobs:
         """One job; NotFoundError when the tenant has none of this id."""
         with self._single.begin() as session:
             return jobs.get(session, tenant, job_id)
-
-    def why_waiting(self, tenant: str, job_ids: Sequence[UUID]) -> list[Why | None]:
-        """Why each job waits; ``None`` for one that does not, or is not the tenant's."""
-        with self._sessions.begin() as session:
-            found = [waiting.facts(session, tenant, job_id, class_bound=self._queue_bound) for job_id in job_ids]
-        return [why(facts) if facts else None for facts in found]
 
     def batch_get(self, tenant: str, job_ids: Sequence[UUID]) -> list[Job | None]:
         """The jobs in the order asked; ``None`` where the tenant has none of the id."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 from uuid import UUID
@@ -14,7 +15,8 @@ from app.domain.job_types import Registry
 from app.domain.jobs import Job
 from app.domain.limits import Limit, LimitKind
 from app.domain.ports import Bell
-from app.persistence import changes, limits, queues, workers
+from app.domain.waiting import Why, why
+from app.persistence import changes, limits, queues, waiting, workers
 from app.persistence.changes import Change
 from app.persistence.queues import Queue
 from app.persistence.sessions import Sessions
@@ -40,9 +42,10 @@ class Terminated:
 
 
 class Steering:
-    """The use cases of steering."""
+    """The use cases of steering; ``queue_bound`` is how many jobs may stand admitted per queue and class."""
 
-    def __init__(self, sessions: Sessions, bell: Bell, jobs: Jobs, registry: Registry) -> None:
+    def __init__(self, sessions: Sessions, bell: Bell, jobs: Jobs, registry: Registry, *, queue_bound: int) -> None:
+        self._queue_bound = queue_bound
         self._sessions = sessions
         self._bell = bell
         self._jobs = jobs
@@ -59,6 +62,12 @@ class Steering:
             return Terminated(job, "ended")
         with self._sessions.begin() as session:
             return Terminated(job, "killed" if workers.may_kill(session, job.worker) else "asked")
+
+    def why_waiting(self, tenant: str, job_ids: Sequence[UUID]) -> list[Why | None]:
+        """Why each job waits; ``None`` for one that does not, or is not the tenant's."""
+        with self._sessions.begin() as session:
+            found = [waiting.facts(session, tenant, job_id, class_bound=self._queue_bound) for job_id in job_ids]
+        return [why(facts) if facts else None for facts in found]
 
     def queues(self) -> list[Queue]:
         """Every queue, and how full it is."""

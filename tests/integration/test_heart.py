@@ -14,6 +14,7 @@ from sqlalchemy.exc import OperationalError
 
 from app.domain.errors import FenceLost, JobCancelled, JobPaused, TransientError
 from app.domain.job_types import Result
+from app.domain.jobs import Job
 from app.domain.lifecycle import JobState
 from app.domain.ports import ObjectStore
 from app.domain.resources import Resources
@@ -329,15 +330,27 @@ def test_a_cancelled_job_is_given_its_grace(patient_worker: Worker, kills: list[
 def test_a_job_that_ends_while_it_is_terminated_spares_its_process(
     patient_worker: Worker, kills: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job_id = patient_worker.submit(nothing)
-    with patient_worker.claimed() as (slot, context):
-        monkeypatch.setattr(workers, "retire", lambda *_: slot.let_go(context.job))
-        patient_worker.service.cancel("default", job_id, actor="test", terminate=True)
+    end_for = slots._end_for
 
+    def too_late(runs: Runs, job: Job, why: Exception) -> None:
+        runs.complete(job, Result())
+        slot.let_go(job)
+        end_for(runs, job, why)
+
+    monkeypatch.setattr(slots, "_end_for", too_late)
+    first, second = patient_worker.submit(nothing), patient_worker.submit(nothing)
+    with patient_worker.claimed() as (slot, _):
+        patient_worker.service.cancel("default", first, actor="test", terminate=True)
         ended = within(10, lambda: not slot.holds)
 
+    with patient_worker.claimed() as (slot, context):
+        patient_worker.service.cancel("default", second, actor="test")
+        stop = heard(context)
+        slot.let_go(context.job)
     assert ended
     assert kills == []
+    assert patient_worker.state(first) is JobState.COMPLETED
+    assert isinstance(stop, JobCancelled)
 
 
 def test_a_terminated_job_whose_process_others_use_is_asked_to_stop(
