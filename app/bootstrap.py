@@ -23,6 +23,7 @@ from app.services.pipelines import Pipelines
 from app.services.places import Places
 from app.services.records import Records
 from app.services.schedules import Schedules
+from app.services.steering import Steering
 from app.services.submissions import TenantSubmission
 from app.services.tables import Tables
 from app.services.uploads import Uploads
@@ -65,6 +66,7 @@ class Services:
     families: Families
     pipelines: Pipelines
     schedules: Schedules
+    steering: Steering
     waits: Waits
     upload_places: Places
     feed: Feed
@@ -106,7 +108,10 @@ def build_services(settings: Settings, *, application_name: str, pool_size: int)
         jobs=jobs,
         families=Families(sessions, bell, jobs),
         pipelines=Pipelines(sessions, bell, jobs),
-        schedules=Schedules(sessions, jobs, firing, timer, queue_of=lambda name: registry.get(name).queue),
+        schedules=Schedules(
+            sessions, jobs, firing, timer, queue_of=lambda request: registry.get(request.type).queue_for(request)
+        ),
+        steering=Steering(sessions, bell, jobs, registry, queue_bound=settings.job_in_queue_size),
         waits=Waits(sessions, places),
         # Their own: a sender that falls silent keeps its place, and nobody else's.
         upload_places=Places(max(1, settings.web_threads // 8), hint="Come back after Retry-After."),

@@ -16,7 +16,9 @@ from app.api import (
     job_types,
     jobs,
     keys,
+    limits,
     pipelines,
+    queues,
     records,
     runs,
     schedules,
@@ -27,7 +29,8 @@ from app.api.openapi import HaulierApi
 from app.bootstrap import Services, build_services
 from app.dialects.connectra import routes as connectra
 from app.telemetry.logs import set_up_logging
-from app.web import errors, gate, limits
+from app.web import errors, gate
+from app.web import limits as request_limits
 from app.web.current import attach
 from config.process import settings as settings_of_process
 from config.settings import Settings
@@ -46,6 +49,8 @@ API_BLUEPRINTS = (
     records,
     uploads,
     keys,
+    queues,
+    limits,
     health,
 )
 
@@ -86,7 +91,7 @@ def create_app(settings: Settings | None = None, services: Services | None = Non
     pool_size = settings.web_threads // 2 + 4
     attach(app, services or build_services(settings, application_name="haulier web", pool_size=pool_size))
     errors.register(app)
-    limits.register(app, settings)
+    request_limits.register(app, settings)
     gate.register(app)
     api = HaulierApi(app)
     for module in API_BLUEPRINTS:

@@ -7,6 +7,8 @@ from typing import Any, Final
 from config.settings import Settings
 
 QUEUES: Final = ("data", "small", "http", "retry")
+GROWING_QUEUES: Final = ("data", "retry")
+"""Those whose workers have a process for each slot, and can have more or fewer of them while they run."""
 HOUSEKEEPING_QUEUE: Final = "small"
 
 

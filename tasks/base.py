@@ -97,10 +97,11 @@ class JobTask(Task):  # type: ignore[misc]
         context.registry = self.registry
         try:
             context.check()
-            result = job_type.run(context, self._config(context, job_type))
+            with context.memory_limited():
+                result = job_type.run(context, self._config(context, job_type))
         except MemoryError:
             # Celery ends the whole worker when a MemoryError leaves a task.
-            raise JobError("the job ran out of memory", code="resource.memory") from None
+            raise context.out_of_memory() from None
         return replace(_storable(result or Result()), extension=context.extension.payloads)
 
     def _config(self, context: RunContext, job_type: JobType) -> Any:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import warnings
-from typing import Any
+from typing import Any, NoReturn
 
+from billiard import active_children
 from celery import Celery, signals
 from celery.exceptions import SecurityWarning, WorkerLostError
 from sqlalchemy.exc import SQLAlchemyError
@@ -19,6 +21,7 @@ from beat_schedule import BEAT_SCHEDULE
 from config.celery import QUEUES, celery_config
 from config.process import settings
 from tasks.base import JobTask
+from tasks.growth import follow_wanted_slots
 from tasks.process import WorkerProcess, enter, process
 from tasks.slot import HOST, Heart
 
@@ -59,8 +62,10 @@ def _child_starts(**_: Any) -> None:
 
 
 @signals.worker_ready.connect
-def _worker_ready(**_: Any) -> None:
-    if not _has_children():
+def _worker_ready(sender: Any, **_: Any) -> None:
+    if _has_children():
+        follow_wanted_slots(app, sender.pool, queue_name=_pool["queue"], worker=_pool["name"], told=_told)
+    else:
         _enter(slots=_pool["concurrency"] if "thread" in _pool["kind"] else 1, may_kill=False)
 
 
@@ -93,10 +98,22 @@ def _worker_ends(**_: Any) -> None:
 
 @signals.worker_shutting_down.connect
 def _drain(**_: Any) -> None:
-    """Jobs stop at their next checkpoint and go back uncounted; children hear of it through their heartbeat."""
+    """Jobs stop at their next checkpoint and go back uncounted; children hear of it through their heartbeat.
+
+    A second signal ends the worker at once; the engine gives its jobs back when their leases lapse.
+    """
+    if _pool.get("draining"):
+        _leave_at_once()
+    _pool["draining"] = True
     _told(lambda session: workers.drain(session, host=HOST, pid=os.getpid()))
     if not _has_children():
         process().heart.drain()
+
+
+def _leave_at_once() -> NoReturn:
+    for child in active_children():
+        os.kill(child.pid, signal.SIGKILL)
+    os._exit(128 + signal.SIGTERM)
 
 
 @signals.task_failure.connect

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from time import monotonic
 from typing import Any, Final
 from uuid import UUID
 
-from app.domain.errors import FenceLost, JobCancelled, JobPaused
+from app.domain.errors import FenceLost, JobCancelled, JobError, JobPaused
 from app.domain.job_types import Registry
 from app.domain.jobs import Job, Signals
 from app.domain.ports import Clock, ObjectStore
@@ -18,6 +19,7 @@ from app.services.submissions import Checks, TenantSubmission
 from app.services.tables import Tables
 from config.settings import Settings
 from tasks.extension import Extension
+from tasks.memory import at_most, resident_mb
 
 _WRITE_EVERY_S: Final = 1.0
 
@@ -46,6 +48,7 @@ class RunContext:
         self._stop: BaseException | None = None
         self._stopping = threading.Event()
         self._written_at = 0.0
+        self._resident_before_mb: float | None = None
 
     @property
     def id(self) -> UUID:
@@ -79,6 +82,31 @@ class RunContext:
             self.stop(JobCancelled(signals.cancel_reason or "user"))
         elif signals.paused:
             self.stop(JobPaused("paused on request"))
+
+    @contextmanager
+    def memory_limited(self) -> Iterator[None]:
+        """Hold the job to its memory: an allocation past it is a MemoryError."""
+        limit_mb = self.job.resources.memory_mb
+        self._resident_before_mb = resident_mb() if limit_mb else None
+        with at_most(limit_mb):
+            yield
+
+    def outgrown(self) -> bool:
+        """Whether the job has got more memory all the same: mapped or shared, which its limit does not count."""
+        limit_mb, before_mb = self.job.resources.memory_mb, self._resident_before_mb
+        return limit_mb is not None and before_mb is not None and resident_mb() - before_mb > limit_mb
+
+    def out_of_memory(self) -> JobError:
+        """What a job fails with whose memory was not enough."""
+        limit_mb = self.job.resources.memory_mb
+        if limit_mb is None:
+            return JobError("the job ran out of memory", code="resource.memory")
+        return JobError(
+            f"the job needed more than the {limit_mb} MB of memory it asked for",
+            code="resource.memory",
+            hint="Submit it with more memory in its resources, or have it work on less at a time.",
+            data={"memory_mb": limit_mb},
+        )
 
     def progress(self, done: int, total: int | None = None, *, stage: str | None = None) -> None:
         """Report how far the job is; written at most once a second, and always with a new stage."""

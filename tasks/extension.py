@@ -120,7 +120,7 @@ class Extension:
         return {
             "type": request.type,
             "config": request.config,
-            "queue": job_type.queue,
+            "queue": job_type.queue_for(request),
             "retry": (request.retry or job_type.retry).as_json(),
             "attempt_timeout_s": request.attempt_timeout_s,
             "name": payload.name,

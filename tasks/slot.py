@@ -13,7 +13,7 @@ import queue
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from time import monotonic
 from typing import Final
@@ -23,7 +23,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.domain.clock import SystemClock
-from app.domain.errors import FenceLost, JobCancelled, JobPaused, TransientError
+from app.domain.errors import FenceLost, JobCancelled, JobError, JobPaused, TransientError
 from app.domain.jobs import Job
 from app.domain.ports import ObjectStore
 from app.persistence import workers
@@ -36,6 +36,10 @@ from tasks.context import HandBack, RunContext
 log = logging.getLogger(__name__)
 
 HOST: Final = socket.gethostname()
+_LOOK_EVERY_S: Final = 1.0
+"""Between two looks at whether a held job is to stop; a beat, which looks too, is rarer."""
+_DRAIN_GRACE_S: Final = 20.0
+"""For jobs of a worker that shuts down, at most: it is to be gone within half a minute."""
 _SLOT_CONNECTIONS: Final = 12
 """At most: eight lanes of an import, and what reads and reports beside them."""
 
@@ -43,8 +47,11 @@ _SLOT_CONNECTIONS: Final = 12
 class Slot:
     """One place in which this process runs a job, with connections of its own."""
 
-    def __init__(self, settings: Settings, objects: ObjectStore, queue_name: str, process: str) -> None:
+    def __init__(
+        self, settings: Settings, objects: ObjectStore, queue_name: str, process: str, *, may_kill: bool = False
+    ) -> None:
         self.settings = settings
+        self.may_kill = may_kill
         self.objects = objects
         self.queue = queue_name
         self.process = process
@@ -66,7 +73,7 @@ class Slot:
     @property
     def record(self) -> workers.Slot:
         """The slot as it is registered."""
-        return workers.Slot(self.id, self.queue, HOST, self.process, os.getpid(), os.getppid())
+        return workers.Slot(self.id, self.queue, HOST, self.process, os.getpid(), os.getppid(), self.may_kill)
 
     def lost(self) -> None:
         """The engine gave this slot up: what it holds must stop without a word, and it starts again as another."""
@@ -112,7 +119,8 @@ class Heart:
             settings.database_url.get_secret_value(), application_name=f"haulier heart {process}", pool_size=2
         )
         self._sessions = make_sessions(engine)
-        self._slots = [Slot(settings, objects, queue_name, process) for _ in range(slots)]
+        self._single = SingleStatements(self._sessions)
+        self._slots = [Slot(settings, objects, queue_name, process, may_kill=may_kill) for _ in range(slots)]
         self._idle: queue.LifoQueue[Slot] = queue.LifoQueue()
         self._strangers: set[tuple[UUID, int]] = set()
         self._kill_at: dict[tuple[UUID, int], float] = {}
@@ -141,13 +149,16 @@ class Heart:
     def look(self, slot: Slot) -> None:
         """Ask now, instead of at the next beat, whether the slot's jobs are to stop."""
         try:
-            with slot.single.begin() as session:
-                asked = workers.asked(session, slot.id)
+            self._look([slot])
         except SQLAlchemyError as error:
             log.warning("heart.missed", extra={"error": str(error)})
-            return
+
+    def _look(self, slots: Sequence[Slot]) -> None:
+        by_id = {slot.id: slot for slot in slots}
+        with self._single.begin() as session:
+            asked = workers.asked(session, list(by_id))
         for hold in asked:
-            self._tell(slot, hold)
+            self._tell(by_id[hold.slot], hold)
 
     @contextmanager
     def slot(self) -> Iterator[Slot]:
@@ -173,11 +184,23 @@ class Heart:
             self._register(slot)
             self._idle.put(slot)
         every_s = self._settings.lease_s / 4
-        while not self._stopped.wait(every_s):
+        beat_at = monotonic() + every_s
+        while not self._stopped.wait(min(every_s, _LOOK_EVERY_S)):
             try:
-                self._beat()
-            except SQLAlchemyError as error:
+                if monotonic() >= beat_at:
+                    beat_at = monotonic() + every_s
+                    self._beat()
+                elif busy := [slot for slot in self._slots if slot.holds]:
+                    self._look(busy)
+                self._end_outgrown()
+            except (SQLAlchemyError, MemoryError) as error:
                 log.warning("heart.missed", extra={"error": str(error)})
+
+    def _end_outgrown(self) -> None:
+        """Kill a job that has more memory than it asked for, if its process is its own."""
+        for slot in self._slots if self._may_kill else ():
+            for context in [context for context in list(slot.holds.values()) if context.outgrown()]:
+                self._kill(slot, context, context.out_of_memory())
 
     def _beat(self) -> None:
         by_id = {slot.id: slot for slot in self._slots}
@@ -187,9 +210,6 @@ class Heart:
             if slot_id not in alive:
                 slot.lost()
                 self._register(slot)
-            elif alive[slot_id]:
-                for context in list(slot.holds.values()):
-                    context.stop(HandBack())
         strangers = {(hold.job_id, hold.fence) for hold in held if not self._tell(by_id[hold.slot], hold)}
         for hold in held:
             if (hold.job_id, hold.fence) in strangers & self._strangers:
@@ -202,19 +222,26 @@ class Heart:
         if context is None or context.job.fence != hold.fence:
             return False
         why = self._why_stop(hold)
-        if why is not None:
+        if why is not None and hold.terminate and self._may_kill:
+            self._kill(slot, context, why)
+        elif why is not None:
             context.stop(why)
-            self._kill_later(slot, context)
+            self._kill_later(slot, context, why, leaves=hold.draining)
         return True
 
     def _why_stop(self, hold: Held) -> Exception | None:
-        timeout_s = hold.attempt_timeout_s or self._settings.default_attempt_timeout_s
         if hold.cancel_requested:
-            return JobCancelled(hold.cancel_reason or "user")
+            return JobCancelled(hold.cancel_reason or "user", terminated=hold.terminate)
         if hold.deadline_passed:
             return JobCancelled("timeout")
         if hold.paused:
             return JobPaused("paused on request")
+        if hold.draining:
+            return HandBack()
+        return self._too_long(hold)
+
+    def _too_long(self, hold: Held) -> TransientError | None:
+        timeout_s = hold.attempt_timeout_s or self._settings.default_attempt_timeout_s
         if hold.attempt_s > timeout_s:
             return TransientError(f"the attempt ran longer than its {timeout_s:g} s", code="job.attempt_timeout")
         if hold.silent_s > self._settings.stall_timeout_s:
@@ -228,33 +255,48 @@ class Heart:
         for job in found:
             slot.runs.rescue(job, "the claim's answer was lost", max_rescues=self._settings.max_rescues)
 
-    def _kill_later(self, slot: Slot, context: RunContext) -> None:
-        """After the grace time, end the attempt in the database and then this process, if it is the job's own."""
+    def _kill_later(self, slot: Slot, context: RunContext, why: Exception, *, leaves: bool) -> None:
+        """After the grace time, kill the job, if its process is its own or shuts down anyway."""
         key = (context.job.id, context.job.fence)
         self._kill_at = {k: at for k, at in self._kill_at.items() if k == key or k[0] in slot.holds}
-        at = self._kill_at.setdefault(key, monotonic() + self._settings.kill_grace_s)
-        if not self._may_kill or monotonic() < at:
-            return
-        log.error("job.killed", extra={"job_id": str(context.id)})
+        grace_s = min(self._settings.kill_grace_s, _DRAIN_GRACE_S) if leaves else self._settings.kill_grace_s
+        at = self._kill_at.setdefault(key, monotonic() + grace_s)
+        if (self._may_kill or leaves) and monotonic() >= at:
+            self._kill(slot, context, why)
+
+    def _kill(self, slot: Slot, context: RunContext, why: Exception) -> None:
+        """End the attempt in the database and then this process; a job that ended meanwhile by itself spares it."""
         try:
-            end_stopped(slot.runs, context)
+            _end_for(slot.runs, context.job, why)
             with self._sessions.begin() as session:
                 workers.retire(session, [slot.id])
+        except FenceLost:
+            log.info("job.fence_lost", extra={"job_id": str(context.id)})
         finally:
-            os.kill(os.getpid(), signal.SIGKILL)
+            if slot.holds.get(context.id) is context:
+                log.error("job.killed", extra={"job_id": str(context.id), "why": str(why)})
+                os.kill(os.getpid(), signal.SIGKILL)
 
 
 def end_stopped(runs: Runs, context: RunContext) -> None:
     """Write the end that the reason of a stop asks for."""
     try:
         context.check()
-    except JobCancelled as stop:
-        runs.cancel(context.job, stop.reason)
-    except JobPaused as stop:
-        runs.pause(context.job, stop.reason)
-    except HandBack:
-        runs.hand_back(context.job, "worker shuts down")
-    except TransientError as error:
-        runs.retry(context.job, error)
-    except FenceLost:
-        log.info("job.fence_lost", extra={"job_id": str(context.id)})
+    except (JobCancelled, JobPaused, HandBack, TransientError, FenceLost) as why:
+        _end_for(runs, context.job, why)
+
+
+def _end_for(runs: Runs, job: Job, why: Exception) -> None:
+    match why:
+        case JobCancelled(reason=reason, terminated=terminated):
+            runs.cancel(job, reason, terminated=terminated)
+        case JobPaused(reason=reason):
+            runs.pause(job, reason)
+        case HandBack():
+            runs.hand_back(job, "worker shuts down")
+        case TransientError():
+            runs.retry(job, why)
+        case JobError():
+            runs.fail(job, why)
+        case FenceLost():
+            log.info("job.fence_lost", extra={"job_id": str(job.id)})

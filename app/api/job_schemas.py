@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import asdict
 from datetime import UTC, datetime
 from operator import attrgetter
 from typing import Any
 
-from marshmallow import EXCLUDE, Schema, fields, post_load, pre_dump, validate
+from marshmallow import (
+    EXCLUDE,
+    Schema,
+    ValidationError,
+    fields,
+    post_load,
+    pre_dump,
+    pre_load,
+    validate,
+    validates_schema,
+)
 
 from app.domain.jobs import Job, JobEvent, OnDependencyFailure, Priority
 from app.domain.lifecycle import JobState
+from app.domain.resources import Resources, cpu_m, memory_mb
 from app.domain.retry import RetryPolicy
+from app.domain.waiting import Cause, Why
 from app.web.fields import Instant
 
 _PRIORITIES = [priority.name.lower() for priority in Priority]
 YEAR_S = 31_536_000
+MOST_WHYS = 100
 
 
 class RetrySchema(Schema):
@@ -57,7 +72,79 @@ class OptionsSchema(Schema):
         return {**data, "priority": Priority[data["priority"].upper()]}
 
 
-class SubmitJobSchema(OptionsSchema):
+class ResourcesSchema(Schema):
+    """What a job may use; one that says so runs in a process of its own."""
+
+    memory = fields.Raw(
+        data_key="memory", metadata={"type": ["string", "integer"], "description": '`"1GB"`, or mebibytes.'}
+    )
+    memory_mb = fields.Integer(strict=True, metadata={"description": "The same, in mebibytes."})
+    cpu = fields.Raw(metadata={"type": ["string", "number"], "description": '`2`, `"1.5"` or `"1500m"`.'})
+    priority = fields.String(validate=validate.OneOf(_PRIORITIES), metadata={"description": "The job's own priority."})
+
+    @validates_schema
+    def _once(self, data: dict[str, Any], **_: Any) -> None:
+        if "memory" in data and "memory_mb" in data:
+            raise ValidationError("expected memory or memory_mb, got both", "memory_mb")
+
+    @post_load
+    def _make(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
+        memory = data.get("memory", data.get("memory_mb"))
+        name = "memory" if "memory" in data else "memory_mb"
+        return {
+            "priority": data.get("priority"),
+            "resources": Resources(_read(memory_mb, memory, name), _read(cpu_m, data.get("cpu"), "cpu")),
+        }
+
+
+def _read(reader: Callable[[object], int], value: object, name: str) -> int | None:
+    try:
+        return None if value is None else reader(value)
+    except ValueError as error:
+        raise ValidationError(str(error), name) from None
+
+
+class SteeredSchema(OptionsSchema):
+    """What a request for one job may say of how it runs."""
+
+    attempt_timeout_s = fields.Float(
+        load_default=None, allow_none=True, validate=validate.Range(0, YEAR_S, min_inclusive=False)
+    )
+    retry = fields.Nested(RetrySchema, load_default=None, allow_none=True)
+    concurrency_key = fields.String(
+        load_default=None,
+        allow_none=True,
+        validate=validate.Length(1, 255),
+        metadata={"description": "Limits of this key, or of its class (what is before the first colon), hold for it."},
+    )
+    max_concurrency = fields.Integer(
+        load_default=None,
+        allow_none=True,
+        strict=True,
+        validate=validate.Range(1, 1_000_000),
+        metadata={"description": "It is admitted only while fewer jobs of its key are queued or running."},
+    )
+    resources = fields.Nested(ResourcesSchema, load_default=None, allow_none=True)
+
+    @validates_schema
+    def _has_key(self, data: dict[str, Any], **_: Any) -> None:
+        if data.get("max_concurrency") is not None and data.get("concurrency_key") is None:
+            raise ValidationError("expected a concurrency_key beside it, got none", "max_concurrency")
+
+    @pre_load
+    def _one_priority(self, data: Any, **_: Any) -> Any:
+        """A priority inside the resources is the job's, unless the job has one."""
+        resources = data.get("resources") if isinstance(data, dict) else None
+        if isinstance(resources, dict) and resources.get("priority") is not None:
+            return {"priority": resources["priority"], **data}
+        return data
+
+    @post_load
+    def _resources(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
+        return {**data, "resources": (data["resources"] or {}).get("resources", Resources())}
+
+
+class SubmitJobSchema(SteeredSchema):
     """A job to be made."""
 
     type = fields.String(required=True, metadata={"example": "insert_csv_file"})
@@ -67,10 +154,6 @@ class SubmitJobSchema(OptionsSchema):
         metadata={"description": "Checked by the type's own schema (GET /v1/job-types)."},
     )
     run_after = Instant(load_default=None, allow_none=True, metadata={"description": "Not before then."})
-    attempt_timeout_s = fields.Float(
-        load_default=None, allow_none=True, validate=validate.Range(0, 31_536_000, min_inclusive=False)
-    )
-    retry = fields.Nested(RetrySchema, load_default=None, allow_none=True)
     depends_on = fields.List(
         fields.UUID(),
         load_default=list,
@@ -102,6 +185,31 @@ class ProgressSchema(Schema):
     parts_total = fields.Integer(allow_none=True, metadata={"description": "Null for a job that is no parent."})
     rows_per_s = fields.Float(allow_none=True)
     eta = fields.AwareDateTime(allow_none=True)
+
+
+class ShownResourcesSchema(Schema):
+    """What a job may use."""
+
+    memory_mb = fields.Integer(allow_none=True, metadata={"description": "Mebibytes it may add to its process."})
+    cpu = fields.Float(allow_none=True, metadata={"description": "Processors reserved for it."})
+
+
+class ReasonSchema(Schema):
+    """One thing a job waits for."""
+
+    cause = fields.String(validate=validate.OneOf(list(Cause)))
+    message = fields.String()
+    data = fields.Dict(metadata={"description": "Which limit and how much of it is used, which jobs, until when."})
+
+
+class WhySchema(Schema):
+    """Why a job waits."""
+
+    reasons = fields.List(fields.Nested(ReasonSchema))
+    position = fields.Integer(allow_none=True, metadata={"description": "Its place in its queue, from 1."})
+    likely_start_at = fields.AwareDateTime(
+        allow_none=True, metadata={"description": "By how long jobs took in the last ten minutes; null if unknown."}
+    )
 
 
 class JobSchema(Schema):
@@ -142,6 +250,14 @@ class JobSchema(Schema):
     parent_id = fields.UUID(allow_none=True)
     child_no = fields.Integer(allow_none=True, metadata={"description": "Its place among its parent's children."})
     name = fields.String(allow_none=True)
+    concurrency_key = fields.String(allow_none=True)
+    max_concurrency = fields.Integer(allow_none=True)
+    resources = fields.Nested(ShownResourcesSchema)
+    why_waiting = fields.Nested(
+        WhySchema,
+        allow_none=True,
+        metadata={"description": "Of a job that waits: in the answer that reads it, and in lists with `why=true`."},
+    )
     needs_left = fields.Integer(metadata={"description": "Jobs it waits for that are not over."})
 
     @pre_dump
@@ -149,7 +265,20 @@ class JobSchema(Schema):
         return job_body(job)
 
 
-def job_body(job: Job) -> dict[str, Any]:
+class TerminatedSchema(Schema):
+    """A job that was terminated."""
+
+    fate = fields.String(
+        validate=validate.OneOf(["ended", "killed", "asked"]),
+        metadata={
+            "description": "`ended`: no worker held it. `killed`: its process is, within two seconds. `asked`: it "
+            "shares its process with other jobs, so it is not killed but stops at its next checkpoint, as by :cancel."
+        },
+    )
+    job = fields.Nested(JobSchema)
+
+
+def job_body(job: Job, why: Why | None = None) -> dict[str, Any]:
     """The values of ``JobSchema``."""
     now = datetime.now(UTC)
     until = job.finished_at or now
@@ -158,6 +287,8 @@ def job_body(job: Job) -> dict[str, Any]:
         **dict(zip(_SAME, _same_of(job), strict=True)),
         "priority": job.priority.name.lower(),
         "retry": job.retry.as_json(),
+        "resources": shown_resources(job.resources),
+        "why_waiting": None if why is None else asdict(why),
         "duration_ms": int((until - job.started_at).total_seconds() * 1000) if job.started_at else None,
         "progress": {
             "percent": progress.percent(ended=job.state is JobState.COMPLETED),
@@ -174,9 +305,14 @@ def job_body(job: Job) -> dict[str, Any]:
     }
 
 
-def job_json(job: Job) -> str:
+def shown_resources(resources: Resources) -> dict[str, Any]:
+    """Resources as they are shown."""
+    return {"memory_mb": resources.memory_mb, "cpu": resources.cpu_m / 1000 if resources.cpu_m else None}
+
+
+def job_json(job: Job, why: Why | None = None) -> str:
     """What dumping ``JobSchema`` gives, as text, several times faster: the two hottest routes answer one job."""
-    return _ENCODER.encode(job_body(job))
+    return _ENCODER.encode(job_body(job, why))
 
 
 def plain(value: Any) -> str:
@@ -190,7 +326,8 @@ def finished_job_json(job: Job) -> str:
 
 
 _ENCODER = json.JSONEncoder(default=plain)
-_SAME = tuple(name for name in JobSchema().fields if name not in {"priority", "retry", "duration_ms", "progress"})
+_WORKED_OUT = {"priority", "retry", "duration_ms", "progress", "resources", "why_waiting"}
+_SAME = tuple(name for name in JobSchema().fields if name not in _WORKED_OUT)
 _same_of = attrgetter(*_SAME)
 
 
@@ -229,8 +366,16 @@ class JobListQuerySchema(Schema):
     created_until = Instant(load_default=None)
     started_from = Instant(load_default=None)
     started_until = Instant(load_default=None)
+    why = fields.Boolean(
+        load_default=False, metadata={"description": "Say of each job why it waits; for at most 100 at a time."}
+    )
     limit = fields.Integer(load_default=50, validate=validate.Range(1, 1000))
     cursor = fields.String(load_default=None)
+
+    @validates_schema
+    def _few_whys(self, data: dict[str, Any], **_: Any) -> None:
+        if data.get("why") and data.get("limit", 0) > MOST_WHYS:
+            raise ValidationError(f"expected at most {MOST_WHYS} with why, got {data['limit']}", "limit")
 
 
 class WaitQuerySchema(Schema):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 from uuid import UUID
+from zlib import crc32
 
 from flask import Response, make_response, request
 from flask.views import MethodView
@@ -19,15 +20,17 @@ from app.api.job_schemas import (
     JobSchema,
     ResultSchema,
     SubmitJobSchema,
+    TerminatedSchema,
     TrailQuerySchema,
     WaitQuerySchema,
+    WhySchema,
     job_body,
     job_json,
     trail_body,
 )
 from app.domain.artifacts import ArtifactKind
 from app.domain.jobs import Job, JobEvent, Outcome, SubmitJob
-from app.domain.lifecycle import TERMINAL, JobState
+from app.domain.lifecycle import TERMINAL, WAITING, JobState
 from app.persistence.job_lists import Filters
 from app.web.current import actor, services, tenant
 from app.web.paging import decode_cursor, encode_cursor, link_next, page
@@ -87,6 +90,10 @@ class Jobs(MethodView):
         jobs = services().jobs.find(tenant(), filters, limit=limit + 1, before=decode_cursor(query["cursor"]))
         next_cursor = encode_cursor(jobs[limit - 1].id) if len(jobs) > limit else None
         body = JobPageSchema().dump(page(jobs[:limit], next_cursor))
+        if query["why"]:
+            whys = services().steering.why_waiting(tenant(), [job.id for job in jobs[:limit]])
+            for item, why in zip(body["items"], whys, strict=True):
+                item["why_waiting"] = WhySchema().dump(why) if why else None
         return link_next(make_response(body), next_cursor)
 
 
@@ -114,8 +121,10 @@ class OneJob(MethodView):
     def get(self, query: dict[str, Any], job_id: UUID) -> Any:
         """Read a job; with ``wait``, when it has ended or after that many seconds."""
         job = _waited(services().jobs.get(tenant(), job_id), query["wait"])
-        response = Response(job_json(job), mimetype="application/json")
-        response.set_etag(f"{job.event_no}-{job.updated_at.timestamp():.6f}")
+        why = services().steering.why_waiting(tenant(), [job_id])[0] if job.state in WAITING else None
+        response = Response(job_json(job, why), mimetype="application/json")
+        reasons = f"-{crc32(repr((why.reasons, why.position)).encode()):x}" if why else ""
+        response.set_etag(f"{job.event_no}-{job.updated_at.timestamp():.6f}{reasons}")
         if not job.is_terminal:
             response.headers["Retry-After"] = "1"
         return response.make_conditional(request)
@@ -137,6 +146,13 @@ def _waited(job: Job, wait_s: float) -> Job:
 def cancel(job_id: UUID) -> Job:
     """End a waiting job now; ask a running one to stop."""
     return services().jobs.cancel(tenant(), job_id, actor=actor())
+
+
+@blueprint.route("/jobs/<uuid:job_id>:terminate", methods=["POST"])
+@blueprint.response(200, TerminatedSchema)
+def terminate(job_id: UUID) -> Any:
+    """End a job now, without grace; a batch with its payloads. What it does after is refused by its fence."""
+    return services().steering.terminate(tenant(), job_id, actor=actor())
 
 
 @blueprint.route("/jobs/<uuid:job_id>:retry", methods=["POST"])

@@ -6,7 +6,7 @@ from typing import Any
 
 from marshmallow import Schema, fields, pre_dump, validate
 
-from app.api.job_schemas import YEAR_S, OptionsSchema, RetrySchema
+from app.api.job_schemas import SteeredSchema, shown_resources
 from app.domain.calendars import MissedPolicy, OverlapPolicy
 from app.domain.schedules import LONGEST_WINDOW_S, Schedule
 
@@ -19,15 +19,11 @@ _RULES = {
 }
 
 
-class TemplateSchema(OptionsSchema):
+class TemplateSchema(SteeredSchema):
     """The job that each fire makes."""
 
     type = fields.String(required=True, metadata={"example": "export_csv_file"})
     config = fields.Dict(keys=fields.String(), load_default=dict)
-    retry = fields.Nested(RetrySchema, load_default=None, allow_none=True)
-    attempt_timeout_s = fields.Float(
-        load_default=None, allow_none=True, validate=validate.Range(0, YEAR_S, min_inclusive=False)
-    )
 
 
 class CreateScheduleSchema(Schema):
@@ -79,7 +75,11 @@ class ScheduleSchema(Schema):
         del template["queue"]
         return {
             **{name: getattr(schedule, name) for name in _SAME},
-            "template": {**template, "priority": schedule.template.priority.name.lower()},
+            "template": {
+                **template,
+                "priority": schedule.template.priority.name.lower(),
+                "resources": shown_resources(schedule.template.resources),
+            },
             "rules": schedule.rules.as_json(),
             "words": schedule.rules.words(),
             "next_fire_at": schedule.alarm_at,

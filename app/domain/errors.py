@@ -150,11 +150,12 @@ class JobPaused(Exception):  # noqa: N818 - it is a signal, not an error
 
 
 class JobCancelled(Exception):  # noqa: N818 - it is a signal, not an error
-    """Raised inside a job type when the job was cancelled or its time is over."""
+    """Raised inside a job type when the job was cancelled or its time is over; ``terminated``: it is killed."""
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, *, terminated: bool = False) -> None:
         super().__init__(reason)
         self.reason = reason
+        self.terminated = terminated
 
 
 class FenceLost(Exception):  # noqa: N818 - it is a signal, not an error

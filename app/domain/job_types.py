@@ -13,12 +13,15 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from app.domain.errors import InvalidRequestError, Problem
-from app.domain.jobs import Job, Outcome
+from app.domain.jobs import Job, Outcome, SubmitJob
 from app.domain.ports import ObjectRef
+from app.domain.resources import Resources
 from app.domain.retry import RetryPolicy
 from app.domain.tables import Table
 
 ENTRY_POINT_GROUP: Final = "haulier.job_types"
+OWN_PROCESS_QUEUE: Final = "data"
+"""The queue whose workers run each job in a process of its own."""
 
 
 class JobConfig(BaseModel):
@@ -127,6 +130,15 @@ class JobType:
     attempt_timeout_s: float | None = None
     check: Callable[[Submission, Any], None] | None = None
     summary: str = ""
+
+    def queue_for(self, request: SubmitJob) -> str:
+        """The queue of a job: its type's, or ``data`` when it asks for a hard stop, memory or processors.
+
+        Only there has a job a process of its own; and only there is none claimed together with others.
+        """
+        own_timeout = request.attempt_timeout_s not in {None, self.attempt_timeout_s}
+        needs_process = own_timeout or request.timeout_s is not None or request.resources != Resources()
+        return OWN_PROCESS_QUEUE if needs_process else self.queue
 
 
 class Registry:

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from app.domain.lifecycle import TERMINAL, JobState
 from app.domain.progress import Progress
+from app.domain.resources import Resources
 from app.domain.retry import RetryPolicy
 
 
@@ -65,6 +66,7 @@ class Job:
         needs_left: Jobs it waits for that are not over.
         schedule_id: The schedule that made it.
         dialect: What a foreign client said in words of its own, to be echoed.
+        concurrency_key: What limits of the tenant count it by; ``max_concurrency`` is its own bound.
     """
 
     id: UUID
@@ -109,6 +111,9 @@ class Job:
     schedule_id: UUID | None = None
     labels: dict[str, str] = field(default_factory=dict)
     dialect: dict[str, Any] = field(default_factory=dict)
+    concurrency_key: str | None = None
+    max_concurrency: int | None = None
+    resources: Resources = Resources()
 
     @property
     def is_terminal(self) -> bool:
@@ -133,6 +138,9 @@ class SubmitJob:
         retry: ``None`` takes the type's own policy.
         depends_on: Jobs of the tenant that must be over before it starts.
         schedule_id: The schedule that makes it.
+        concurrency_key: What limits of the tenant count it by.
+        max_concurrency: Jobs of its key that may be admitted and not over, this one included.
+        resources: What it may use; a job that says so runs in a process of its own.
     """
 
     tenant: str
@@ -151,6 +159,9 @@ class SubmitJob:
     schedule_id: UUID | None = None
     labels: dict[str, str] = field(default_factory=dict)
     dialect: dict[str, Any] = field(default_factory=dict)
+    concurrency_key: str | None = None
+    max_concurrency: int | None = None
+    resources: Resources = Resources()
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,8 @@ class JobState(StrEnum):
 
 TERMINAL: Final = frozenset({JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED})
 """States that never move by themselves; a person may re-open failed and cancelled jobs."""
+WAITING: Final = frozenset({JobState.BLOCKED, JobState.OPEN, JobState.QUEUED, JobState.RETRY_WAIT})
+"""States of a job that is neither at work nor over."""
 
 
 class Event(StrEnum):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
@@ -11,6 +11,7 @@ from uuid import UUID
 from app.domain.calendars import MissedPolicy, Overlap, OverlapPolicy, Recurrence, missed, overlap
 from app.domain.calendars.policies import ON_TIME_S
 from app.domain.jobs import Priority, SubmitJob
+from app.domain.resources import Resources
 from app.domain.retry import RetryPolicy
 
 FIRES_AT_ONCE: Final = 200
@@ -36,6 +37,9 @@ class Template:
     timeout_s: float | None = None
     attempt_timeout_s: float | None = None
     labels: dict[str, str] = field(default_factory=dict)
+    concurrency_key: str | None = None
+    max_concurrency: int | None = None
+    resources: Resources = Resources()
 
     def as_json(self) -> dict[str, Any]:
         """As it is stored."""
@@ -48,13 +52,16 @@ class Template:
             "timeout_s": self.timeout_s,
             "attempt_timeout_s": self.attempt_timeout_s,
             "labels": self.labels,
+            "concurrency_key": self.concurrency_key,
+            "max_concurrency": self.max_concurrency,
+            "resources": asdict(self.resources),
         }
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Template:
         """The inverse of ``as_json``."""
-        retry = RetryPolicy.from_json(value["retry"])
-        return cls(**{**value, "retry": retry, "priority": Priority(value["priority"])})
+        retry, resources = RetryPolicy.from_json(value["retry"]), Resources(**value["resources"])
+        return cls(**{**value, "retry": retry, "resources": resources, "priority": Priority(value["priority"])})
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +110,9 @@ class Schedule:
             retry=template.retry,
             schedule_id=self.id,
             labels=template.labels,
+            concurrency_key=template.concurrency_key,
+            max_concurrency=template.max_concurrency,
+            resources=template.resources,
         )
 
 

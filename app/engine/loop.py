@@ -13,12 +13,14 @@ import redis
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.broker.bells import ENGINE_LIST, CeleryBell, redis_client
-from app.engine.admit import admit, end_overdue
+from app.domain.jobs import Priority
+from app.engine.admit import admit, end_overdue, forget_uses
 from app.engine.fire import fire_overdue, rearm
 from app.engine.fold import begin_families, fold, stir
 from app.engine.leader import Leader, LeadLost
 from app.engine.rescue import rescue
 from app.engine.ring import ring
+from app.persistence.admission import Lane
 from app.persistence.leaders import application_name
 from app.persistence.sessions import make_sessions, open_engine, ping
 from app.scheduling.redbeat import RedBeatTimer
@@ -48,6 +50,7 @@ class Engine:
         self._timer = RedBeatTimer(settings)
         self._firing = Firing(self._sessions, self._bell, self._timer, queue_bound=settings.job_in_queue_size)
         self._rearm_at = 0.0
+        self._places: dict[tuple[str, Priority], Lane] = {}
         self._redis = redis_client(settings, timeout_s=max(1.0, settings.engine_tick_s * 2))
         self._stopped = threading.Event()
         self._judge_leases_at = float("inf")
@@ -85,11 +88,12 @@ class Engine:
         self._do("fold", lambda: fold(self._leader))
         self._do("stir", lambda: stir(self._leader))
         self._do("begin", lambda: begin_families(self._leader))
-        self._do("admit", lambda: admit(self._leader, bound=settings.job_in_queue_size))
+        self._do("admit", lambda: admit(self._leader, bound=settings.job_in_queue_size, places=self._places))
         self._do("ring", lambda: ring(self._sessions, self._bell, self._redis))
         if monotonic() >= self._rearm_at:
             self._rearm_at = monotonic() + REARM_S
             self._do("rearm", lambda: rearm(self._leader, self._timer))
+            self._do("forget_uses", lambda: forget_uses(self._leader))
 
     def _do(self, duty: str, work: Callable[[], int]) -> None:
         try:

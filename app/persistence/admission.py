@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Final
+from typing import Final, NamedTuple
 
 from sqlalchemy import text
 from sqlalchemy.orm import Session
@@ -12,46 +12,91 @@ from app.domain.jobs import Job, Priority
 from app.domain.lifecycle import Event
 from app.persistence.families import PARENT_QUEUE
 from app.persistence.jobs import ADMISSION_LOCK, COLUMNS, to_job
+from app.persistence.limits import APPLIES, LEFT
 
 _WAITING: Final = "state IN ('open', 'retry_wait') AND NOT paused"
 
 
 def waiting_queues(session: Session) -> list[str]:
-    """Queues in which a due job waits to be admitted."""
+    """Queues in which a job waits to be admitted and that are not paused."""
     rows = session.execute(
         text(
             f"""
-            WITH RECURSIVE queues AS (
+            WITH RECURSIVE waiting AS (
                 (SELECT queue FROM jobs WHERE {_WAITING} ORDER BY queue LIMIT 1)
                 UNION ALL
                 SELECT (SELECT queue FROM jobs WHERE {_WAITING} AND queue > q.queue ORDER BY queue LIMIT 1)
-                FROM queues AS q WHERE q.queue IS NOT NULL
+                FROM waiting AS q WHERE q.queue IS NOT NULL
             )
-            SELECT queue FROM queues WHERE queue <> '{PARENT_QUEUE}'
+            SELECT queue FROM waiting WHERE queue <> '{PARENT_QUEUE}'
+            AND NOT EXISTS (SELECT FROM queues WHERE name = waiting.queue AND paused)
             """
         )
     )
     return [row.queue for row in rows]
 
 
+class Lane(NamedTuple):
+    """Jobs that the same limits hold: every job that waits stands in one."""
+
+    concurrency_key: str
+    max_concurrency: int
+    tenant: str
+    type: str
+
+
+FIRST_KEYED: Final = Lane("", 0, "", "")
+"""Before every lane that has a key."""
+KEYED_LANES_AT_ONCE: Final = 1000
+_LANE: Final = ", ".join(Lane._fields)
+_CLASS: Final = f"queue = :queue AND priority = :priority AND {_WAITING}"
+
+# Lanes are found by skipping through the index: those without a key, and the next thousand that have one. Of each, the
+# first jobs are looked at, as many as its limits leave room for, so that a lane that is full costs nothing however long
+# it is. Places are ranked within what each limit counts; a job past one of them waits for the next look.
 _ADMIT: Final = text(
     f"""
-    WITH RECURSIVE tenants AS (
-        (SELECT tenant FROM jobs WHERE queue = :queue AND priority = :priority AND {_WAITING} ORDER BY tenant LIMIT 1)
+    WITH RECURSIVE plain AS (
+        (SELECT {_LANE} FROM jobs WHERE {_CLASS} AND concurrency_key = '' AND max_concurrency = 0
+         ORDER BY tenant, type LIMIT 1)
         UNION ALL
-        SELECT (SELECT tenant FROM jobs WHERE queue = :queue AND priority = :priority AND {_WAITING}
-                AND tenant > t.tenant ORDER BY tenant LIMIT 1)
-        FROM tenants AS t WHERE t.tenant IS NOT NULL
+        SELECT next.* FROM plain AS l CROSS JOIN LATERAL (
+            SELECT {_LANE} FROM jobs WHERE {_CLASS} AND concurrency_key = '' AND max_concurrency = 0
+            AND (tenant, type) > (l.tenant, l.type) ORDER BY tenant, type LIMIT 1
+        ) AS next
+    ), keyed AS (
+        (SELECT {_LANE} FROM jobs WHERE {_CLASS} AND concurrency_key > ''
+         AND ({_LANE}) > (:concurrency_key, :max_concurrency, :tenant, :type) ORDER BY {_LANE} LIMIT 1)
+        UNION ALL
+        SELECT next.* FROM keyed AS l CROSS JOIN LATERAL (
+            SELECT {_LANE} FROM jobs WHERE {_CLASS}
+            AND ({_LANE}) > (l.concurrency_key, l.max_concurrency, l.tenant, l.type) ORDER BY {_LANE} LIMIT 1
+        ) AS next
+    ), lanes AS MATERIALIZED (
+        SELECT * FROM plain UNION ALL (SELECT * FROM keyed LIMIT {KEYED_LANES_AT_ONCE})
+    ), {LEFT}, open_lanes AS MATERIALIZED (
+        SELECT l.*, t.places AS of_tenant, y.places AS of_type,
+               least(k.places, nullif(l.max_concurrency, 0) - k.active) AS of_key
+        FROM lanes AS l LEFT JOIN bounds AS t ON t.kind = 'tenant' AND t.tenant = l.tenant
+        LEFT JOIN bounds AS y ON y.kind = 'type' AND y.name = l.type
+        LEFT JOIN keys AS k ON k.tenant = l.tenant AND k.concurrency_key = l.concurrency_key
     ), candidates AS (
-        SELECT j.id, row_number() OVER (PARTITION BY t.tenant ORDER BY j.due_at, j.id) AS turn, j.due_at
-        FROM tenants AS t CROSS JOIN LATERAL (
-            SELECT id, due_at FROM jobs WHERE queue = :queue AND priority = :priority
-            AND tenant = t.tenant AND {_WAITING}
-            AND due_at <= now() ORDER BY due_at, id LIMIT :room
+        SELECT l.*, j.id, j.due_at, row_number() OVER (PARTITION BY l.tenant ORDER BY j.due_at, j.id) AS turn
+        FROM open_lanes AS l CROSS JOIN LATERAL (
+            SELECT id, due_at FROM jobs WHERE {_CLASS}
+            AND ({_LANE}) = (l.concurrency_key, l.max_concurrency, l.tenant, l.type)
+            AND due_at <= now() ORDER BY due_at, id LIMIT greatest(least(:room, of_tenant, of_type, of_key), 0)
         ) AS j
+    ), ranked AS (
+        SELECT *, row_number() OVER (PARTITION BY tenant, concurrency_key ORDER BY turn) AS key_rank,
+               row_number() OVER (PARTITION BY type ORDER BY turn, due_at, id) AS type_rank
+        FROM candidates
     ), chosen AS (
         SELECT id, state AS source FROM jobs
-        WHERE id IN (SELECT id FROM candidates ORDER BY turn, due_at LIMIT :room) AND {_WAITING}
+        WHERE id IN (
+            SELECT id FROM ranked WHERE turn <= coalesce(of_tenant, :room) AND type_rank <= coalesce(of_type, :room)
+            AND (concurrency_key = '' OR key_rank <= coalesce(of_key, :room)) ORDER BY turn, due_at LIMIT :room
+        ) AND {_WAITING}
         FOR UPDATE SKIP LOCKED
     ), admitted AS (
         UPDATE jobs SET state = 'queued', event_no = event_no + 1, updated_at = clock_timestamp(),
@@ -60,8 +105,26 @@ _ADMIT: Final = text(
     ), told AS (
         INSERT INTO job_events (job_id, number, tenant, type, actor, source, target, fence)
         SELECT id, event_no, tenant, '{Event.ADMIT}', 'engine', source, 'queued', fence FROM admitted
+    ), used AS (
+        INSERT INTO limit_uses (kind, tenant, name, until)
+        SELECT l.kind, l.tenant, CASE l.kind WHEN 'key' THEN a.concurrency_key ELSE l.name END,
+               clock_timestamp() + make_interval(secs => l.period_s)
+        FROM admitted AS a JOIN limits AS l ON l.rate IS NOT NULL AND {APPLIES}
     )
-    SELECT count(*) AS admitted FROM admitted
+    SELECT (SELECT count(*) FROM admitted) AS admitted, (
+        SELECT to_jsonb(ARRAY[concurrency_key, max_concurrency::text, tenant, type]) FROM lanes
+        WHERE concurrency_key > '' ORDER BY {_LANE} OFFSET {KEYED_LANES_AT_ONCE - 1}
+    ) AS last_lane
+    """
+)
+
+
+_LOOK: Final = text(
+    f"""
+    SELECT EXISTS (SELECT FROM jobs WHERE {_CLASS} AND due_at <= now()) AS waits, (
+        SELECT count(*) FROM (SELECT FROM jobs WHERE state = 'queued' AND queue = :queue AND priority = :priority
+                              LIMIT :bound) AS ahead
+    ) AS queued
     """
 )
 
@@ -73,23 +136,31 @@ def lock_queue(session: Session, queue: str) -> None:
     )
 
 
-def admit(session: Session, queue: str, priority: Priority, *, bound: int) -> int:
+def admit(
+    session: Session,
+    queue: str,
+    priority: Priority,
+    *,
+    bound: int,
+    places: dict[tuple[str, Priority], Lane] | None = None,
+) -> int:
     """Admit due jobs of a class, the tenants in turn, up to ``bound`` queued jobs; how many were admitted.
 
-    The caller holds the queue's lock, so that the count is still true when the jobs are admitted.
+    The caller holds the queue's lock, so that the count is still true when the jobs are admitted; and no two callers
+    admit at a time, because limits count over all queues.
+
+    Args:
+        places: Remembers from which lane to go on, where a class has more lanes with keys than are looked at at once.
     """
-    queued = session.execute(
-        text(
-            """
-            SELECT count(*) FROM (SELECT FROM jobs WHERE state = 'queued' AND queue = :queue AND priority = :priority
-                                  LIMIT :bound) AS ahead
-            """
-        ),
-        {"queue": queue, "priority": int(priority), "bound": bound},
-    ).scalar_one()
-    if queued >= bound:
+    found = session.execute(_LOOK, {"queue": queue, "priority": int(priority), "bound": bound}).one()
+    if found.queued >= bound or not found.waits:
         return 0
-    row = session.execute(_ADMIT, {"queue": queue, "priority": int(priority), "room": bound - queued}).one()
+    after = (places or {}).get((queue, priority), FIRST_KEYED)
+    bound_to = {"queue": queue, "priority": int(priority), "room": bound - found.queued, **after._asdict()}
+    row = session.execute(_ADMIT, bound_to).one()
+    if places is not None:
+        key, most, tenant, job_type = row.last_lane or FIRST_KEYED
+        places[queue, priority] = Lane(key, int(most), tenant, job_type)
     return int(row.admitted)
 
 

@@ -232,6 +232,7 @@ _CANCEL: Final = text(
     ), moved AS (
         UPDATE jobs SET state = CASE WHEN source = 'running' THEN 'running' ELSE 'cancelled' END,
             cancel_requested = cancel_requested OR source = 'running', cancel_reason = :reason,
+            terminate = terminate OR :terminate AND source = 'running',
             finished_at = CASE WHEN source <> 'running' THEN clock_timestamp() END,
             event_no = event_no + 1, updated_at = clock_timestamp()
         FROM children WHERE jobs.id = children.id RETURNING jobs.*, children.source
@@ -247,15 +248,35 @@ _CANCEL: Final = text(
 )
 
 
-def cancel_children(session: Session, tenant: str, parent: UUID, *, actor: str, reason: str = "parent") -> int:
-    """End the children that wait and ask those that run to stop, in one statement; how many there were."""
-    bound = {"parent": parent, "tenant": tenant, "actor": actor, "reason": reason, "begun": True}
+def cancel_children(
+    session: Session, tenant: str, parent: UUID, *, actor: str, reason: str = "parent", terminate: bool = False
+) -> int:
+    """End the children that wait and ask those that run to stop, in one statement; how many there were.
+
+    Args:
+        terminate: Those that run are killed instead of asked, where their process is their own.
+    """
+    bound = {
+        "parent": parent,
+        "tenant": tenant,
+        "actor": actor,
+        "reason": reason,
+        "terminate": terminate,
+        "begun": True,
+    }
     return int(session.execute(_CANCEL, bound).scalar_one())
 
 
 def skip_children(session: Session, tenant: str, parent: UUID) -> int:
     """End the children that have not begun; what has begun goes on to its end. How many there were."""
-    bound = {"parent": parent, "tenant": tenant, "actor": "engine", "reason": "skipped", "begun": False}
+    bound = {
+        "parent": parent,
+        "tenant": tenant,
+        "actor": "engine",
+        "reason": "skipped",
+        "terminate": False,
+        "begun": False,
+    }
     return int(session.execute(_CANCEL, bound).scalar_one())
 
 

@@ -16,6 +16,7 @@ from app.domain.errors import FenceLost, NotFoundError
 from app.domain.jobs import Job, Origin, Outcome, Priority, Signals
 from app.domain.lifecycle import TERMINAL, TRANSITIONS, Event, JobState
 from app.domain.progress import Progress
+from app.domain.resources import Resources
 from app.domain.retry import RetryPolicy
 from app.persistence.prepared import Prepared
 
@@ -27,7 +28,7 @@ COLUMNS: Final = """
     attempts, rescues, event_no, paused, cancel_requested, cancel_reason, run_after, deadline_at, attempt_timeout_s,
     admitted_at, started_at, finished_at, outcome, rows_done, rows_total, bytes_done, bytes_total, stage, parts_done,
     parts_total, counters, error_count, checkpoint, result, error, worker, parent_id, child_no, name,
-    needs_left, clone_of, schedule_id, labels, dialect
+    needs_left, clone_of, schedule_id, labels, dialect, concurrency_key, max_concurrency, memory_mb, cpu_m
 """
 _CLAIMED_COLUMNS: Final = ", ".join(f"claimed.{name.strip()}" for name in COLUMNS.split(","))
 _JSON_COLUMNS: Final = frozenset({"result", "error", "checkpoint", "config", "retry", "counters", "extension"})
@@ -90,6 +91,9 @@ def to_job(row: Row[Any]) -> Job:
         schedule_id=row.schedule_id,
         labels=row.labels,
         dialect=row.dialect,
+        concurrency_key=row.concurrency_key or None,
+        max_concurrency=row.max_concurrency or None,
+        resources=Resources(row.memory_mb, row.cpu_m),
     )
 
 
@@ -97,21 +101,37 @@ _prepared = cache(Prepared)
 """The statements of ``move``: one for each event and set of columns."""
 
 
-def _claim_statement(order: str) -> str:
+_COUNTED: Final = """), room AS MATERIALIZED (
+        SELECT 1000 * count(*) AS cpus_m, sum(coalesce(j.cpu_m, 0)) AS used_m FROM alive, workers AS me, workers AS w
+        LEFT JOIN LATERAL (
+            SELECT sum(coalesce(cpu_m, 1000)) AS cpu_m FROM jobs WHERE worker = w.id AND state = 'running'
+        ) AS j ON true
+        WHERE me.id = alive.id AND (w.host, w.process) = (me.host, me.process) AND w.lease_until > clock_timestamp()
+"""
+"""Processors of a worker: as many as it has slots; and those that its jobs take, one each if they do not say."""
+
+
+def _claim_statement(order: str, *, counted: bool = False) -> str:
+    room, fits, fit = (_COUNTED, "AND coalesce(j.cpu_m, 1000) <= cpus_m", "JOIN room ON used_m + cpu_m <= cpus_m")
+    if not counted:
+        room = fits = fit = ""
     return f"""
     WITH fast AS MATERIALIZED (
         SELECT set_config('synchronous_commit', 'off', true) AS said
     ), alive AS MATERIALIZED (
         SELECT id FROM workers, fast
-        WHERE said = 'off' AND id = :slot AND lease_until > clock_timestamp() AND NOT draining FOR KEY SHARE OF workers
-    ), best AS MATERIALIZED (
-        SELECT j.id, j.alone, row_number() OVER () AS place FROM (
-            SELECT j.id, j.alone FROM jobs AS j, alive
-            WHERE j.state = 'queued' AND j.queue = :queue AND NOT j.paused
+        WHERE said = 'off' AND id = :slot AND lease_until > clock_timestamp() AND NOT draining
+        AND NOT EXISTS (SELECT FROM queues WHERE name = :queue AND paused) FOR KEY SHARE OF workers
+    {room}), best AS MATERIALIZED (
+        SELECT j.id, j.alone, row_number() OVER () AS place, sum(j.cpu_m) OVER (ROWS UNBOUNDED PRECEDING) AS cpu_m
+        FROM (
+            SELECT j.id, j.alone, coalesce(j.cpu_m, 1000) AS cpu_m FROM jobs AS j, alive{", room" if counted else ""}
+            WHERE j.state = 'queued' AND j.queue = :queue AND NOT j.paused {fits}
             ORDER BY {order} LIMIT :most FOR UPDATE OF j SKIP LOCKED
         ) AS j
     ), fit AS (
-        SELECT id FROM best WHERE place = 1 OR NOT alone AND NOT EXISTS (SELECT FROM best WHERE place = 1 AND alone)
+        SELECT id FROM best {fit}
+        WHERE place = 1 OR NOT alone AND NOT EXISTS (SELECT FROM best WHERE place = 1 AND alone)
     ), claimed AS (
         UPDATE jobs SET state = 'running', fence = fence + 1, attempts = attempts + 1, worker = :slot,
             event_no = event_no + 1, updated_at = clock_timestamp(), attempt_started_at = clock_timestamp(),
@@ -127,11 +147,18 @@ def _claim_statement(order: str) -> str:
     """
 
 
-_CLAIM: Final = Prepared(_claim_statement("j.priority, j.admitted_at"))
-_CLAIM_OLDEST: Final = Prepared(_claim_statement("j.admitted_at"))
+_BEST: Final = "j.priority, j.admitted_at"
+_OLDEST: Final = "j.admitted_at"
+_CLAIMS: Final = {
+    (oldest, counted): Prepared(_claim_statement(_OLDEST if oldest else _BEST, counted=counted))
+    for oldest in (False, True)
+    for counted in (False, True)
+}
 
 
-def claim(session: Session, queue: str, slot: UUID, *, most: int = 1, oldest: bool = False) -> list[Job]:
+def claim(
+    session: Session, queue: str, slot: UUID, *, most: int = 1, oldest: bool = False, counted: bool = False
+) -> list[Job]:
     """Take the best queued jobs of ``queue`` for a slot whose lease is running and that does not drain.
 
     The claim does not wait for the disk: one that a crash of Postgres forgets leaves its job queued, and the guard of
@@ -141,9 +168,11 @@ def claim(session: Session, queue: str, slot: UUID, *, most: int = 1, oldest: bo
         most: Jobs to take at most; more than one only for cheap types. A job that was held when a worker was lost
             (``alone``) is taken by itself.
         oldest: Take the longest waiting instead of the most urgent, so that no class starves.
+        counted: Take the best only when the worker's processors are not taken up by what it runs; until then the slot
+            stays free for it. The caller holds the worker's lock. A job that needs more than the worker has is left to
+            another.
     """
-    statement = _CLAIM_OLDEST if oldest else _CLAIM
-    rows = statement.execute(session, {"queue": queue, "slot": slot, "most": most})
+    rows = _CLAIMS[oldest, counted].execute(session, {"queue": queue, "slot": slot, "most": most})
     return [to_job(row) for row in rows]
 
 

@@ -80,6 +80,10 @@ def new_job(
             "parent_id": str(child.parent_id) if child else None,
             "child_no": child.child_no if child else None,
             "name": name,
+            "concurrency_key": request.concurrency_key or "",
+            "max_concurrency": request.max_concurrency or 0,
+            "memory_mb": request.resources.memory_mb,
+            "cpu_m": request.resources.cpu_m,
         }
     )
     return NewJob(job_id, request, queue, retry, text, child, needs_left, name)
@@ -92,16 +96,24 @@ _ADD: Final = Prepared(
             id uuid, tenant text, type text, queue text, priority smallint, config jsonb, retry jsonb, origin text,
             created_by text, run_after timestamptz, timeout_s double precision, attempt_timeout_s double precision,
             clone_of uuid, schedule_id uuid, labels jsonb, dialect jsonb, blocked boolean, needs_left integer,
-            on_dependency_failure text, parent_id uuid, child_no integer, name text
+            on_dependency_failure text, parent_id uuid, child_no integer, name text, concurrency_key text,
+            max_concurrency integer, memory_mb integer, cpu_m integer
         )) WITH ORDINALITY AS new (
             id, tenant, type, queue, priority, config, retry, origin, created_by, run_after, timeout_s,
             attempt_timeout_s, clone_of, schedule_id, labels, dialect, blocked, needs_left, on_dependency_failure,
-            parent_id, child_no, name, place
+            parent_id, child_no, name, concurrency_key, max_concurrency, memory_mb, cpu_m, place
         )
+    ), judged AS MATERIALIZED (
+        SELECT given.*, run_after IS NULL AND NOT blocked AND concurrency_key = ''
+            AND NOT EXISTS (SELECT FROM limits WHERE kind = 'tenant' AND limits.tenant = given.tenant AND name = '')
+            AND NOT EXISTS (SELECT FROM limits WHERE kind = 'type' AND limits.tenant = '' AND name = given.type)
+            AS may_go
+        FROM given
     ), classes AS MATERIALIZED (
-        SELECT DISTINCT queue, priority FROM given WHERE run_after IS NULL AND NOT blocked
+        SELECT DISTINCT queue, priority FROM judged WHERE may_go
     ), rooms AS MATERIALIZED (
         SELECT queue, priority, CASE
+            WHEN EXISTS (SELECT FROM queues WHERE name = queue AND paused) THEN 0
             WHEN NOT pg_try_advisory_xact_lock({ADMISSION_LOCK}, hashtext(queue)) THEN 0
             WHEN EXISTS (SELECT FROM jobs WHERE queue = c.queue AND priority = c.priority
                          AND state IN ('open', 'retry_wait') AND NOT paused AND due_at <= now()) THEN 0
@@ -109,21 +121,22 @@ _ADD: Final = Prepared(
                                                 AND priority = c.priority LIMIT :room) AS ahead)
         END AS places FROM classes AS c
     ), placed AS (
-        SELECT given.*, run_after IS NULL AND NOT blocked AND places >= row_number() OVER (
-            PARTITION BY queue, priority, run_after IS NULL AND NOT blocked ORDER BY place
+        SELECT judged.*, may_go AND places >= row_number() OVER (
+            PARTITION BY queue, priority, may_go ORDER BY place
         ) AS free
-        FROM given LEFT JOIN rooms USING (queue, priority)
+        FROM judged LEFT JOIN rooms USING (queue, priority)
     ), added AS (
         INSERT INTO jobs (id, tenant, type, queue, state, priority, config, retry, origin, created_by, event_no,
                           created_at, updated_at, run_after, due_at, deadline_at, attempt_timeout_s,
                           admitted_at, clone_of, schedule_id, labels, dialect, needs_left, on_dependency_failure,
-                          parent_id, child_no, name)
+                          parent_id, child_no, name, concurrency_key, max_concurrency, memory_mb, cpu_m)
         SELECT id, tenant, type, queue,
                CASE WHEN blocked THEN 'blocked' WHEN free THEN 'queued' ELSE 'open' END,
                priority, config, retry, origin, created_by, 1, now(), now(), run_after, coalesce(run_after, now()),
                now() + make_interval(secs => timeout_s), attempt_timeout_s,
                CASE WHEN free THEN clock_timestamp() END, clone_of, schedule_id, labels, dialect,
-               needs_left, on_dependency_failure, parent_id, child_no, name
+               needs_left, on_dependency_failure, parent_id, child_no, name, concurrency_key, max_concurrency,
+               memory_mb, cpu_m
         FROM placed ORDER BY place
         RETURNING id, number, tenant, state, created_by, created_at, admitted_at, deadline_at
     ), told AS (
@@ -175,6 +188,9 @@ def add_all(session: Session, new: Sequence[NewJob], *, room: int) -> list[Job]:
                 schedule_id=request.schedule_id,
                 labels=request.labels,
                 dialect=request.dialect,
+                concurrency_key=request.concurrency_key,
+                max_concurrency=request.max_concurrency,
+                resources=request.resources,
             )
         )
     return jobs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
@@ -14,6 +15,9 @@ from app.domain.jobs import Job
 from app.persistence.jobs import COLUMNS, to_job
 from app.persistence.prepared import Prepared
 
+_CLAIM_LOCK: Final = 0x636C6169
+"""Namespace of the advisory locks (one a worker) under which jobs that count processors are claimed."""
+
 
 def application_name(slot: UUID) -> str:
     """What every connection of a slot calls itself, so that the engine finds them all when the slot is lost."""
@@ -22,7 +26,11 @@ def application_name(slot: UUID) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """One place in which a worker runs one job at a time."""
+    """One place in which a worker runs one job at a time.
+
+    Args:
+        may_kill: Whether its process is its own, so that killing it ends only its job.
+    """
 
     id: UUID
     queue: str
@@ -30,6 +38,7 @@ class Slot:
     process: str
     pid: int
     parent_pid: int
+    may_kill: bool = False
 
 
 def register(session: Session, slot: Slot, *, lease_s: float) -> None:
@@ -37,8 +46,8 @@ def register(session: Session, slot: Slot, *, lease_s: float) -> None:
     session.execute(
         text(
             """
-            INSERT INTO workers (id, queue, host, process, pid, parent_pid, lease_until)
-            VALUES (:id, :queue, :host, :process, :pid, :parent_pid,
+            INSERT INTO workers (id, queue, host, process, pid, parent_pid, may_kill, lease_until)
+            VALUES (:id, :queue, :host, :process, :pid, :parent_pid, :may_kill,
                     clock_timestamp() + make_interval(secs => :lease_s))
             """
         ),
@@ -49,6 +58,7 @@ def register(session: Session, slot: Slot, *, lease_s: float) -> None:
             "process": slot.process,
             "pid": slot.pid,
             "parent_pid": slot.parent_pid,
+            "may_kill": slot.may_kill,
             "lease_s": lease_s,
         },
     )
@@ -63,15 +73,17 @@ class Held:
     fence: int
     cancel_requested: bool
     cancel_reason: str | None
+    terminate: bool
     paused: bool
     deadline_passed: bool
+    draining: bool
     attempt_s: float
     attempt_timeout_s: float | None
     silent_s: float
 
 
 _HELD: Final = """
-    j.id AS job_id, j.fence, j.cancel_requested, j.cancel_reason, j.paused,
+    j.id AS job_id, j.fence, j.cancel_requested, j.cancel_reason, j.terminate, j.paused, w.draining,
     coalesce(j.deadline_at <= clock_timestamp(), false) AS deadline_passed, j.attempt_timeout_s,
     extract(epoch FROM clock_timestamp() - j.attempt_started_at)::double precision AS attempt_s,
     extract(epoch FROM clock_timestamp() - j.progressed_at)::double precision AS silent_s
@@ -82,33 +94,31 @@ _BEAT: Final = text(
         UPDATE workers SET lease_until = clock_timestamp() + make_interval(secs => :lease_s)
         WHERE id = ANY(:slots) RETURNING id, draining
     )
-    SELECT r.id AS slot, r.draining, {_HELD}
-    FROM renewed AS r LEFT JOIN jobs AS j ON j.worker = r.id AND j.state = 'running'
+    SELECT w.id AS slot, {_HELD} FROM renewed AS w LEFT JOIN jobs AS j ON j.worker = w.id AND j.state = 'running'
     """
 )
 _ASKED: Final = Prepared(
     f"""
-    SELECT j.worker AS slot, {_HELD} FROM jobs AS j
-    WHERE j.worker = :slot AND j.state = 'running'
-    AND (j.cancel_requested OR j.paused OR j.deadline_at <= clock_timestamp())
+    SELECT w.id AS slot, {_HELD} FROM workers AS w JOIN jobs AS j ON j.worker = w.id AND j.state = 'running'
+    WHERE w.id = ANY(CAST(:slots AS uuid[]))
+    AND (w.draining OR j.cancel_requested OR j.paused OR j.deadline_at <= clock_timestamp())
     """
 )
 
 
-def beat(session: Session, slots: Sequence[UUID], *, lease_s: float) -> tuple[dict[UUID, bool], list[Held]]:
+def beat(session: Session, slots: Sequence[UUID], *, lease_s: float) -> tuple[set[UUID], list[Held]]:
     """Renew the leases of a process's slots and read what their jobs are asked to do, in one round trip.
 
     Returns:
-        The slots that still exist (one that does not was given up for lost), each with whether it is to drain, and the
-        jobs they hold.
+        The slots that still exist (one that does not was given up for lost), and the jobs they hold.
     """
     rows = session.execute(_BEAT, {"slots": list(slots), "lease_s": lease_s}).all()
-    return {row.slot: row.draining for row in rows}, [_held(row) for row in rows if row.job_id is not None]
+    return {row.slot for row in rows}, [_held(row) for row in rows if row.job_id is not None]
 
 
-def asked(session: Session, slot: UUID) -> list[Held]:
-    """The jobs a slot holds that are asked to stop."""
-    return [_held(row) for row in _ASKED.execute(session, {"slot": slot})]
+def asked(session: Session, slots: Sequence[UUID]) -> list[Held]:
+    """The jobs that slots hold and that are asked to stop."""
+    return [_held(row) for row in _ASKED.execute(session, {"slots": list(slots)})]
 
 
 def _held(row: Any) -> Held:
@@ -118,11 +128,26 @@ def _held(row: Any) -> Held:
         fence=row.fence,
         cancel_requested=row.cancel_requested,
         cancel_reason=row.cancel_reason,
+        terminate=row.terminate,
         paused=row.paused,
         deadline_passed=row.deadline_passed,
+        draining=row.draining,
         attempt_s=row.attempt_s,
         attempt_timeout_s=row.attempt_timeout_s,
         silent_s=row.silent_s,
+    )
+
+
+def lock_process(session: Session, slot: UUID) -> None:
+    """Keep other slots of a slot's worker from claiming until the transaction ends."""
+    session.execute(
+        text(
+            """
+            SELECT set_config('enable_seqscan', 'off', true), pg_advisory_xact_lock(:space, hashtext(host || process))
+            FROM workers WHERE id = :slot
+            """
+        ),
+        {"space": _CLAIM_LOCK, "slot": slot},
     )
 
 
@@ -206,6 +231,41 @@ def forget(session: Session, slot: UUID) -> None:
     session.execute(text("DELETE FROM workers WHERE id = :slot"), {"slot": slot})
 
 
+def may_kill(session: Session, slot: UUID) -> bool:
+    """Whether a slot's process is its own; one that is gone has nothing that could be killed."""
+    return bool(session.execute(text("SELECT may_kill FROM workers WHERE id = :slot"), {"slot": slot}).scalar())
+
+
+@dataclass(frozen=True, slots=True)
+class LiveSlot:
+    """A slot as it is shown; ``job_ids`` are of every tenant."""
+
+    id: UUID
+    queue: str
+    process: str
+    host: str
+    pid: int
+    may_kill: bool
+    draining: bool
+    started_at: datetime
+    lease_until: datetime
+    job_ids: list[UUID]
+
+
+def live(session: Session) -> list[LiveSlot]:
+    """Every slot that is registered, with the jobs it holds."""
+    rows = session.execute(
+        text(
+            """
+            SELECT id, queue, process, host, pid, may_kill, draining, started_at, lease_until,
+                   ARRAY(SELECT j.id::text FROM jobs AS j WHERE j.worker = w.id AND j.state = 'running') AS job_ids
+            FROM workers AS w ORDER BY queue, process, started_at, id
+            """
+        )
+    )
+    return [LiveSlot(**{**row._mapping, "job_ids": [UUID(job_id) for job_id in row.job_ids]}) for row in rows]
+
+
 @dataclass(frozen=True, slots=True)
 class QueueLoad:
     """How busy a queue is."""
@@ -217,13 +277,14 @@ class QueueLoad:
 
 
 def loads(session: Session) -> list[QueueLoad]:
-    """Queued jobs and slots of every queue that has either."""
+    """Queued jobs and slots of every queue that has either; one that is paused has no job for anybody."""
     rows = session.execute(
         text(
             """
             SELECT coalesce(q.queue, w.queue) AS queue, coalesce(q.queued, 0) AS queued, coalesce(w.slots, 0) AS slots,
                    coalesce(w.busy, 0) AS busy
-            FROM (SELECT queue, count(*) AS queued FROM jobs WHERE state = 'queued' GROUP BY queue) AS q
+            FROM (SELECT queue, count(*) AS queued FROM jobs WHERE state = 'queued'
+                  AND NOT EXISTS (SELECT FROM queues WHERE name = queue AND paused) GROUP BY queue) AS q
             FULL JOIN (
                 SELECT queue, count(*) AS slots,
                        count(*) FILTER (WHERE EXISTS (

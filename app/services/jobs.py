@@ -103,7 +103,7 @@ class Jobs:
         return new_jobs.new_job(
             request,
             job_id=new_id(),
-            queue=job_type.queue,
+            queue=job_type.queue_for(request),
             retry=request.retry or job_type.retry,
             needs_left=needs_left,
         )
@@ -128,7 +128,7 @@ class Jobs:
         return new_jobs.new_job(
             checked,
             job_id=new_id(),
-            queue=job_type.queue,
+            queue=job_type.queue_for(checked),
             retry=checked.retry or job_type.retry,
             child=child,
             needs_left=needs_left,
@@ -223,15 +223,17 @@ class Jobs:
         with self._sessions.begin() as session:
             return events.last_errors(session, tenant, job_ids, limit=limit)
 
-    def cancel(self, tenant: str, job_id: UUID, *, actor: str) -> Job:
-        """End a job that waits; ask one that runs to stop, which its worker does within a quarter of its lease.
+    def cancel(self, tenant: str, job_id: UUID, *, actor: str, terminate: bool = False) -> Job:
+        """End a job that waits; ask one that runs to stop, of which its worker hears within a second.
 
+        Args:
+            terminate: Have one that runs killed, where its process is its own. A family's children too.
         Raises:
             ConflictError: It has ended already.
         """
         with self._sessions.begin() as session:
-            changes = {"cancel_reason": "user"}
-            data = {"reason": "user"}
+            changes: dict[str, Any] = {"cancel_reason": "user", **({"terminate": True} if terminate else {})}
+            data = {"reason": "user", **({"terminated": True} if terminate else {})}
             job = jobs.move(
                 session, tenant, job_id, Event.CANCEL, actor=actor, unless_held=True, changes=changes, data=data
             ) or jobs.mark(
@@ -241,15 +243,15 @@ class Jobs:
                 Event.REQUEST_CANCEL,
                 actor=actor,
                 states=frozenset({JobState.RUNNING}),
-                changes={"cancel_requested": True, "cancel_reason": "user"},
+                changes={"cancel_requested": True, **changes},
                 data=data,
             )
             if job is None and jobs.get(session, tenant, job_id).is_terminal:
                 raise self._ended(session, tenant, job_id)
             if job is not None and job.queue == families.PARENT_QUEUE:
-                families.cancel_children(session, tenant, job_id, actor=actor)
+                families.cancel_children(session, tenant, job_id, actor=actor, terminate=terminate)
         # It moved between the two looks (a retry, a rescue): what it is now can be cancelled the same way.
-        return job or self.cancel(tenant, job_id, actor=actor)
+        return job or self.cancel(tenant, job_id, actor=actor, terminate=terminate)
 
     def retry(self, tenant: str, job_id: UUID, *, actor: str, run_after: datetime | None = None) -> Job:
         """Open a failed or cancelled job again: attempts start anew, the fence and the checkpoint go on.
@@ -262,6 +264,7 @@ class Jobs:
             "rescues": 0,
             "cancel_requested": False,
             "cancel_reason": None,
+            "terminate": False,
             "paused": False,
             "finished_at": None,
             "outcome": None,
@@ -360,6 +363,9 @@ class Jobs:
                 clone_of=first.id,
                 labels=first.labels,
                 dialect=first.dialect,
+                concurrency_key=first.concurrency_key,
+                max_concurrency=first.max_concurrency,
+                resources=first.resources,
             )
         ).job
 
@@ -425,6 +431,9 @@ def _fingerprint(request: SubmitJob) -> bytes:
         "labels": request.labels,
         "depends_on": sorted(map(str, request.depends_on)),
         "on_dependency_failure": request.on_dependency_failure,
+        "concurrency_key": request.concurrency_key,
+        "max_concurrency": request.max_concurrency,
+        "resources": [request.resources.memory_mb, request.resources.cpu_m],
     }
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).digest()
 

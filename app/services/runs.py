@@ -12,10 +12,10 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from app.domain.errors import FenceLost, HaulierError
-from app.domain.job_types import Result
+from app.domain.job_types import OWN_PROCESS_QUEUE, Result
 from app.domain.jobs import Job, Origin
 from app.domain.lifecycle import TRANSITIONS, Event
-from app.persistence import ends, jobs
+from app.persistence import ends, jobs, workers
 from app.persistence.jobs import Sql
 from app.persistence.sessions import Sessions, SingleStatements
 
@@ -86,8 +86,12 @@ class Runs:
 
     def claim(self, queue: str, slot: UUID, *, most: int, oldest: bool) -> list[Job]:
         """The best jobs of ``queue``, now running for ``slot``."""
-        with self._single.begin() as session:
-            return jobs.claim(session, queue, slot, most=most, oldest=oldest)
+        if queue != OWN_PROCESS_QUEUE:
+            with self._single.begin() as session:
+                return jobs.claim(session, queue, slot, most=most, oldest=oldest)
+        with self._sessions.begin() as session:
+            workers.lock_process(session, slot)
+            return jobs.claim(session, queue, slot, most=most, oldest=oldest, counted=True)
 
     def complete(self, job: Job, result: Result) -> None:
         """The job did its work."""
@@ -144,9 +148,10 @@ class Runs:
         said = describe(error, job)
         self._end(job, Event.FAIL, {"error": said}, data={"error": said})
 
-    def cancel(self, job: Job, reason: str) -> None:
-        """The job stopped because it was asked to."""
-        self._end(job, Event.CANCEL, {"cancel_reason": reason}, data={"reason": reason})
+    def cancel(self, job: Job, reason: str, *, terminated: bool = False) -> None:
+        """The job stopped because it was asked to, or is to be killed."""
+        data = {"reason": reason, **({"terminated": True} if terminated else {})}
+        self._end(job, Event.CANCEL, {"cancel_reason": reason}, data=data)
 
     def hand_back(self, job: Job, reason: str) -> None:
         """The job goes back to wait, not counted as an attempt: its worker shuts down or has too much."""

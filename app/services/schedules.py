@@ -40,11 +40,11 @@ class Schedules:
     """The use cases of schedules.
 
     Args:
-        queue_of: The queue of a job type, by its name.
+        queue_of: The queue of a job by its request.
     """
 
     def __init__(
-        self, sessions: Sessions, jobs: Jobs, firing: Firing, timer: Timer, *, queue_of: Callable[[str], str]
+        self, sessions: Sessions, jobs: Jobs, firing: Firing, timer: Timer, *, queue_of: Callable[[SubmitJob], str]
     ) -> None:
         self._sessions = sessions
         self._jobs = jobs
@@ -220,12 +220,15 @@ class Schedules:
         return Template(
             type=checked.type,
             config=checked.config,
-            queue=self._queue_of(checked.type),
+            queue=self._queue_of(checked),
             retry=checked.retry or RetryPolicy(),
             priority=checked.priority,
             timeout_s=checked.timeout_s,
             attempt_timeout_s=checked.attempt_timeout_s,
             labels=checked.labels,
+            concurrency_key=checked.concurrency_key,
+            max_concurrency=checked.max_concurrency,
+            resources=checked.resources,
         )
 
 

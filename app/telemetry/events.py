@@ -39,6 +39,8 @@ EVENTS: Final = frozenset(
         "wait.poll_failed",
         "web.store_failed",
         "web.unexpected",
+        "worker.not_resized",
         "worker.not_told",
+        "worker.resized",
     }
 )

@@ -7,7 +7,7 @@ from typing import cast
 from flask import Flask, current_app, g, request
 
 from app.bootstrap import Services
-from app.domain.access import Principal, Role
+from app.domain.access import DEFAULT_TENANT, Principal, Role
 from app.domain.errors import ForbiddenError
 
 _KEY = "haulier"
@@ -49,6 +49,21 @@ def require_admin() -> None:
     """Raise ForbiddenError unless the key is an admin's."""
     if principal().role is not Role.ADMIN:
         raise ForbiddenError("this needs an admin key, got a member's", code="auth.admin_needed")
+
+
+def is_operator() -> bool:
+    """Whether who asks runs the installation: an admin of the tenant ``default``."""
+    return principal().role is Role.ADMIN and tenant() == DEFAULT_TENANT
+
+
+def require_operator() -> None:
+    """Raise ForbiddenError unless who asks runs the installation, all tenants' part of it."""
+    require_admin()
+    if not is_operator():
+        raise ForbiddenError(
+            f"this concerns every tenant and needs an admin key of tenant {DEFAULT_TENANT!r}",
+            code="auth.operator_needed",
+        )
 
 
 def _key_sent() -> str | None:

@@ -56,6 +56,7 @@ CREATE TABLE jobs (
     paused            boolean NOT NULL DEFAULT false,
     cancel_requested  boolean NOT NULL DEFAULT false,
     cancel_reason     text,
+    terminate         boolean NOT NULL DEFAULT false,
     run_after         timestamptz,
     due_at            timestamptz NOT NULL DEFAULT clock_timestamp(),
     deadline_at       timestamptz,
@@ -88,10 +89,14 @@ CREATE TABLE jobs (
     schedule_id       uuid,
     labels            jsonb NOT NULL DEFAULT '{}',
     dialect           jsonb NOT NULL DEFAULT '{}',
-    extension         jsonb
+    extension         jsonb,
+    concurrency_key   text NOT NULL DEFAULT '',
+    max_concurrency   integer NOT NULL DEFAULT 0,
+    memory_mb         integer,
+    cpu_m             integer
 ) PARTITION BY RANGE (id);
 CREATE TABLE jobs_other PARTITION OF jobs DEFAULT WITH (fillfactor = 70);
-CREATE INDEX jobs_waiting_idx ON jobs (queue, priority, tenant, due_at, id)
+CREATE INDEX jobs_waiting_idx ON jobs (queue, priority, concurrency_key, max_concurrency, tenant, type, due_at, id)
     WHERE state IN ('open', 'retry_wait') AND NOT paused;
 CREATE INDEX jobs_due_idx ON jobs (queue, priority, due_at) WHERE state IN ('open', 'retry_wait') AND NOT paused;
 CREATE INDEX jobs_queued_idx ON jobs (queue, priority, admitted_at) WHERE state = 'queued';
@@ -202,10 +207,55 @@ CREATE TABLE workers (
     process     text NOT NULL,
     pid         integer NOT NULL,
     parent_pid  integer NOT NULL,
+    may_kill    boolean NOT NULL DEFAULT false,
     started_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
     lease_until timestamptz NOT NULL,
     draining    boolean NOT NULL DEFAULT false
 ) WITH (fillfactor = 50);
+
+-- What was asked of a queue; one that nothing was asked of has no row. ``slots`` is how many its pool is to have.
+CREATE TABLE queues (
+    name   text PRIMARY KEY,
+    paused boolean NOT NULL DEFAULT false,
+    slots  integer
+);
+
+-- How many jobs may be admitted and not over, and how many may be admitted in a period: of a tenant (name is ''), of a
+-- type (tenant is ''), of a tenant's key or class of keys.
+CREATE TABLE limits (
+    kind            text NOT NULL CHECK (kind IN ('tenant', 'type', 'key')),
+    tenant          text NOT NULL,
+    name            text NOT NULL,
+    max_concurrency integer,
+    rate            integer,
+    period_s        double precision,
+    updated_by      text NOT NULL,
+    updated_at      timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (kind, tenant, name),
+    CHECK (coalesce(max_concurrency, rate) IS NOT NULL),
+    CHECK ((rate IS NULL) = (period_s IS NULL))
+);
+
+-- One row per admission that counts against a rate, until it does no more.
+CREATE TABLE limit_uses (
+    kind   text NOT NULL,
+    tenant text NOT NULL,
+    name   text NOT NULL,
+    until  timestamptz NOT NULL
+);
+CREATE INDEX limit_uses_idx ON limit_uses (kind, tenant, name, until);
+CREATE INDEX limit_uses_until_idx ON limit_uses (until);
+
+-- What people changed that is no job: who, when, from what, to what.
+CREATE TABLE changes (
+    id     bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    at     timestamptz NOT NULL DEFAULT clock_timestamp(),
+    tenant text NOT NULL,
+    actor  text NOT NULL,
+    what   text NOT NULL,
+    before jsonb,
+    after  jsonb
+);
 
 CREATE TABLE leaders (
     duty       text PRIMARY KEY,
@@ -306,9 +356,9 @@ CREATE EXTENSION IF NOT EXISTS pg_trgm;
 """
 
 DOWN = """
-DROP TABLE uploads, artifacts, failed_records, import_batches, import_lanes, declared_tables, idempotency_keys,
-    leaders, workers, event_counters, job_events, schedule_fires, schedules, pipeline_stages, families, job_needs,
-    jobs, api_keys, tenants;
+DROP TABLE changes, limit_uses, limits, queues, uploads, artifacts, failed_records, import_batches, import_lanes,
+    declared_tables, idempotency_keys, leaders, workers, event_counters, job_events, schedule_fires, schedules,
+    pipeline_stages, families, job_needs, jobs, api_keys, tenants;
 DROP SEQUENCE job_numbers;
 """
 

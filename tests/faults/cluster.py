@@ -104,7 +104,7 @@ class Cluster:
         self.sessions = make_sessions(self.engine)
         with self.sessions.begin() as session:
             session.execute(text("CREATE TABLE IF NOT EXISTS effects (job_id uuid, step int, fence int)"))
-            session.execute(text("TRUNCATE effects, jobs, job_events, workers, leaders"))
+            session.execute(text("TRUNCATE effects, jobs, job_events, workers, leaders, queues, limits"))
         self.services: Services = build_services(self.settings(), application_name="fault client", pool_size=4)
 
     def settings(self) -> Settings:

@@ -33,3 +33,11 @@ def cluster(fault_stores: Stores, tmp_path: Path) -> Iterator[Cluster]:
     cluster = Cluster(fault_stores, tmp_path)
     yield cluster
     cluster.close()
+
+
+@pytest.fixture
+def patient(fault_stores: Stores, tmp_path: Path) -> Iterator[Cluster]:
+    """One whose workers give a job that is to stop ten minutes before they kill it."""
+    cluster = Cluster(fault_stores, tmp_path, HAULIER_KILL_GRACE_S="600")
+    yield cluster
+    cluster.close()

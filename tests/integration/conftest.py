@@ -37,6 +37,10 @@ class Client:
         """POST of a JSON body."""
         return self.call("POST", path, **({"json": json} if json is not None else {}), **arguments)
 
+    def put(self, path: str, json: Any, **arguments: Any) -> TestResponse:
+        """PUT of a JSON body."""
+        return self.call("PUT", path, json=json, **arguments)
+
     def delete(self, path: str, **arguments: Any) -> TestResponse:
         """DELETE."""
         return self.call("DELETE", path, **arguments)

@@ -57,7 +57,10 @@ def test_every_route_without_a_key_is_401_but_those_the_document_opens(
     nobody: Client, document: dict[str, Any]
 ) -> None:
     ids = dict.fromkeys(("job_id", "schedule_id", "artifact_id", "upload_id", "key_id"), str(uuid4())) | {
-        "name": "contacts"
+        "name": "contacts",
+        "queue": "small",
+        "kind": "key",
+        "limited": "bank",
     }
 
     answers = {operation: operation.ask(nobody, ids) for operation in operations(document)}
@@ -84,7 +87,7 @@ def test_every_route_with_another_tenants_id_is_404(
 ) -> None:
     ids = _things_of(admin, sessions, web_services)
 
-    asked = [operation for operation in operations(document) if operation.parameters]
+    asked = [operation for operation in operations(document) if ids.keys() & set(operation.parameters)]
     answers = {operation.id: operation.ask(stranger, ids) for operation in asked}
     own = {operation.id: operation.ask(admin, ids) for operation in asked if operation.method == "GET"}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Callable, Iterator
 
 import psycopg2
@@ -14,6 +15,7 @@ from app.domain.errors import FenceLost, JobCancelled, JobError, JobPaused, Tran
 from app.domain.job_types import Result
 from app.domain.lifecycle import JobState
 from app.domain.ports import ObjectStore
+from app.domain.resources import Resources
 from app.domain.retry import RetryPolicy, fixed_interval
 from app.persistence.sessions import Sessions
 from config.settings import Settings
@@ -223,3 +225,23 @@ def test_a_checkpoint_tells_a_job_that_it_is_to_be_paused(worker: Worker) -> Non
 
     job = worker.job(job_id)
     assert (job.state, job.paused, job.checkpoint) == (JobState.OPEN, True, {"step": 3})
+
+
+def test_a_job_that_takes_more_memory_than_it_asked_for_fails_and_the_next_has_its_own(
+    worker: Worker,
+) -> None:  # S2-39
+    def takes_200_mb(_: RunContext) -> Result:
+        return Result({"bytes": len(b"".join(bytes(2**20) for _ in range(200)))})
+
+    limit_before = resource.getrlimit(resource.RLIMIT_DATA)
+    greedy = worker.submit(takes_200_mb, resources=Resources(memory_mb=64))
+    modest = worker.submit(takes_200_mb)
+
+    with pytest.raises(JobFailed, match="needed more than the 64 MB of memory"):
+        attempt(worker)
+    attempt(worker)
+
+    error = worker.job(greedy).error or {}
+    assert (error["code"], error["data"]) == ("resource.memory", {"memory_mb": 64})
+    assert worker.state(modest) is JobState.COMPLETED
+    assert resource.getrlimit(resource.RLIMIT_DATA) == limit_before

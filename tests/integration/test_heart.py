@@ -14,8 +14,10 @@ from sqlalchemy.exc import OperationalError
 
 from app.domain.errors import FenceLost, JobCancelled, JobPaused, TransientError
 from app.domain.job_types import Result
+from app.domain.jobs import Job
 from app.domain.lifecycle import JobState
 from app.domain.ports import ObjectStore
+from app.domain.resources import Resources
 from app.persistence import workers
 from app.persistence.sessions import Sessions
 from app.services.runs import Runs
@@ -133,17 +135,6 @@ def test_a_slot_that_was_given_up_tells_its_job_and_goes_on_as_another(worker: W
 def _is_registered(sessions: Sessions, slot: UUID) -> bool:
     with sessions.begin() as session:
         return session.execute(text("SELECT count(*) FROM workers WHERE id = :id"), {"id": slot}).scalar_one() == 1
-
-
-def test_a_draining_slot_asks_its_job_to_hand_back(worker: Worker, sessions: Sessions) -> None:
-    worker.submit(nothing)
-    with worker.claimed() as (_, context):
-        with sessions.begin() as session:
-            workers.drain(session, host=slots.HOST, pid=os.getpid())
-
-        stop = heard(context)
-
-    assert isinstance(stop, HandBack)
 
 
 def test_a_process_that_drains_asks_all_of_its_jobs_at_once(worker: Worker) -> None:
@@ -283,3 +274,133 @@ def test_what_a_stopped_process_still_holds_is_left_to_the_engine(worker: Worker
     assert held
     assert not _is_registered(sessions, slot.id)
     assert worker.state(job_id) is JobState.COMPLETED
+
+
+@pytest.fixture
+def patient_worker(
+    kills: list[tuple[int, int]], sessions: Sessions, fast: Settings, objects: ObjectStore
+) -> Iterator[Worker]:
+    """A pool's child that gives its jobs ten minutes before it kills them."""
+    worker = Worker(sessions, fast.model_copy(update={"kill_grace_s": 600.0}), objects, may_kill=True)
+    worker.heart.start()
+    yield worker
+    worker.heart.stop()
+
+
+def test_a_draining_slot_asks_its_job_to_hand_back(patient_worker: Worker, sessions: Sessions) -> None:
+    patient_worker.submit(nothing)
+    with patient_worker.claimed() as (slot, context):
+        with sessions.begin() as session:
+            workers.drain(session, host=slots.HOST, pid=os.getpid())
+
+        stop = heard(context)
+
+        slot.let_go(context.job)
+    assert isinstance(stop, HandBack)
+
+
+def test_a_terminated_job_is_killed_without_grace_and_unheard(
+    patient_worker: Worker, kills: list[tuple[int, int]]
+) -> None:  # S3-18
+    job_id = patient_worker.submit(nothing)
+    with patient_worker.claimed() as (slot, context):
+        patient_worker.service.cancel("default", job_id, actor="test", terminate=True)
+
+        killed = within(10, lambda: kills)
+
+        slot.let_go(context.job)
+    ended = patient_worker.service.events("default", job_id, after=0, limit=10)[-1]
+    assert killed
+    assert not context.cancelled
+    assert (ended.target, ended.data) == (JobState.CANCELLED, {"reason": "user", "terminated": True})
+
+
+def test_a_cancelled_job_is_given_its_grace(patient_worker: Worker, kills: list[tuple[int, int]]) -> None:
+    job_id = patient_worker.submit(nothing)
+
+    with patient_worker.claimed() as (slot, context):
+        patient_worker.service.cancel("default", job_id, actor="test")
+        stop = heard(context)
+        slot.let_go(context.job)
+
+    assert isinstance(stop, JobCancelled)
+    assert kills == []
+
+
+def test_a_job_that_ends_while_it_is_terminated_spares_its_process(
+    patient_worker: Worker, kills: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    end_for = slots._end_for
+
+    def too_late(runs: Runs, job: Job, why: Exception) -> None:
+        runs.complete(job, Result())
+        slot.let_go(job)
+        end_for(runs, job, why)
+
+    monkeypatch.setattr(slots, "_end_for", too_late)
+    first, second = patient_worker.submit(nothing), patient_worker.submit(nothing)
+    with patient_worker.claimed() as (slot, _):
+        patient_worker.service.cancel("default", first, actor="test", terminate=True)
+        ended = within(10, lambda: not slot.holds)
+
+    with patient_worker.claimed() as (slot, context):
+        patient_worker.service.cancel("default", second, actor="test")
+        stop = heard(context)
+        slot.let_go(context.job)
+    assert ended
+    assert kills == []
+    assert patient_worker.state(first) is JobState.COMPLETED
+    assert isinstance(stop, JobCancelled)
+
+
+def test_a_terminated_job_whose_process_others_use_is_asked_to_stop(
+    worker: Worker, kills: list[tuple[int, int]]
+) -> None:
+    job_id = worker.submit(nothing)
+
+    with worker.claimed() as (_, context):
+        worker.service.cancel("default", job_id, actor="test", terminate=True)
+        stop = heard(context)
+
+    assert isinstance(stop, JobCancelled)
+    assert stop.terminated
+    assert kills == []
+
+
+def test_a_child_that_is_cancelled_with_its_parent_ends_for_that_reason(worker: Worker) -> None:
+    job_id = worker.submit(nothing)
+
+    with worker.claimed() as (_, context):
+        change(worker, job_id, "cancel_requested = true, cancel_reason = 'parent'")
+        stop = heard(context)
+
+    assert str(stop) == "parent"
+
+
+def test_a_job_that_has_more_memory_than_it_asked_for_is_killed_and_fails(
+    patient_worker: Worker, kills: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = patient_worker.submit(nothing, resources=Resources(memory_mb=100))
+    with patient_worker.claimed() as (slot, context), context.memory_limited():
+        monkeypatch.setattr("tasks.context.resident_mb", lambda: 10_000.0)
+
+        killed = within(10, lambda: kills)
+
+        slot.let_go(context.job)
+    assert killed
+    assert (patient_worker.job(job_id).error or {})["code"] == "resource.memory"
+
+
+def test_a_job_that_does_not_listen_goes_back_when_its_worker_leaves(
+    worker: Worker, kills: list[tuple[int, int]], sessions: Sessions
+) -> None:  # S4-72
+    job_id = worker.submit(nothing)
+    with worker.claimed() as (slot, context):
+        with sessions.begin() as session:
+            workers.drain(session, host=slots.HOST, pid=os.getpid())
+
+        left = within(10, lambda: kills)
+
+        slot.let_go(context.job)
+    assert left
+    assert (worker.state(job_id), worker.job(job_id).attempts) == (JobState.OPEN, 0)

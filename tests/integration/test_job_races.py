@@ -23,8 +23,8 @@ LATER = datetime(2999, 1, 1, tzinfo=UTC)
 
 
 def a_running_job(sessions: Sessions, **changes: object) -> Job:
-    a_service(sessions).submit(a_request(**changes))
-    (job,) = Runs(sessions).claim("small", a_slot(sessions), most=1, oldest=False)
+    queue = a_service(sessions).submit(a_request(**changes)).job.queue
+    (job,) = Runs(sessions).claim(queue, a_slot(sessions, queue), most=1, oldest=False)
     return job
 
 

@@ -38,7 +38,7 @@ class Timetable(Installation):
         self.timer = RecordingTimer()
         self.firing = Firing(sessions, self.bell, self.timer, queue_bound=100)
         self.schedules = Schedules(
-            sessions, self.jobs, self.firing, self.timer, queue_of=lambda name: registry().get(name).queue
+            sessions, self.jobs, self.firing, self.timer, queue_of=lambda request: registry().get(request.type).queue
         )
 
     def hourly(self, *, ago: timedelta = HOUR / 2, slept: int = 0, **changes: Any) -> Schedule:
