@@ -94,7 +94,7 @@ DONE = JobState.COMPLETED
 def test_a_payload_adds_payloads_that_run_before_the_batch_is_over(here: Bench) -> None:  # S3-20
     def adds(job: RunContext) -> None:
         job.extend([ONE])
-        job.extend([{**ONE, "name": "second", "retry": {"max_attempts": 7}, "attempt_timeout_s": 9}])
+        job.extend([{**ONE, "name": "second", "retry": {"max_attempts": 7}}])
 
     batch = here.batch(adds)
 
@@ -102,7 +102,7 @@ def test_a_payload_adds_payloads_that_run_before_the_batch_is_over(here: Bench) 
 
     last = here.children(batch.id)["second"]
     assert here.of(batch) == [("do", DONE), ("echo", DONE), ("echo", DONE)]
-    assert (last.retry.max_attempts, last.attempt_timeout_s, last.config) == (7, 9, {"value": 1})
+    assert (last.retry.max_attempts, last.config) == (7, {"value": 1})
     assert (here.state(batch.id), here.families.counts("default", batch.id).completed) == (DONE, 3)
 
 
