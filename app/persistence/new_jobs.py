@@ -89,6 +89,7 @@ def new_job(
     return NewJob(job_id, request, queue, retry, text, child, needs_left, name)
 
 
+# No EXISTS: a plan that was made while there was little may hash all that waits, at each submit.
 _ADD: Final = Prepared(
     f"""
     WITH given AS MATERIALIZED (
@@ -105,18 +106,18 @@ _ADD: Final = Prepared(
         )
     ), judged AS MATERIALIZED (
         SELECT given.*, run_after IS NULL AND NOT blocked AND concurrency_key = ''
-            AND NOT EXISTS (SELECT FROM limits WHERE kind = 'tenant' AND limits.tenant = given.tenant AND name = '')
-            AND NOT EXISTS (SELECT FROM limits WHERE kind = 'type' AND limits.tenant = '' AND name = given.type)
+            AND (SELECT true FROM limits WHERE kind = 'tenant' AND limits.tenant = given.tenant AND name = '') IS NULL
+            AND (SELECT true FROM limits WHERE kind = 'type' AND limits.tenant = '' AND name = given.type) IS NULL
             AS may_go
         FROM given
     ), classes AS MATERIALIZED (
         SELECT DISTINCT queue, priority FROM judged WHERE may_go
     ), rooms AS MATERIALIZED (
         SELECT queue, priority, CASE
-            WHEN EXISTS (SELECT FROM queues WHERE name = queue AND paused) THEN 0
+            WHEN (SELECT paused FROM queues WHERE name = queue) THEN 0
             WHEN NOT pg_try_advisory_xact_lock({ADMISSION_LOCK}, hashtext(queue)) THEN 0
-            WHEN EXISTS (SELECT FROM jobs WHERE queue = c.queue AND priority = c.priority
-                         AND state IN ('open', 'retry_wait') AND NOT paused AND due_at <= now()) THEN 0
+            WHEN (SELECT true FROM jobs WHERE queue = c.queue AND priority = c.priority
+                  AND state IN ('open', 'retry_wait') AND NOT paused AND due_at <= now() LIMIT 1) THEN 0
             ELSE :room - (SELECT count(*) FROM (SELECT FROM jobs WHERE state = 'queued' AND queue = c.queue
                                                 AND priority = c.priority LIMIT :room) AS ahead)
         END AS places FROM classes AS c

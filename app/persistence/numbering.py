@@ -36,12 +36,12 @@ _NUMBER: Final = Prepared(
         RETURNING e.job_id, e.number, e.type, e.source, e.target, e.seq
     )
     SELECT n.job_id, n.number, n.source, n.target, n.seq, j.parent_id, j.tenant,
-           EXISTS (SELECT FROM job_needs WHERE needs_id = n.job_id AND NOT over) AS is_needed,
+           (SELECT true FROM job_needs WHERE needs_id = n.job_id AND NOT over LIMIT 1) IS NOT NULL AS is_needed,
            j.extension IS NOT NULL AS extends, (SELECT count(*) FROM numbered) AS events
     FROM numbered AS n LEFT JOIN jobs AS j
         ON j.id = n.job_id AND n.source IS DISTINCT FROM n.target AND n.type <> '{Event.RERUN}'
         AND (n.target IN ({_TERMINAL}) OR n.source IN ({_TERMINAL}))
-        AND (j.parent_id IS NOT NULL OR EXISTS (SELECT FROM job_needs WHERE needs_id = n.job_id AND NOT over))
+        AND (j.parent_id IS NOT NULL OR (SELECT true FROM job_needs WHERE needs_id = n.job_id AND NOT over LIMIT 1))
     WHERE j.id IS NOT NULL OR n.seq = (SELECT min(seq) FROM numbered)
     ORDER BY n.seq
     """
