@@ -12,6 +12,7 @@ from app.domain.ports import ObjectStore
 from app.persistence.sessions import Sessions, make_sessions, open_engine
 from app.scheduling.redbeat import RedBeatTimer
 from app.services.artifacts import Artifacts
+from app.services.attempts import Attempts
 from app.services.failed_records import FailedRecords
 from app.services.families import Families
 from app.services.feed import Feed
@@ -70,6 +71,7 @@ class Services:
     waits: Waits
     upload_places: Places
     feed: Feed
+    attempts: Attempts
     health: Health
     tables: Tables
     records: Records
@@ -116,6 +118,7 @@ def build_services(settings: Settings, *, application_name: str, pool_size: int)
         # Their own: a sender that falls silent keeps its place, and nobody else's.
         upload_places=Places(max(1, settings.web_threads // 8), hint="Come back after Retry-After."),
         feed=Feed(sessions, places),
+        attempts=Attempts(sessions),
         health=Health(sessions, {"redis": lambda: _ping(settings)}, version=haulier.__version__),
         tables=tables,
         records=Records(sessions, tables, settings),

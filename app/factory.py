@@ -8,6 +8,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 import haulier
 from app.api import (
     artifacts,
+    attempts,
     batches,
     docs,
     events,
@@ -42,6 +43,7 @@ API_BLUEPRINTS = (
     runs,
     schedules,
     events,
+    attempts,
     failed_records,
     artifacts,
     job_types,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,10 +10,10 @@ from typing import Any, ClassVar, NoReturn
 from celery import Task
 from celery.exceptions import Retry
 
-from app.domain.errors import FenceLost, HaulierError, JobCancelled, JobError, JobPaused, TransientError
+from app.domain.errors import FenceLost, HaulierError, JobCancelled, JobPaused, TransientError
 from app.domain.job_types import JobType, Registry, Result
-from app.domain.jobs import Job
-from app.domain.texts import is_storable
+from app.domain.jobs import Job, Outcome
+from app.domain.texts import check_json
 from app.services.runs import is_connection_lost
 from tasks.context import HandBack, RunContext
 from tasks.slot import Slot, end_stopped
@@ -33,12 +32,8 @@ class RetriedAnywayError(TransientError):
 
 
 def _storable(result: Result) -> Result:
-    try:
-        json.dumps(result.data, allow_nan=False)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise JobError(f"the result cannot be kept as JSON: {error}", code="job.result_invalid") from None
-    if not is_storable(result.data) or not is_storable(result.message):
-        raise JobError("the result holds U+0000 or half of a surrogate pair", code="job.result_invalid")
+    check_json(result.data, "result", code="job.result_invalid")
+    check_json(result.message, "result's message", code="job.result_invalid")
     return result
 
 
@@ -97,12 +92,17 @@ class JobTask(Task):  # type: ignore[misc]
         context.registry = self.registry
         try:
             context.check()
-            with context.memory_limited():
-                result = job_type.run(context, self._config(context, job_type))
+            try:
+                with context.memory_limited():
+                    result = job_type.run(context, self._config(context, job_type)) or Result()
+            finally:
+                context.flush()
         except MemoryError:
             # Celery ends the whole worker when a MemoryError leaves a task.
             raise context.out_of_memory() from None
-        return replace(_storable(result or Result()), extension=context.extension.payloads)
+        if context.refused and result.outcome is Outcome.SUCCESS:
+            result = replace(result, outcome=Outcome.PARTIAL)
+        return replace(_storable(result), extension=context.extension.payloads)
 
     def _config(self, context: RunContext, job_type: JobType) -> Any:
         """The job's config as its type's model; that of a stage, filled in since it was sent, is checked in full."""
@@ -124,7 +124,7 @@ class JobTask(Task):  # type: ignore[misc]
             raise JobFailed(f"job {job.id} was handed back: the connection to Postgres was lost") from None
         if not isinstance(error, HaulierError):
             log.exception("job.crashed", extra={"job_id": str(job.id), "tenant": job.tenant})
-        if not job.retry.transient_only:
+        if job.retry.takes(error):
             raise RetriedAnywayError(str(error)) from error
         slot.runs.fail(job, error)
         log.info("job.failed", extra={"job_id": str(job.id), "tenant": job.tenant, "error": str(error)})

@@ -14,6 +14,8 @@ from celery.exceptions import SecurityWarning, WorkerLostError
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.bootstrap import worker_stores
+from app.domain.job_types import discover
+from app.domain.plugins import PluginError
 from app.persistence import workers
 from app.persistence.sessions import make_sessions, open_engine
 from app.telemetry.logs import set_up_logging
@@ -46,6 +48,11 @@ def _remember_pool(sender: Any, **_: Any) -> None:
     serves = [name for name in sender.app.amqp.queues.consume_from if name in QUEUES]
     if len(serves) != 1:
         raise SystemExit(f"a worker serves one queue: start it with -Q and one of {', '.join(QUEUES)}, got {serves}")
+    try:
+        discover(settings().job_types_package)
+    except PluginError as error:
+        # Here, because Celery goes on when a later step fails, and its children would be started for ever.
+        raise SystemExit(str(error)) from None
     _pool.update(
         queue=serves[0], name=sender.hostname, concurrency=sender.concurrency or 1, kind=sender.pool_cls.__module__
     )

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
+from logging import LoggerAdapter
 from time import monotonic
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 from uuid import UUID
 
 from app.domain.errors import FenceLost, JobCancelled, JobError, JobPaused
 from app.domain.job_types import Registry
 from app.domain.jobs import Job, Signals
 from app.domain.ports import Clock, ObjectStore
+from app.domain.texts import check_json
 from app.persistence import jobs
 from app.persistence.sessions import Sessions
 from app.services.submissions import Checks, TenantSubmission
 from app.services.tables import Tables
 from config.settings import Settings
+from tasks import files
+from tasks.cache import TenantCache
 from tasks.extension import Extension
 from tasks.memory import at_most, resident_mb
+from tasks.refused import Refused
 
 _WRITE_EVERY_S: Final = 1.0
+_MOST_CHECKPOINT_BYTES: Final = 1 << 20
+_job_log: Final = logging.getLogger("haulier.job")
 
 
 class HandBack(Exception):  # noqa: N818 - it is a signal, not an error
@@ -49,6 +57,8 @@ class RunContext:
         self._stopping = threading.Event()
         self._written_at = 0.0
         self._resident_before_mb: float | None = None
+        self._refused = Refused(job, raw_rows=settings.ledger_raw_rows)
+        self._writing = threading.RLock()
 
     @property
     def id(self) -> UUID:
@@ -116,8 +126,16 @@ class RunContext:
         self._written_at = monotonic()
         self._advance(rows_done=done, rows_total=total, stage=stage)
 
+    def tell(self) -> None:
+        """Say that the job is alive where it has no number to show; written at most once a second."""
+        self.check()
+        if monotonic() - self._written_at >= _WRITE_EVERY_S:
+            self._written_at = monotonic()
+            self._advance()
+
     def checkpoint(self, state: dict[str, Any]) -> None:
-        """Keep ``state``; a later run of the job finds it in ``job.checkpoint``."""
+        """Keep ``state`` and the records refused before; a later run of the job finds it in ``job.job.checkpoint``."""
+        check_json(state, "checkpoint", code="job.checkpoint_invalid", most_bytes=_MOST_CHECKPOINT_BYTES)
         self._advance(checkpoint=state)
 
     def extend(self, payloads: Sequence[Mapping[str, Any]]) -> None:
@@ -132,7 +150,69 @@ class RunContext:
             lambda tenant: TenantSubmission(tenant, settings=self.settings, tables=Tables(self.sessions)),
         )
 
+    def fail_record(
+        self,
+        number: int,
+        *,
+        code: str,
+        message: str,
+        field: str | None = None,
+        raw: str | bytes | None = None,
+        first_byte: int = 0,
+        end_byte: int = 0,
+    ) -> None:
+        """Put a record into the ledger with the next write, by the hundreds, or at the end of the run."""
+        with self._writing:
+            self._refused.add(number, raw, field=field, code=code, message=message, place=(first_byte, end_byte))
+            if self._refused.is_full:
+                self._advance()
+
+    @property
+    def refused(self) -> int:
+        """Records of the job that stand in the ledger."""
+        return self._refused.total
+
+    def flush(self) -> None:
+        """Write what waits; FenceLost when the job is no longer held."""
+        with self._writing:
+            if self._refused:
+                self._advance()
+
+    def artifact(
+        self,
+        name: str,
+        stream: BinaryIO | bytes,
+        *,
+        content_type: str = "application/octet-stream",
+        rows: int | None = None,
+    ) -> UUID:
+        """Store a file with the job; one of the same name is replaced."""
+        return files.store(self, name, stream, content_type=content_type, rows=rows).id
+
+    @property
+    def cache(self) -> TenantCache:
+        """Small values that the tenant's jobs share."""
+        return TenantCache(self.sessions, self.job)
+
+    @property
+    def log(self) -> JobLog:
+        """A logger whose lines bear the job's id, type, tenant and attempt."""
+        job = self.job
+        facts = {"job_id": str(job.id), "tenant": job.tenant, "type": job.type, "attempt": job.attempts}
+        return JobLog(_job_log, facts)
+
     def _advance(self, **what: Any) -> None:
-        with self.sessions.begin() as session:
-            signals = jobs.advance(session, self.job, **what)
+        with self._writing:
+            with self.sessions.begin() as session:
+                new = self._refused.write(session)
+                signals = jobs.advance(session, self.job, failed=new, **what)
+            self._refused.written(new)
         self.heed(signals)
+
+
+class JobLog(LoggerAdapter[logging.Logger]):
+    """Adds a job's facts to each line, beside those that the line brings."""
+
+    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
+        """The line as it is logged."""
+        return msg, {**kwargs, "extra": {**(kwargs.get("extra") or {}), **(self.extra or {})}}

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
+from app.domain.durations import duration_s
 from app.domain.errors import HaulierError, InvalidRequestError, JobError
 from app.domain.families import Kind
 from app.domain.job_types import JobConfig
 from app.domain.jobs import Job, SubmitJob
-from app.domain.retry import RetryPolicy
 from app.domain.texts import is_storable
 from app.persistence import families
 from app.persistence.sessions import Sessions
@@ -25,15 +25,26 @@ MAX_BYTES: Final = 8 * 2**20
 _YEAR_S: Final = 31_536_000
 
 
-class GivenRetry(JobConfig):
-    """A retry policy, as a batch's payload has it."""
+def _interval_ms(value: float | str) -> float:
+    interval_s = duration_s(value, "")
+    if interval_s > _YEAR_S:
+        raise ValueError(f"expected at most a year, got {value!r}")
+    return interval_s * 1000
 
-    max_attempts: int = Field(3, ge=1, le=1000)
-    initial_interval_s: float = Field(1.0, ge=0, le=_YEAR_S)
+
+Interval = Annotated[float | str, AfterValidator(_interval_ms)]
+
+
+class GivenRetry(JobConfig):
+    """A retry policy, as a batch's payload has it; what is left out is as in the batch's."""
+
+    maximum_attempts: int = Field(3, ge=1, le=1000)
+    initial_interval: Interval = 0
     backoff_coefficient: float = Field(2.0, ge=1, le=1000)
-    max_interval_s: float = Field(60.0, ge=0, le=_YEAR_S)
+    maximum_interval: Interval = 0
     jitter: bool = True
     transient_only: bool = True
+    non_retryable: list[Annotated[str, Field(min_length=1, max_length=100)]] = Field([], max_length=50)
 
 
 class GivenPayload(JobConfig):
@@ -105,14 +116,12 @@ class Extension:
         """As the engine stores it, which asks no job type."""
         if not is_storable(payload.name):
             raise InvalidRequestError("the name holds U+0000 or half of a surrogate pair")
-        retry = RetryPolicy(**payload.retry.model_dump()) if payload.retry else None
         request = checks.checked(
             SubmitJob(
                 self._job.tenant,
                 payload.type,
                 payload.config,
                 created_by=self._job.created_by,
-                retry=retry,
                 attempt_timeout_s=payload.attempt_timeout_s,
             )
         )
@@ -121,7 +130,8 @@ class Extension:
             "type": request.type,
             "config": request.config,
             "queue": job_type.queue_for(request),
-            "retry": (request.retry or job_type.retry).as_json(),
+            "retry": job_type.retry.as_json(),
+            "retry_changes": payload.retry.model_dump(exclude_unset=True) if payload.retry else {},
             "attempt_timeout_s": request.attempt_timeout_s,
             "name": payload.name,
         }

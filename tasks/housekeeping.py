@@ -12,6 +12,7 @@ from celery import current_app
 
 from app.bootstrap import build_firing
 from app.domain.clock import SystemClock
+from app.persistence import cache as cached_values
 from app.persistence import idempotency
 from app.persistence.sessions import Sessions, make_sessions, open_engine
 from app.services.artifacts import Artifacts
@@ -55,6 +56,14 @@ def prune_idempotency_keys() -> None:
     with _sessions() as sessions, sessions.begin() as session:
         pruned = idempotency.prune(session, older_than_s=settings().idempotency_ttl_s)
     log.info("idempotency.pruned", extra={"keys": pruned})
+
+
+@current_app.task(name="haulier.prune_cache", shared=False)
+def prune_cache() -> None:
+    """Forget cached values past their time."""
+    with _sessions() as sessions, sessions.begin() as session:
+        pruned = cached_values.prune(session)
+    log.info("cache.pruned", extra={"values": pruned})
 
 
 @current_app.task(name="haulier.remove_expired_artifacts", shared=False)

@@ -19,7 +19,7 @@ class ArtifactSchema(Schema):
 
     id = fields.UUID()
     job_id = fields.UUID()
-    kind = fields.String(metadata={"description": "export or manifest."})
+    kind = fields.String(metadata={"description": "export, manifest, or file."})
     name = fields.String()
     content_type = fields.String()
     s3_key = fields.String()

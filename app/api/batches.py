@@ -60,6 +60,12 @@ class BatchOptionsSchema(OptionsSchema):
             [OnFailure.CONTINUE, OnFailure.STOP], error="expected continue or stop-on-error, got {input}"
         ),
     )
+    retry = fields.Nested(
+        RetrySchema,
+        load_default=None,
+        allow_none=True,
+        metadata={"description": "Of every payload, where it does not say otherwise itself."},
+    )
     run_after = Instant(load_default=None, allow_none=True)
 
 

@@ -24,9 +24,9 @@ from marshmallow import (
 from app.domain.jobs import Job, JobEvent, OnDependencyFailure, Priority
 from app.domain.lifecycle import JobState
 from app.domain.resources import Resources, cpu_m, memory_mb
-from app.domain.retry import RetryPolicy
+from app.domain.retry import RetryChanges
 from app.domain.waiting import Cause, Why
-from app.web.fields import Instant
+from app.web.fields import Duration, Instant
 
 _PRIORITIES = [priority.name.lower() for priority in Priority]
 YEAR_S = 31_536_000
@@ -34,20 +34,32 @@ MOST_WHYS = 100
 
 
 class RetrySchema(Schema):
-    """A retry policy: ``min(initial_interval_s * backoff_coefficient ** i, max_interval_s)``, i from 0."""
+    """A retry policy: ``min(initial_interval * backoff_coefficient ** i, maximum_interval)``, i from 0.
 
-    max_attempts = fields.Integer(
-        load_default=3, strict=True, validate=validate.Range(1, 1000), metadata={"description": "The first included."}
+    What is left out is as in the job type's own policy.
+    """
+
+    maximum_attempts = fields.Integer(
+        strict=True, validate=validate.Range(1, 1000), metadata={"description": "The first included."}
     )
-    initial_interval_s = fields.Float(load_default=1.0, validate=validate.Range(0, 31_536_000))
-    backoff_coefficient = fields.Float(load_default=2.0, validate=validate.Range(1, 1000))
-    max_interval_s = fields.Float(load_default=60.0, validate=validate.Range(0, 31_536_000))
-    jitter = fields.Boolean(load_default=True)
-    transient_only = fields.Boolean(load_default=True, metadata={"description": "False retries every failure."})
+    initial_interval = Duration(attribute="initial_interval_s")
+    backoff_coefficient = fields.Float(validate=validate.Range(1, 1000))
+    maximum_interval = Duration(attribute="maximum_interval_s")
+    jitter = fields.Boolean(metadata={"description": "Draws each wait evenly from zero to the computed one."})
+    transient_only = fields.Boolean(
+        metadata={"description": "False retries every failure, but for those that can never pass."}
+    )
+    non_retryable = fields.List(
+        fields.String(validate=validate.Length(1, 100)),
+        validate=validate.Length(0, 50),
+        metadata={"description": "Codes of errors, or names of exception classes, that end the job at once."},
+    )
 
     @post_load
-    def _make(self, data: dict[str, Any], **_: Any) -> RetryPolicy:
-        return RetryPolicy(**data)
+    def _make(self, data: dict[str, Any], **_: Any) -> RetryChanges:
+        if "non_retryable" in data:
+            data["non_retryable"] = tuple(data["non_retryable"])
+        return RetryChanges(data)
 
 
 class OptionsSchema(Schema):
@@ -236,6 +248,7 @@ class JobSchema(Schema):
     duration_ms = fields.Integer(allow_none=True, metadata={"description": "From the start; live while it runs."})
     attempts = fields.Integer(metadata={"description": "Tries that count against the policy."})
     rescues = fields.Integer(metadata={"description": "Workers lost since the last checkpoint progress."})
+    starts = fields.Integer(metadata={"description": "Attempts and rescues in all: those of GET /v1/jobs/ID/attempts."})
     attempt_timeout_s = fields.Float(allow_none=True)
     retry = fields.Dict()
     paused = fields.Boolean()

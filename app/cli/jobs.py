@@ -86,7 +86,7 @@ def show_job(job: dict[str, Any]) -> None:
             ("outcome", job["outcome"]),
             ("progress", f"{job['progress']['percent']:g} %, {progress_text(job)}"),
             ("stage", job["progress"]["stage"]),
-            ("attempts", f"{job['attempts']} of {job['retry']['max_attempts']}"),
+            ("attempts", f"{job['attempts']} of {job['retry']['maximum_attempts']}"),
             ("rescues", job["rescues"] or None),
             ("failed rows", job["counters"].get("failed") or None),
             ("error", f"{error.get('code')}: {error.get('message')}" if error else None),
@@ -97,6 +97,33 @@ def show_job(job: dict[str, Any]) -> None:
             ("clone of", job["clone_of"]),
             ("config", job["config"]),
         ]
+    )
+
+
+@jobs.command("attempts")
+@click.argument("job_id", type=click.UUID)
+@json_option
+@with_client
+def attempts_(client: Client, job_id: Any, as_json: bool) -> None:
+    """Show the first thousand times a worker began a job, and what came of each."""
+    found = client.get(f"/v1/jobs/{job_id}/attempts", limit=1000)["items"]
+    if as_json:
+        output.as_json(found)
+        return
+    output.columns(
+        ("attempt", "outcome", "started", "ended", "rows", "worker", "why"),
+        (
+            (
+                one["attempt"],
+                one["outcome"],
+                one["started_at"][:19],
+                (one["ended_at"] or "")[:19],
+                output.number(one["rows_done"]),
+                one["worker_name"],
+                (one["error"] or {}).get("message") or one["reason"],
+            )
+            for one in found
+        ),
     )
 
 

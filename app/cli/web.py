@@ -17,6 +17,8 @@ from granian.log import LogLevels
 from granian.server import Server
 
 from app.cli.failures import failed
+from app.domain.job_types import discover
+from app.domain.plugins import PluginError
 from app.factory import create_app
 from app.telemetry.logs import set_up_logging
 from config.process import settings
@@ -31,6 +33,7 @@ def web() -> None:
     """Serve the API, in ``HAULIER_WEB_PROCESSES`` processes of ``HAULIER_WEB_THREADS`` threads each."""
     chosen = settings()
     set_up_logging(chosen)
+    _refuse_broken_plugins(chosen.job_types_package)
     _refuse_a_taken_port(chosen.host, chosen.port)
     Server(
         "app.factory:create_app",
@@ -46,6 +49,18 @@ def web() -> None:
         log_level=LogLevels.error,
         log_dictconfig=_TO_THE_ROOT_LOGGER,
     ).serve(target_loader=partial(_application, os.getpid()), wrap_loader=False)
+
+
+def _refuse_broken_plugins(package: str) -> None:
+    """A process that cannot load a job type would be started again for ever."""
+    try:
+        discover(package)
+    except PluginError as error:
+        raise failed(
+            str(error),
+            code="plugin.not_loaded",
+            hint="Repair or uninstall the package; without it, jobs of its type would fail for good.",
+        ) from None
 
 
 def _refuse_a_taken_port(host: str, port: int) -> None:

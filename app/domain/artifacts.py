@@ -15,6 +15,8 @@ class ArtifactKind(StrEnum):
 
     EXPORT = "export"
     MANIFEST = "manifest"
+    FILE = "file"
+    """Whatever the job's type made of it."""
 
 
 @dataclass(frozen=True, slots=True)

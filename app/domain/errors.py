@@ -31,6 +31,8 @@ class HaulierError(Exception):
     """
 
     status: ClassVar[int] = 500
+    permanent: ClassVar[bool] = False
+    """Whether no attempt can ever pass, so that no policy makes another."""
     code: str = "internal.error"
     hint: str | None = None
 
@@ -55,6 +57,7 @@ class InvalidRequestError(HaulierError):
     """The request cannot be understood or its values do not fit; nothing was stored."""
 
     status = 422
+    permanent = True
     code = "request.invalid"
 
 
@@ -77,6 +80,7 @@ class ForbiddenError(HaulierError):
     """The key is good but may not do this."""
 
     status = 403
+    permanent = True
     code = "auth.forbidden"
 
 
@@ -123,9 +127,15 @@ class UnavailableError(HaulierError):
 
 
 class JobError(HaulierError):
-    """A job cannot go on; another attempt would end the same way."""
+    """A job cannot go on; another attempt would end the same way, unless something is changed in between."""
 
     code = "job.failed"
+
+
+class PermanentError(JobError):
+    """A job can never pass as it is: not even a policy that retries every failure makes another attempt."""
+
+    permanent = True
 
 
 class TransientError(JobError):

@@ -6,14 +6,15 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
-from typing import Any, Final, Protocol
+from logging import Logger, LoggerAdapter
+from typing import Any, BinaryIO, Final, Protocol
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from app.domain.errors import InvalidRequestError, Problem
 from app.domain.jobs import Job, Outcome, SubmitJob
+from app.domain.plugins import PluginError, load
 from app.domain.ports import ObjectRef
 from app.domain.resources import Resources
 from app.domain.retry import RetryPolicy
@@ -22,6 +23,8 @@ from app.domain.tables import Table
 ENTRY_POINT_GROUP: Final = "haulier.job_types"
 OWN_PROCESS_QUEUE: Final = "data"
 """The queue whose workers run each job in a process of its own."""
+QUEUES: Final = frozenset({"data", "small", "http"})
+"""Those that job types may choose."""
 
 
 class JobConfig(BaseModel):
@@ -66,10 +69,26 @@ class Submission(Protocol):
         ...
 
 
+class JobCache(Protocol):
+    """Small values that a tenant's jobs share and that may be gone at any time."""
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """The value of ``key``; ``default`` when there is none or its time is over."""
+        ...
+
+    def set(self, key: str, value: Any, *, ttl_s: float = 3600.0) -> None:
+        """Keep a JSON value of at most 64 KiB for ``ttl_s`` seconds, 30 days at most.
+
+        A tenant has 10,000 values; beyond that those go that would expire first.
+        """
+        ...
+
+
 class JobContext(Protocol):
     """What ``run`` is given: the job, and the ways to report on it. Every write is guarded by the job's fence."""
 
     job: Job
+    """As it was at the claim: ``job.job.checkpoint`` is what an earlier run kept."""
 
     @property
     def id(self) -> UUID:
@@ -89,8 +108,68 @@ class JobContext(Protocol):
         """Report how far the job is; cheap to call often, written at most once a second."""
         ...
 
+    def wait(self, seconds: float) -> None:
+        """Sleep, but wake and raise at once when the job is asked to stop."""
+        ...
+
     def checkpoint(self, state: dict[str, Any]) -> None:
-        """Keep ``state`` (JSON types); a later run of the job finds it in ``job.checkpoint``."""
+        """Keep ``state`` (JSON types, at most 1 MiB), and with it every record refused before.
+
+        A later run of the job finds it in ``job.job.checkpoint``.
+        """
+        ...
+
+    def fail_record(
+        self,
+        number: int,
+        *,
+        code: str,
+        message: str,
+        field: str | None = None,
+        raw: str | bytes | None = None,
+        first_byte: int = 0,
+        end_byte: int = 0,
+    ) -> None:
+        """Put a record that cannot be used into the job's ledger; the job goes on and ends ``partial``.
+
+        Written with the next checkpoint or progress, by the hundreds, or at the end of the run. A number that is in
+        the ledger already stays as it is, so a run that does work again may say it again.
+
+        Args:
+            number: Of the record or line in its source, 0 or more; a job's ledger has each number once.
+            code: Stable machine word; ``message`` says what was expected and what came.
+            field: The one at fault.
+            raw: The record as it came.
+            first_byte: Where it begins in its source; ``end_byte`` is exclusive.
+        """
+        ...
+
+    def artifact(
+        self,
+        name: str,
+        stream: BinaryIO | bytes,
+        *,
+        content_type: str = "application/octet-stream",
+        rows: int | None = None,
+    ) -> UUID:
+        """Store a file with the job, to be downloaded until it expires; its id.
+
+        A file of the same name, from an earlier run too, is replaced.
+
+        Args:
+            stream: Read to its end, in pieces.
+            rows: Data rows in it, where it has any.
+        """
+        ...
+
+    @property
+    def cache(self) -> JobCache:
+        """Small values that outlive the job."""
+        ...
+
+    @property
+    def log(self) -> LoggerAdapter[Logger]:
+        """A logger whose lines bear the job's id, type, tenant and attempt."""
         ...
 
     def extend(self, payloads: Sequence[Mapping[str, Any]]) -> None:
@@ -232,16 +311,22 @@ def discover(package: str) -> Registry:
     """Every ``JOB_TYPE`` in the modules of ``package`` and every entry point of the group ``haulier.job_types``.
 
     Raises:
-        ValueError: Two types have one name.
+        PluginError: An entry point cannot be loaded or leads to no job type, two types have one name, or one names a
+            queue that is none.
     """
-    found: dict[str, JobType] = {}
     root = importlib.import_module(package)
-    candidates = [
-        importlib.import_module(f"{package}.{module.name}").JOB_TYPE for module in pkgutil.iter_modules(root.__path__)
-    ]
-    candidates += [point.load() for point in entry_points(group=ENTRY_POINT_GROUP)]
-    for job_type in candidates:
-        if job_type.name in found:
-            raise ValueError(f"two job types are called {job_type.name!r}")
-        found[job_type.name] = job_type
-    return Registry(found)
+    found = {
+        f"module {package}.{module.name}": importlib.import_module(f"{package}.{module.name}").JOB_TYPE
+        for module in pkgutil.iter_modules(root.__path__)
+    }
+    found |= load(ENTRY_POINT_GROUP, JobType)
+    types: dict[str, JobType] = {}
+    for source, job_type in found.items():
+        if job_type.name in types:
+            raise PluginError(f"{source}: there is another job type called {job_type.name!r}")
+        if job_type.queue not in QUEUES:
+            raise PluginError(
+                f"{source}: the queue of a job type is one of {', '.join(sorted(QUEUES))}, got {job_type.queue!r}"
+            )
+        types[job_type.name] = job_type
+    return Registry(types)

@@ -11,7 +11,7 @@ from uuid import UUID
 from app.domain.lifecycle import TERMINAL, JobState
 from app.domain.progress import Progress
 from app.domain.resources import Resources
-from app.domain.retry import RetryPolicy
+from app.domain.retry import RetryChanges, RetryPolicy
 
 
 class Priority(IntEnum):
@@ -121,6 +121,11 @@ class Job:
         return self.state in TERMINAL
 
     @property
+    def starts(self) -> int:
+        """How often a worker began it, whatever came of that."""
+        return self.fence
+
+    @property
     def is_at_retry(self) -> bool:
         """Whether an attempt came before the one that runs or waits."""
         return self.queue == "retry" or self.attempts > (1 if self.state is JobState.RUNNING else 0)
@@ -135,7 +140,7 @@ class SubmitJob:
         run_after: Not before this instant.
         timeout_s: From submission to the end; over it the job is cancelled with reason ``timeout``.
         attempt_timeout_s: One attempt; over it the attempt fails as transient.
-        retry: ``None`` takes the type's own policy.
+        retry: What it leaves out is as in the type's own policy.
         depends_on: Jobs of the tenant that must be over before it starts.
         schedule_id: The schedule that makes it.
         concurrency_key: What limits of the tenant count it by.
@@ -152,7 +157,7 @@ class SubmitJob:
     run_after: datetime | None = None
     timeout_s: float | None = None
     attempt_timeout_s: float | None = None
-    retry: RetryPolicy | None = None
+    retry: RetryPolicy | RetryChanges | None = None
     depends_on: tuple[UUID, ...] = ()
     on_dependency_failure: OnDependencyFailure = OnDependencyFailure.CANCEL
     clone_of: UUID | None = None

@@ -75,7 +75,7 @@ def _move(*sources: JobState, to: JobState) -> Move:
 
 
 TRANSITIONS: Final[Mapping[Event, Move]] = {
-    Event.RELEASE: _move(_S.BLOCKED, to=_S.OPEN),
+    Event.RELEASE: _move(_S.BLOCKED, _S.RETRY_WAIT, to=_S.OPEN),
     Event.ADMIT: _move(_S.OPEN, _S.RETRY_WAIT, to=_S.QUEUED),
     Event.RETURN: _move(_S.QUEUED, to=_S.OPEN),
     Event.CLAIM: _move(_S.QUEUED, to=_S.RUNNING),

@@ -14,7 +14,7 @@ from graphlib import CycleError, TopologicalSorter
 from typing import Any, Final, NamedTuple
 
 from app.domain.errors import InvalidRequestError, JobError, Problem
-from app.domain.retry import RetryPolicy
+from app.domain.retry import RetryChanges
 
 MAX_STAGES: Final = 500
 MAX_REFERENCES: Final = 1000
@@ -50,7 +50,7 @@ class Stage:
     type: str
     config: dict[str, Any]
     depends_on: tuple[str, ...] = ()
-    retry: RetryPolicy | None = None
+    retry: RetryChanges | None = None
     attempt_timeout_s: float | None = None
 
 

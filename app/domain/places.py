@@ -103,6 +103,11 @@ def exported_key(prefix: str, job_id: UUID, suffix: str) -> str:
     return below(prefix, f"{job_id}{suffix}")
 
 
+def artifact_key(prefix: str, job_id: UUID, fence: int, name: str) -> str:
+    """Where a file of a job goes: ``<prefix>/<job uuid>/<fence>/<name>``, so that no former holder writes over it."""
+    return below(prefix, f"{job_id}/{fence}/{safe_name(name)}")
+
+
 def below(prefix: str, name: str) -> str:
     """``prefix/name``; an empty prefix adds no slash."""
     return f"{prefix}/{name}" if prefix else name

@@ -1,9 +1,12 @@
-"""Which text Postgres can hold."""
+"""Which text and JSON Postgres can hold."""
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any, Final
+
+from app.domain.errors import JobError
 
 _UNSTORABLE: Final = re.compile("[\0\ud800-\udfff]")
 
@@ -17,3 +20,21 @@ def is_storable(value: Any) -> bool:
     if isinstance(value, list):
         return all(is_storable(inner) for inner in value)
     return True
+
+
+def check_json(value: Any, what: str, *, code: str, most_bytes: int | None = None) -> None:
+    """Make sure that a value of a job type can be kept.
+
+    Args:
+        what: As the message calls it.
+    Raises:
+        JobError: It is no JSON, holds text that Postgres cannot hold, or is larger than ``most_bytes``.
+    """
+    try:
+        size_bytes = len(json.dumps(value, allow_nan=False))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise JobError(f"the {what} cannot be kept as JSON: {error}", code=code) from None
+    if not is_storable(value):
+        raise JobError(f"the {what} holds U+0000 or half of a surrogate pair", code=code)
+    if most_bytes is not None and size_bytes > most_bytes:
+        raise JobError(f"the {what} has at most {most_bytes:,} bytes as JSON, got {size_bytes:,}", code=code)

@@ -127,9 +127,13 @@ def _blocked(facts: Facts) -> Iterator[Reason]:
     if facts.needs:
         data = {"job_ids": [str(need) for need in facts.needs]}
         yield Reason(Cause.DEPENDENCY, f"{len(facts.needs)} jobs that it waits for are not over", data)
-    elif facts.state is JobState.BLOCKED and facts.window is not None:
+    elif facts.window is not None and (facts.state is JobState.BLOCKED or _waits_for_its_place_again(facts)):
         place = {"parent_id": str(facts.parent_id), "max_concurrency": facts.window}
         yield Reason(Cause.WINDOW, f"its parent has {facts.window} children at work at most", place)
+
+
+def _waits_for_its_place_again(facts: Facts) -> bool:
+    return facts.state is JobState.RETRY_WAIT and facts.due_at <= facts.now
 
 
 def _paused(facts: Facts) -> Iterator[Reason]:

@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from app.domain.jobs import Job, SubmitJob
-from app.domain.retry import RetryPolicy
+from app.domain.retry import RetryChanges, RetryPolicy
 from app.persistence import families, new_jobs
 from app.persistence.new_jobs import Child, NewJob
 from app.services.jobs import new_id
@@ -33,7 +33,8 @@ def extend(session: Session, batch: Job, giver: UUID) -> None:
 
 
 def _child(batch: Job, payload: Mapping[str, Any], place: int) -> NewJob:
-    retry = RetryPolicy.from_json(payload["retry"])
+    changes = RetryChanges.from_json(payload["retry_changes"]).over(RetryChanges.from_json(batch.config["retry"]))
+    retry = changes.applied_to(RetryPolicy.from_json(payload["retry"]))
     request = SubmitJob(
         tenant=batch.tenant,
         type=payload["type"],

@@ -32,6 +32,8 @@ class Leader:
         self._id = holder
         self._term: int | None = None
         self._asked_at = float("-inf")
+        self.is_leading = False
+        """Whether it led when it last asked; for other threads."""
 
     def leads(self) -> bool:
         """Whether this engine leads, after renewing or asking when it is time to."""
@@ -44,6 +46,7 @@ class Leader:
             with self._sessions.begin() as session:
                 self._term = leaders.lead(session, DUTY, self._id, term_s=self._term_s)
             self._asked_at = monotonic()
+            self.is_leading = self._term is not None
             if self._term != before:
                 log.info("engine.leads" if self._term else "engine.lost_lead", extra={"term": self._term})
         return self._term is not None

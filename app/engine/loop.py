@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from time import monotonic
 from typing import Final
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import redis
 from sqlalchemy.exc import SQLAlchemyError
@@ -18,6 +18,7 @@ from app.engine.admit import admit, end_overdue, forget_uses
 from app.engine.fire import fire_overdue, rearm
 from app.engine.fold import begin_families, fold, stir
 from app.engine.leader import Leader, LeadLost
+from app.engine.listen import Listening, find_listeners
 from app.engine.rescue import rescue
 from app.engine.ring import ring
 from app.persistence.admission import Lane
@@ -30,6 +31,7 @@ from config.settings import Settings
 log = logging.getLogger(__name__)
 
 REARM_S: Final = 5.0
+_LISTENERS_PATIENCE_S: Final = 2.0
 
 
 class Engine:
@@ -48,6 +50,7 @@ class Engine:
         self._leader = Leader(self._sessions, holder, term_s=settings.engine_term_s)
         self._bell = CeleryBell(settings)
         self._timer = RedBeatTimer(settings)
+        self._listening = self._listeners(holder)
         self._firing = Firing(self._sessions, self._bell, self._timer, queue_bound=settings.job_in_queue_size)
         self._rearm_at = 0.0
         self._places: dict[tuple[str, Priority], Lane] = {}
@@ -57,6 +60,17 @@ class Engine:
         self._away = True
         self._tick_s = min(settings.engine_tick_s, settings.ticker_interval_minutes * 60)
 
+    def _listeners(self, holder: UUID) -> Listening:
+        found = find_listeners()
+        # A pool of their own, so that no duty waits for one of their connections; each thread needs one at a time.
+        engine = open_engine(
+            self._settings.database_url.get_secret_value(),
+            application_name=application_name(holder),
+            pool_size=max(1, len(found)),
+            pre_ping=True,
+        )
+        return Listening(make_sessions(engine), found, lambda: self._leader.is_leading)
+
     def stop(self) -> None:
         """End the loop after the duty in hand; safe in a signal handler."""
         self._stopped.set()
@@ -64,6 +78,7 @@ class Engine:
     def run(self) -> None:
         """Work until ``stop``."""
         log.info("engine.started")
+        self._listening.start()
         while not self._stopped.is_set():
             try:
                 self._tick()
@@ -72,6 +87,7 @@ class Engine:
                 log.warning("engine.duty_failed", extra={"duty": "lead", "error": str(error)})
                 self._stopped.wait(0.5)
             self._rest()
+        self._listening.stop(patience_s=_LISTENERS_PATIENCE_S)
         self._resign()
         log.info("engine.stopped")
 
@@ -85,7 +101,7 @@ class Engine:
             self._do("rescue", lambda: rescue(self._leader, max_rescues=settings.max_rescues))
         self._do("fire", lambda: fire_overdue(self._leader, self._firing))
         self._do("end_overdue", lambda: end_overdue(self._leader))
-        self._do("fold", lambda: fold(self._leader))
+        self._do("fold", self._fold)
         self._do("stir", lambda: stir(self._leader))
         self._do("begin", lambda: begin_families(self._leader))
         self._do("admit", lambda: admit(self._leader, bound=settings.job_in_queue_size, places=self._places))
@@ -94,6 +110,12 @@ class Engine:
             self._rearm_at = monotonic() + REARM_S
             self._do("rearm", lambda: rearm(self._leader, self._timer))
             self._do("forget_uses", lambda: forget_uses(self._leader))
+
+    def _fold(self) -> int:
+        numbered = fold(self._leader)
+        if numbered:
+            self._listening.wake()
+        return numbered
 
     def _do(self, duty: str, work: Callable[[], int]) -> None:
         try:

@@ -47,7 +47,7 @@ _COMPLETE: Final = _statement(
 _HAND_BACK: Final = _statement(
     Event.HAND_BACK,
     "due_at = clock_timestamp(), attempts = greatest(attempts - 1, 0)",
-    data="jsonb_build_object('reason', CAST(:reason AS text))",
+    data="jsonb_build_object('reason', CAST(:reason AS text), 'rows_done', rows_done)",
     unless="j.cancel_requested",
 )
 

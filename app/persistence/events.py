@@ -10,7 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from app.domain.jobs import Job, JobEvent
-from app.domain.lifecycle import JobState
+from app.domain.lifecycle import Event, JobState
 from app.persistence.jobs import COLUMNS, to_job
 
 _READ: Final = text(
@@ -29,6 +29,22 @@ def of_job(
     rows = session.execute(
         _READ, {"job_id": job_id, "tenant": tenant, "after": after, "limit": limit, "errors": errors}
     )
+    return [_event(row) for row in rows]
+
+
+_HOLDS: Final = text(
+    f"""
+    SELECT job_id, number, type, at, actor, source, target, fence, data, seq FROM job_events
+    WHERE job_id = :job_id AND tenant = :tenant AND fence > :after
+    AND (type = '{Event.CLAIM}' OR source = 'running' AND target <> 'running')
+    ORDER BY number LIMIT :limit
+    """
+)
+
+
+def of_holds(session: Session, tenant: str, job_id: UUID, *, after: int, limit: int) -> list[JobEvent]:
+    """The beginnings and ends of up to ``limit`` holds on a job, those above fence ``after``, in order."""
+    rows = session.execute(_HOLDS, {"job_id": job_id, "tenant": tenant, "after": after, "limit": 2 * limit})
     return [_event(row) for row in rows]
 
 

@@ -18,7 +18,9 @@ from app.persistence.prepared import Prepared
 
 PARENT_QUEUE: Final = "families"
 """The queue of parents, which no worker serves: the engine alone moves them."""
-_ACTIVE: Final = "state IN ('open', 'queued', 'running', 'retry_wait')"
+_ACTIVE: Final = "state IN ('open', 'queued', 'running')"
+"""Children in the window; one that waits for another attempt has left it."""
+_RETRYING: Final = "parent_id IS NOT NULL AND state = 'retry_wait' AND NOT paused"
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,16 +147,22 @@ _RELEASE: Final = Prepared(
     f"""
     WITH room AS MATERIALIZED (
         SELECT greatest(:window - count(*), 0) AS places FROM jobs WHERE parent_id = :parent AND {_ACTIVE}
+    ), again AS MATERIALIZED (
+        SELECT id, state AS source FROM jobs
+        WHERE parent_id = :parent AND {_RETRYING} AND run_after <= clock_timestamp()
+        ORDER BY run_after LIMIT (SELECT places FROM room) FOR UPDATE
+    ), fresh AS (
+        SELECT id, state AS source FROM jobs WHERE parent_id = :parent AND state = 'blocked' AND needs_left = 0
+        ORDER BY child_no LIMIT (SELECT places FROM room) - (SELECT count(*) FROM again) FOR UPDATE
     ), next AS (
-        SELECT id FROM jobs WHERE parent_id = :parent AND state = 'blocked' AND needs_left = 0
-        ORDER BY child_no LIMIT (SELECT places FROM room) FOR UPDATE
+        SELECT * FROM again UNION ALL SELECT * FROM fresh
     ), moved AS (
         UPDATE jobs SET state = '{TRANSITIONS[Event.RELEASE].target}', event_no = event_no + 1,
             updated_at = clock_timestamp(), due_at = coalesce(run_after, clock_timestamp())
-        FROM next WHERE jobs.id = next.id RETURNING jobs.*
+        FROM next WHERE jobs.id = next.id RETURNING jobs.*, next.source
     ), told AS (
         INSERT INTO job_events (job_id, number, tenant, type, actor, source, target, fence)
-        SELECT id, event_no, tenant, '{Event.RELEASE}', 'engine', 'blocked', state, fence FROM moved
+        SELECT id, event_no, tenant, '{Event.RELEASE}', 'engine', source, state, fence FROM moved
     )
     SELECT id FROM moved
     """
@@ -162,7 +170,7 @@ _RELEASE: Final = Prepared(
 
 
 def release(session: Session, parent: UUID, *, window: int) -> list[UUID]:
-    """Open the next children, as far as ``window`` children at work leave room; which ones."""
+    """Open the next children, retries that are due first, as far as ``window`` children at work leave room."""
     return [row.id for row in _RELEASE.execute(session, {"parent": parent, "window": window})]
 
 
@@ -171,7 +179,7 @@ _REPORT: Final = Prepared(
     WITH now AS MATERIALIZED (
         SELECT completed + failed + cancelled AS done, total, CASE WHEN kind = '{Kind.PIPELINE}' THEN (
             SELECT left(string_agg(name, ', ' ORDER BY child_no), 1000) FROM jobs
-            WHERE parent_id = f.job_id AND {_ACTIVE}
+            WHERE parent_id = f.job_id AND state IN ('open', 'queued', 'running', 'retry_wait')
         ) END AS stage FROM families AS f WHERE job_id = :parent
     ), told AS (
         UPDATE jobs SET parts_done = now.done, parts_total = now.total, stage = now.stage,
@@ -196,8 +204,25 @@ def touch(session: Session, parent: Job) -> None:
 
 
 def stirred(session: Session) -> list[UUID]:
-    """The families to look at anew."""
-    rows = session.execute(text("UPDATE families SET stirred = false WHERE stirred RETURNING job_id"))
+    """The families to look at anew: those that were touched, and those with a retry that is due."""
+    rows = session.execute(
+        text(
+            f"""
+            WITH RECURSIVE retrying AS (
+                (SELECT parent_id FROM jobs WHERE {_RETRYING} ORDER BY parent_id LIMIT 1)
+                UNION ALL
+                SELECT (SELECT parent_id FROM jobs WHERE {_RETRYING} AND parent_id > r.parent_id
+                        ORDER BY parent_id LIMIT 1)
+                FROM retrying AS r WHERE r.parent_id IS NOT NULL
+            ), touched AS (
+                UPDATE families SET stirred = false WHERE stirred RETURNING job_id
+            )
+            SELECT job_id FROM touched UNION SELECT parent_id FROM retrying AS r WHERE EXISTS (
+                SELECT FROM jobs WHERE {_RETRYING} AND parent_id = r.parent_id AND run_after <= clock_timestamp()
+            )
+            """
+        )
+    )
     return sorted(row.job_id for row in rows)
 
 

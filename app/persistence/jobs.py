@@ -42,6 +42,7 @@ class Sql:
 
 
 NOW: Final = Sql("clock_timestamp()")
+NEVER: Final = Sql("'infinity'")
 
 
 def to_job(row: Row[Any]) -> Job:
@@ -97,6 +98,7 @@ def to_job(row: Row[Any]) -> Job:
     )
 
 
+_ROWS_TOO: Final = " || jsonb_build_object('rows_done', rows_done)"
 _prepared = cache(Prepared)
 """The statements of ``move``: one for each event and set of columns."""
 
@@ -119,7 +121,7 @@ def _claim_statement(order: str, *, counted: bool = False) -> str:
     WITH fast AS MATERIALIZED (
         SELECT set_config('synchronous_commit', 'off', true) AS said
     ), alive AS MATERIALIZED (
-        SELECT id FROM workers, fast
+        SELECT id, process FROM workers, fast
         WHERE said = 'off' AND id = :slot AND lease_until > clock_timestamp() AND NOT draining
         AND NOT EXISTS (SELECT FROM queues WHERE name = :queue AND paused) FOR KEY SHARE OF workers
     {room}), best AS MATERIALIZED (
@@ -140,8 +142,8 @@ def _claim_statement(order: str, *, counted: bool = False) -> str:
     ), told AS (
         INSERT INTO job_events (job_id, number, tenant, type, actor, source, target, fence, data)
         SELECT id, event_no, tenant, '{Event.CLAIM}', 'worker', 'queued', 'running', fence,
-               jsonb_build_object('worker', CAST(:slot AS text), 'attempt', attempts)
-        FROM claimed
+               jsonb_build_object('worker', CAST(:slot AS text), 'worker_name', process, 'attempt', attempts)
+        FROM claimed, (SELECT process FROM alive) AS slot
     )
     SELECT {_CLAIMED_COLUMNS} FROM claimed ORDER BY claimed.priority, claimed.admitted_at
     """
@@ -192,7 +194,7 @@ def move(
 
     Args:
         actor: Who did it: a key's id, ``worker``, ``engine``.
-        fence: Only while the job is held under this fence.
+        fence: Only while the job is held under this fence; the event then tells its rows, too.
         unless_held: Leave a running job alone that has a holder, who must be asked; a parent has none.
         changes: Columns to set besides; values are bound, or ``Sql`` constants.
         data: Facts for the event.
@@ -206,7 +208,7 @@ def move(
     if rule.target is JobState.OPEN:
         columns.setdefault("due_at", NOW)
     sets, bound = _assignments(columns)
-    guard = "" if fence is None else "AND fence = :held"
+    guard, rows_too = ("", "") if fence is None else ("AND fence = :held", _ROWS_TOO)
     if unless_held:
         guard += " AND (state <> 'running' OR worker IS NULL)"
     rows = _prepared(
@@ -219,7 +221,7 @@ def move(
             FROM before WHERE jobs.id = before.id RETURNING jobs.*, before.source
         ), told AS (
             INSERT INTO job_events (job_id, number, tenant, type, actor, source, target, fence, data)
-            SELECT id, event_no, tenant, :event, :actor, source, state, fence, CAST(:data AS jsonb) FROM moved
+            SELECT id, event_no, tenant, :event, :actor, source, state, fence, CAST(:data AS jsonb){rows_too} FROM moved
         )
         SELECT {COLUMNS} FROM moved
         """

@@ -1,13 +1,15 @@
-"""The statement that writes the ledger of failed records."""
+"""The statements that write the ledger of failed records."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
-from dataclasses import dataclass
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 from uuid import UUID
 
+from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 _NULL: Final = "\\N"
@@ -59,3 +61,22 @@ def add(session: Session, tenant: str, job_id: UUID, records: Iterable[Entry]) -
         finally:
             cursor.close()
     return count
+
+
+def keep(session: Session, tenant: str, job_id: UUID, records: Sequence[Entry]) -> int:
+    """Store refused records of which some may stand in the ledger already; how many were new."""
+    rows = session.execute(
+        text(
+            """
+            INSERT INTO failed_records (job_id, tenant, line, first_byte, end_byte, raw, raw_is_base64, field, code,
+                                        message)
+            SELECT :job_id, :tenant, given.* FROM jsonb_to_recordset(CAST(:given AS jsonb)) AS given (
+                line bigint, first_byte bigint, end_byte bigint, raw text, raw_is_base64 boolean, field text, code text,
+                message text
+            ) ORDER BY given.line
+            ON CONFLICT (job_id, line) DO NOTHING RETURNING line
+            """
+        ),
+        {"job_id": job_id, "tenant": tenant, "given": json.dumps([asdict(record) for record in records])},
+    )
+    return len(rows.all())

@@ -40,7 +40,7 @@ _NUMBER: Final = Prepared(
            j.extension IS NOT NULL AS extends, (SELECT count(*) FROM numbered) AS events
     FROM numbered AS n LEFT JOIN jobs AS j
         ON j.id = n.job_id AND n.source IS DISTINCT FROM n.target AND n.type <> '{Event.RERUN}'
-        AND (n.target IN ({_TERMINAL}) OR n.source IN ({_TERMINAL}))
+        AND (n.target IN ({_TERMINAL}, '{JobState.RETRY_WAIT}') OR n.source IN ({_TERMINAL}))
         AND (j.parent_id IS NOT NULL OR (SELECT true FROM job_needs WHERE needs_id = n.job_id AND NOT over LIMIT 1))
     WHERE j.id IS NOT NULL OR n.seq = (SELECT min(seq) FROM numbered)
     ORDER BY n.seq
@@ -50,9 +50,9 @@ _NUMBER: Final = Prepared(
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """A job that other jobs hang on came to an end, or was opened again after one.
+    """A job that other jobs hang on came to an end, was opened again after one, or left its window until its retry.
 
-    A stage that is run again is neither: its failure was not counted as an end.
+    A stage that is run again is none of these: its failure was not counted as an end.
     """
 
     job_id: UUID

@@ -40,7 +40,8 @@ _LIMITS: Final = f"""
 _FACTS: Final = text(
     f"""
     WITH a AS (SELECT * FROM jobs WHERE id = :id AND tenant = :tenant AND state = ANY(:states)), {ACTIVE}
-    SELECT clock_timestamp() AS now, a.state, a.attempts, a.due_at, a.parent_id, a.paused, a.queue,
+    SELECT clock_timestamp() AS now, a.state, a.attempts,
+        CASE WHEN a.due_at = 'infinity' THEN a.run_after ELSE a.due_at END AS due_at, a.parent_id, a.paused, a.queue,
         coalesce(a.cpu_m, 0) AS cpu_m,
         ARRAY(SELECT needs_id::text FROM job_needs WHERE job_id = a.id AND NOT over ORDER BY 1 LIMIT 100) AS needs,
         (SELECT max_concurrency FROM families WHERE job_id = a.parent_id) AS window,

@@ -17,7 +17,7 @@ from app.domain.families import Counts, Kind, OnFailure
 from app.domain.jobs import Job, Priority, SubmitJob
 from app.domain.lifecycle import JobState
 from app.domain.ports import Bell
-from app.domain.retry import RetryPolicy
+from app.domain.retry import RetryChanges, RetryPolicy
 from app.persistence import families, new_jobs
 from app.persistence.families import PARENT_QUEUE
 from app.persistence.new_jobs import Child, NewJob
@@ -28,7 +28,7 @@ MAX_PAYLOADS: Final = 1_000_000
 _AT_ONCE: Final = 1000
 _SPOOL_BYTES: Final = 8 * 2**20
 """Payloads of a batch that is being made are kept in memory up to this, and in a file beyond."""
-_NO_RETRY: Final = RetryPolicy(max_attempts=1)
+_NO_RETRY: Final = RetryPolicy(maximum_attempts=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Payload:
 
     type: str
     config: dict[str, Any]
-    retry: RetryPolicy | None = None
+    retry: RetryChanges | None = None
     attempt_timeout_s: float | None = None
     name: str | None = None
 
@@ -51,6 +51,7 @@ class SubmitBatch:
         max_concurrency: Payloads at work at once at most.
         max_payloads: How far it may be extended.
         payloads_at: Where they stand in what was sent, the first one at ``first_place``.
+        retry: Holds for every payload, later ones too, as far as it does not say otherwise.
     """
 
     tenant: str
@@ -59,6 +60,7 @@ class SubmitBatch:
     max_concurrency: int = 5
     max_payloads: int = MAX_PAYLOADS
     on_failure: OnFailure = OnFailure.CONTINUE
+    retry: RetryChanges | None = None
     priority: Priority = Priority.NORMAL
     run_after: datetime | None = None
     timeout_s: float | None = None
@@ -85,7 +87,11 @@ class Families:
             SubmitJob(
                 tenant=batch.tenant,
                 type=Kind.BATCH,
-                config={"max_concurrency": batch.max_concurrency, "on_failure": batch.on_failure},
+                config={
+                    "max_concurrency": batch.max_concurrency,
+                    "on_failure": batch.on_failure,
+                    "retry": (batch.retry or RetryChanges()).as_json(),
+                },
                 created_by=batch.created_by,
                 priority=batch.priority,
                 run_after=batch.run_after,
@@ -196,6 +202,7 @@ class Families:
         return parent
 
     def _child(self, parent_id: UUID, parent: SubmitJob | Job, place: int, payload: Payload, *, at: str) -> NewJob:
+        of_all = RetryChanges.from_json(parent.config["retry"])
         request = SubmitJob(
             tenant=parent.tenant,
             type=payload.type,
@@ -203,7 +210,7 @@ class Families:
             created_by=parent.created_by,
             origin=parent.origin,
             priority=parent.priority,
-            retry=payload.retry,
+            retry=(payload.retry or RetryChanges()).over(of_all),
             attempt_timeout_s=payload.attempt_timeout_s,
         )
         return self._jobs.prepared_child(request, Child(parent_id, place, payload.name), at=at)

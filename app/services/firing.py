@@ -15,7 +15,7 @@ from app.domain.calendars import OverlapPolicy
 from app.domain.jobs import Job, OnDependencyFailure, SubmitJob
 from app.domain.lifecycle import TERMINAL, JobState
 from app.domain.ports import Bell, Timer
-from app.domain.retry import RetryPolicy
+from app.domain.retry import RetryPolicy, policy_of
 from app.domain.schedules import Due, Fire, Schedule, due, placed
 from app.persistence import needs, new_jobs, schedules
 from app.persistence.new_jobs import NewJob
@@ -134,5 +134,5 @@ class Firing:
 def _new(request: SubmitJob, job_id: UUID, queue: str, *, needs_left: int = 0) -> NewJob:
     waiting = replace(request, on_dependency_failure=OnDependencyFailure.RUN)
     return new_jobs.new_job(
-        waiting, job_id=job_id, queue=queue, retry=request.retry or RetryPolicy(), needs_left=needs_left
+        waiting, job_id=job_id, queue=queue, retry=policy_of(request.retry, RetryPolicy()), needs_left=needs_left
     )

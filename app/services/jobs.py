@@ -19,7 +19,7 @@ from app.domain.job_types import Registry, Submission
 from app.domain.jobs import Job, JobEvent, OnDependencyFailure, Origin, SubmitJob
 from app.domain.lifecycle import TERMINAL, Event, JobState
 from app.domain.ports import Bell
-from app.domain.retry import RetryPolicy
+from app.domain.retry import RetryPolicy, policy_of
 from app.persistence import events, families, idempotency, job_lists, jobs, needs, new_jobs, pausing, stages
 from app.persistence.job_lists import Filters
 from app.persistence.jobs import NOW, Sql
@@ -104,13 +104,14 @@ class Jobs:
             request,
             job_id=new_id(),
             queue=job_type.queue_for(request),
-            retry=request.retry or job_type.retry,
+            retry=policy_of(request.retry, job_type.retry),
             needs_left=needs_left,
         )
 
     def prepared(self, request: SubmitJob, *, queue: str, name: str | None = None) -> NewJob:
         """A job that no job type runs: the parent of others."""
-        return new_jobs.new_job(request, job_id=new_id(), queue=queue, retry=request.retry or RetryPolicy(), name=name)
+        retry = policy_of(request.retry, RetryPolicy())
+        return new_jobs.new_job(request, job_id=new_id(), queue=queue, retry=retry, name=name)
 
     def prepared_child(
         self, request: SubmitJob, child: Child, *, at: str, needs_left: int = 0, templates: bool = False
@@ -129,7 +130,7 @@ class Jobs:
             checked,
             job_id=new_id(),
             queue=job_type.queue_for(checked),
-            retry=checked.retry or job_type.retry,
+            retry=policy_of(checked.retry, job_type.retry),
             child=child,
             needs_left=needs_left,
         )
@@ -427,7 +428,7 @@ def _fingerprint(request: SubmitJob) -> bytes:
         "run_after": request.run_after.isoformat() if request.run_after else None,
         "timeout_s": request.timeout_s,
         "attempt_timeout_s": request.attempt_timeout_s,
-        "retry": request.retry.as_json() if request.retry else None,
+        "retry": policy_of(request.retry, RetryPolicy()).as_json(),
         "labels": request.labels,
         "depends_on": sorted(map(str, request.depends_on)),
         "on_dependency_failure": request.on_dependency_failure,

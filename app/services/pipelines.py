@@ -20,7 +20,7 @@ from app.persistence.sessions import Sessions
 from app.persistence.stages import NewStage
 from app.services.jobs import Jobs
 
-_NO_RETRY: Final = RetryPolicy(max_attempts=1)
+_NO_RETRY: Final = RetryPolicy(maximum_attempts=1)
 
 
 @dataclass(frozen=True, slots=True)

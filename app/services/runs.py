@@ -15,8 +15,9 @@ from app.domain.errors import FenceLost, HaulierError
 from app.domain.job_types import OWN_PROCESS_QUEUE, Result
 from app.domain.jobs import Job, Origin
 from app.domain.lifecycle import TRANSITIONS, Event
+from app.domain.retry import CRASHED
 from app.persistence import ends, jobs, workers
-from app.persistence.jobs import Sql
+from app.persistence.jobs import NEVER, Sql
 from app.persistence.sessions import Sessions, SingleStatements
 
 log = logging.getLogger(__name__)
@@ -66,7 +67,7 @@ def describe(error: BaseException, job: Job) -> dict[str, Any]:
         said: dict[str, Any] = {"code": error.code, "message": error.detail, "hint": error.hint, "data": error.data}
         said["errors"] = [{"pointer": one.pointer, "detail": _clean(one.detail)} for one in error.problems]
     else:
-        said = {"code": "job.crashed", "message": f"{type(error).__name__}: {error}"}
+        said = {"code": CRASHED, "message": f"{type(error).__name__}: {error}"}
     said |= {"attempt": job.attempts, "stage": job.progress.stage}
     return {name: _clean(value) for name, value in said.items() if value not in (None, {}, [], "")}
 
@@ -126,18 +127,21 @@ class Runs:
         return patiently(once)
 
     def retry(self, job: Job, error: BaseException, *, retry_after_s: float | None = None) -> float | None:
-        """Put a failed attempt off by the job's policy, or fail the job when it has none left.
+        """Put a failed attempt off by the job's policy, or fail the job when that grants no other.
 
         Returns:
             Seconds until the next attempt, ``None`` when there is none.
         """
-        wait_s = job.retry.next_wait_s(job.attempts, retry_after_s=retry_after_s)
+        wait_s = None
+        if job.retry.takes(error):
+            wait_s = job.retry.next_wait_s(job.attempts, retry_after_s=retry_after_s)
         if wait_s is None:
             self.fail(job, error)
             return None
         said = describe(error, job)
         due = Sql(f"clock_timestamp() + interval '{wait_s * 1000:.0f} milliseconds'")
-        changes: dict[str, Any] = {"run_after": due, "due_at": due, "error": said}
+        # A child is due when its family has a place for it again, which the engine finds out.
+        changes: dict[str, Any] = {"run_after": due, "due_at": due if job.parent_id is None else NEVER, "error": said}
         if job.origin is Origin.CONNECTRA:
             changes["queue"] = RETRY_QUEUE
         self._end(job, Event.RETRY, changes, data={"error": said, "wait_s": round(wait_s, 3)})

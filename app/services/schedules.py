@@ -16,7 +16,7 @@ from app.domain.calendars import Recurrence
 from app.domain.errors import ConflictError, InvalidRequestError, PreconditionFailedError, Problem
 from app.domain.jobs import Job, SubmitJob
 from app.domain.ports import Timer
-from app.domain.retry import RetryPolicy
+from app.domain.retry import RetryPolicy, policy_of
 from app.domain.schedules import Schedule, Template
 from app.persistence import job_lists, pausing, schedules
 from app.persistence.job_lists import Filters
@@ -221,7 +221,7 @@ class Schedules:
             type=checked.type,
             config=checked.config,
             queue=self._queue_of(checked),
-            retry=checked.retry or RetryPolicy(),
+            retry=policy_of(checked.retry, RetryPolicy()),
             priority=checked.priority,
             timeout_s=checked.timeout_s,
             attempt_timeout_s=checked.attempt_timeout_s,

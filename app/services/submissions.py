@@ -12,6 +12,7 @@ from app.domain.job_types import Registry, Submission
 from app.domain.jobs import SubmitJob
 from app.domain.pipelines import is_templated
 from app.domain.ports import ObjectRef
+from app.domain.retry import policy_of
 from app.domain.tables import BUILT_IN, Table
 from app.domain.texts import is_storable
 from app.services.tables import Tables
@@ -47,7 +48,7 @@ class Checks:
                 job_type.check(self.submission(request.tenant), config)
         return replace(
             request,
-            retry=request.retry or job_type.retry,
+            retry=policy_of(request.retry, job_type.retry),
             attempt_timeout_s=request.attempt_timeout_s or job_type.attempt_timeout_s,
         )
 

@@ -108,7 +108,9 @@ CREATE INDEX jobs_tenant_state_idx ON jobs (tenant, state, id);
 
 CREATE INDEX jobs_children_idx ON jobs (parent_id, child_no) WHERE parent_id IS NOT NULL;
 CREATE INDEX jobs_active_children_idx ON jobs (parent_id)
-    WHERE parent_id IS NOT NULL AND state IN ('open', 'queued', 'running', 'retry_wait');
+    WHERE parent_id IS NOT NULL AND state IN ('open', 'queued', 'running');
+CREATE INDEX jobs_retrying_children_idx ON jobs (parent_id, run_after)
+    WHERE parent_id IS NOT NULL AND state = 'retry_wait' AND NOT paused;
 CREATE INDEX jobs_releasable_children_idx ON jobs (parent_id, child_no)
     WHERE parent_id IS NOT NULL AND state = 'blocked' AND needs_left = 0;
 CREATE INDEX jobs_schedule_idx ON jobs (schedule_id, id) WHERE schedule_id IS NOT NULL;
@@ -339,6 +341,24 @@ CREATE TABLE artifacts (
 CREATE INDEX artifacts_job_idx ON artifacts (job_id);
 CREATE INDEX artifacts_expires_idx ON artifacts (expires_at) WHERE expires_at IS NOT NULL;
 
+-- Small values that a tenant's jobs share.
+CREATE TABLE cache_entries (
+    tenant     text NOT NULL,
+    key        text NOT NULL,
+    value      jsonb NOT NULL,
+    expires_at timestamptz NOT NULL,
+    PRIMARY KEY (tenant, key)
+);
+CREATE INDEX cache_entries_expires_idx ON cache_entries (tenant, expires_at);
+
+-- How far each listener has heard the events of each tenant.
+CREATE TABLE cursors (
+    name     text NOT NULL,
+    tenant   text NOT NULL,
+    position bigint NOT NULL,
+    PRIMARY KEY (name, tenant)
+);
+
 CREATE TABLE uploads (
     id           uuid PRIMARY KEY,
     tenant       text NOT NULL,
@@ -356,9 +376,9 @@ CREATE EXTENSION IF NOT EXISTS pg_trgm;
 """
 
 DOWN = """
-DROP TABLE changes, limit_uses, limits, queues, uploads, artifacts, failed_records, import_batches, import_lanes,
-    declared_tables, idempotency_keys, leaders, workers, event_counters, job_events, schedule_fires, schedules,
-    pipeline_stages, families, job_needs, jobs, api_keys, tenants;
+DROP TABLE changes, limit_uses, limits, queues, uploads, cursors, cache_entries, artifacts, failed_records,
+    import_batches, import_lanes, declared_tables, idempotency_keys, leaders, workers, event_counters, job_events,
+    schedule_fires, schedules, pipeline_stages, families, job_needs, jobs, api_keys, tenants;
 DROP SEQUENCE job_numbers;
 """
 

@@ -337,6 +337,6 @@ JOB_TYPE: Final = JobType(
     config=ExportConfig,
     run=run,
     check=check,
-    retry=RetryPolicy(max_attempts=5, initial_interval_s=2.0),
+    retry=RetryPolicy(maximum_attempts=5, initial_interval_s=2.0),
     summary="Write the rows that a query finds to S3 as one CSV file.",
 )

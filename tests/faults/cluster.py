@@ -179,7 +179,7 @@ class Cluster:
             assert self.count("effects") == steps * len(ids)
             assert self.count("(SELECT DISTINCT job_id, step FROM effects) AS e") == steps * len(ids)
         for job in jobs:
-            assert job.attempts <= job.retry.max_attempts
+            assert job.attempts <= job.retry.maximum_attempts
             assert job.rescues <= max_rescues
             self.assert_legal_trail(job)
 

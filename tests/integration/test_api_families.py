@@ -66,7 +66,7 @@ def test_a_pipeline_is_a_job_with_its_stages_as_children(admin: Client) -> None:
         (a_pipeline(a_stage("a", "b"), a_stage("b", "a")), None),
         (a_pipeline(a_stage("a", type="gone")), ["/stages/0/type"]),
         (a_pipeline(a_stage("a", config={"value": "{{ stages.b.result }}"})), ["/stages/0/config/value"]),
-        (a_pipeline(a_stage("a", retry={"max_attempts": 0})), ["/stages/0/retry/max_attempts"]),
+        (a_pipeline(a_stage("a", retry={"maximum_attempts": 0})), ["/stages/0/retry/maximum_attempts"]),
         (a_pipeline(a_stage("a"), parallelism=0), ["/parallelism"]),
         (a_pipeline(a_stage("a"), failure_strategy="hope"), ["/failure_strategy"]),
         (a_pipeline(a_stage("a"), color="red"), ["/color"]),

@@ -33,7 +33,7 @@ def test_a_schedule_says_what_it_makes_and_when_it_fires_next(member: Client) ->
     assert (answer.status_code, answer.headers["ETag"]) == (201, '"1"')
     assert member.get(answer.headers["Location"]).get_json() == made
     assert made["template"]["priority"] == "high"
-    assert made["template"]["retry"]["max_attempts"] >= 1
+    assert made["template"]["retry"]["maximum_attempts"] >= 1
     assert made["rules"]["cron"][0]["comment"] == "before work"
     assert "Europe/Zurich" in made["words"]
     assert datetime.fromisoformat(made["next_fire_at"]).minute == 0

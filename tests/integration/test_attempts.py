@@ -104,7 +104,7 @@ def test_a_result_that_comes_after_the_fence_moved_on_is_not_kept(worker: Worker
 
 
 def test_a_job_out_of_memory_fails_and_the_error_leaves_no_task(worker: Worker) -> None:
-    job_id = worker.submit(raising(MemoryError()), retry=RetryPolicy(max_attempts=1))
+    job_id = worker.submit(raising(MemoryError()), retry=RetryPolicy(maximum_attempts=1))
 
     with pytest.raises(JobFailed, match="ran out of memory"):
         attempt(worker)
@@ -132,7 +132,7 @@ def test_the_receivers_own_wish_outranks_the_policy(worker: Worker) -> None:
 
 
 def test_the_last_attempt_fails_the_job(worker: Worker) -> None:
-    job_id = worker.submit(raising(TransientError("S3 hiccup")), retry=RetryPolicy(max_attempts=1))
+    job_id = worker.submit(raising(TransientError("S3 hiccup")), retry=RetryPolicy(maximum_attempts=1))
 
     with pytest.raises(JobFailed, match="S3 hiccup"):
         attempt(worker)

@@ -198,7 +198,7 @@ def test_an_empty_file_is_sent_and_refused_by_the_job(
     ("job", "exit_code", "says"),
     [
         ({"type": "echo", "config": {"value": 1}}, 0, ""),
-        ({"type": "fail", "config": {"message": "on purpose"}, "retry": {"max_attempts": 1}}, 1, "on purpose"),
+        ({"type": "fail", "config": {"message": "on purpose"}, "retry": {"maximum_attempts": 1}}, 1, "on purpose"),
     ],
 )
 def test_watching_a_job_tells_how_it_ended(

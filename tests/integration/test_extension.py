@@ -14,7 +14,7 @@ from app.domain.jobs import Job, SubmitJob
 from app.domain.lifecycle import JobState
 from app.domain.pipelines import Stage
 from app.domain.ports import ObjectStore
-from app.domain.retry import RetryPolicy
+from app.domain.retry import RetryChanges
 from app.engine.fold import fold
 from app.persistence.sessions import Sessions
 from app.services.families import Families, Payload, SubmitBatch
@@ -94,7 +94,8 @@ DONE = JobState.COMPLETED
 def test_a_payload_adds_payloads_that_run_before_the_batch_is_over(here: Bench) -> None:  # S3-20
     def adds(job: RunContext) -> None:
         job.extend([ONE])
-        job.extend([{**ONE, "name": "second", "retry": {"max_attempts": 7}}])
+        retry = {"maximum_attempts": 7, "initial_interval": "5s"}
+        job.extend([{**ONE, "name": "second", "retry": retry}])
 
     batch = here.batch(adds)
 
@@ -102,7 +103,7 @@ def test_a_payload_adds_payloads_that_run_before_the_batch_is_over(here: Bench) 
 
     last = here.children(batch.id)["second"]
     assert here.of(batch) == [("do", DONE), ("echo", DONE), ("echo", DONE)]
-    assert (last.retry.max_attempts, last.config) == (7, {"value": 1})
+    assert (last.retry.maximum_attempts, last.retry.initial_interval_s, last.config) == (7, 5, {"value": 1})
     assert (here.state(batch.id), here.families.counts("default", batch.id).completed) == (DONE, 3)
 
 
@@ -158,7 +159,7 @@ def test_only_the_run_that_succeeds_adds_what_it_gave(here: Bench) -> None:
             raise TransientError("not now")
 
     config = here.worker.config(adds_and_fails_at_first)
-    batch = here.batch(Payload("do", config, retry=RetryPolicy(initial_interval_s=0)))
+    batch = here.batch(Payload("do", config, retry=RetryChanges({"initial_interval_s": 0})))
 
     here.run_all()
 

@@ -312,7 +312,10 @@ def test_a_terminated_job_is_killed_without_grace_and_unheard(
     ended = patient_worker.service.events("default", job_id, after=0, limit=10)[-1]
     assert killed
     assert not context.cancelled
-    assert (ended.target, ended.data) == (JobState.CANCELLED, {"reason": "user", "terminated": True})
+    assert (ended.target, ended.data) == (
+        JobState.CANCELLED,
+        {"reason": "user", "terminated": True, "rows_done": 0},
+    )
 
 
 def test_a_cancelled_job_is_given_its_grace(patient_worker: Worker, kills: list[tuple[int, int]]) -> None:

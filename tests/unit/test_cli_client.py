@@ -55,7 +55,7 @@ def a_job(**changes: Any) -> dict[str, Any]:
         "progress": {**progress, **changes.pop("progress", {})},
         "attempts": 1,
         "rescues": 0,
-        "retry": {"max_attempts": 3},
+        "retry": {"maximum_attempts": 3},
         "counters": {},
         "error": None,
         "cancel_reason": None,
@@ -289,6 +289,18 @@ def test_a_job_is_shown_with_what_there_is_to_say(api: ScriptedApi, haulier: Cal
     assert "failed rows  3" in result.stdout
 
 
+AN_ATTEMPT = {
+    "attempt": 1,
+    "outcome": "retrying",
+    "started_at": "2026-11-01T00:00:00Z",
+    "ended_at": None,
+    "rows_done": 5,
+    "worker_name": "data@host",
+    "error": {"code": "s3.away", "message": "S3 is away"},
+    "reason": None,
+}
+
+
 @pytest.mark.parametrize(
     ("arguments", "path", "answer", "says"),
     [
@@ -298,6 +310,8 @@ def test_a_job_is_shown_with_what_there_is_to_say(api: ScriptedApi, haulier: Cal
         (["jobs", "clone", ID], f"{JOB}:clone", a_job(state="queued"), f"Job {ID} is queued."),
         (["jobs", "clone", ID, "--json"], f"{JOB}:clone", a_job(state="queued"), '"state": "queued"'),
         (["jobs", "get", ID, "--json"], JOB, a_job(), '"outcome": "success"'),
+        (["jobs", "attempts", ID], f"{JOB}/attempts", {"items": [AN_ATTEMPT]}, "S3 is away"),
+        (["jobs", "attempts", ID, "--json"], f"{JOB}/attempts", {"items": [AN_ATTEMPT]}, '"outcome": "retrying"'),
         (["jobs", "failed-rows", ID], f"{JOB}/failed-records", {"items": [], "next_cursor": None}, "No row failed."),
         (["tables", "list", "--json"], "/v1/tables", {"items": [{"name": "people"}]}, '"name": "people"'),
     ],

@@ -33,7 +33,7 @@ def test_a_queued_job_is_retry_in_queued_after_an_attempt() -> None:
 def test_retry_count_is_the_maximum_of_retries() -> None:
     count, interval_s, policy = mapping.retry_of({"retry_count": 3})
 
-    assert (count, interval_s, policy.max_attempts) == (3, 30, 4)
+    assert (count, interval_s, policy.maximum_attempts) == (3, 30, 4)
 
 
 @pytest.mark.parametrize("value", [-1, 1.5, "x", "3", True, None])

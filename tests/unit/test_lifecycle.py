@@ -27,7 +27,7 @@ def test_exactly_the_drawn_moves_are_legal() -> None:
             "open": ("queued", "running", "cancelled"),
             "queued": ("open", "running", "cancelled"),
             "running": ("open", "retry_wait", "completed", "failed", "cancelled"),
-            "retry_wait": ("queued", "cancelled"),
+            "retry_wait": ("open", "queued", "cancelled"),
             "failed": ("open",),
             "cancelled": ("open",),
         }.items()

@@ -163,7 +163,7 @@ def job_body(job: Job, runtime_errors: Sequence[str]) -> dict[str, Any]:
         "data": job.dialect.get("job_data", job.config),
         "status": word_of(job),
         "job_response": _response(job, runtime_errors),
-        "retry_count": job.dialect.get("retry_count", job.retry.max_attempts - 1),
+        "retry_count": job.dialect.get("retry_count", job.retry.maximum_attempts - 1),
         "retry_interval": job.dialect.get("retry_interval", round(job.retry.initial_interval_s)),
         "retries": max(0, job.attempts - 1),
         "run_after": job.run_after.isoformat().replace("+00:00", "Z") if job.run_after else None,

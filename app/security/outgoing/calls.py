@@ -78,7 +78,7 @@ def redirected(call: Call, target: Target, status: int, location: str | None) ->
     """The call that an answer to ``call`` leads to, not yet checked; ``None`` when it leads nowhere.
 
     Raises:
-        JobError: It leads from https to http, or to no URL (``ERR_URL_FORBIDDEN``).
+        PermanentError: It leads from https to http, or to no URL (``ERR_URL_FORBIDDEN``).
     """
     if status not in _REDIRECTS or not location:
         return None

@@ -59,8 +59,8 @@ class Outgoing:
         Args:
             job: Ends the call when it is asked to stop, by raising what its ``check`` raises.
         Raises:
-            JobError: The URL may not be called (``ERR_URL_FORBIDDEN``), nor will it be later; or the certificate is
-                not good (``http.certificate_refused``).
+            PermanentError: The URL may not be called (``ERR_URL_FORBIDDEN``).
+            JobError: The certificate is not good (``http.certificate_refused``).
             TransientError: No connection, or no whole answer in time.
         """
         line = Line(call.timeout_s, job)

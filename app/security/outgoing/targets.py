@@ -12,7 +12,7 @@ from requests import PreparedRequest, RequestException
 from urllib3.exceptions import LocationParseError
 from urllib3.util import parse_url
 
-from app.domain.errors import JobError
+from app.domain.errors import PermanentError
 
 FORBIDDEN: Final = "ERR_URL_FORBIDDEN"
 USUAL_PORTS: Final = frozenset({80, 443, 8080, 8443})
@@ -45,16 +45,16 @@ class Target:
         return f"{self.scheme}://{host}:{self.port}"
 
 
-def forbidden(reason: str, hint: str | None = None) -> JobError:
+def forbidden(reason: str, hint: str | None = None) -> PermanentError:
     """The error of a call that may not be made, now or later."""
-    return JobError(f"the URL is forbidden: {reason}", code=FORBIDDEN, hint=hint)
+    return PermanentError(f"the URL is forbidden: {reason}", code=FORBIDDEN, hint=hint)
 
 
 def parse_target(url: str) -> Target:
     """Read ``url``.
 
     Raises:
-        JobError: It is no http or https URL, or one that may be read in two ways (``ERR_URL_FORBIDDEN``).
+        PermanentError: It is no http or https URL, or one that may be read in two ways (``ERR_URL_FORBIDDEN``).
     """
     scheme, separator, _ = url.partition("://")
     scheme = scheme.lower()

@@ -35,5 +35,5 @@ def run(job: RunContext, config: EffectConfig) -> Result:
 
 
 JOB_TYPE = JobType(
-    name="effect", config=EffectConfig, run=run, retry=RetryPolicy(max_attempts=3, initial_interval_s=0.2)
+    name="effect", config=EffectConfig, run=run, retry=RetryPolicy(maximum_attempts=3, initial_interval_s=0.2)
 )
