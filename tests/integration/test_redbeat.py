@@ -198,7 +198,7 @@ def test_without_redis_schedules_are_made_and_the_engine_fires_them(
 ) -> None:
     away = RedBeatTimer(own.model_copy(update={"redis_url": SecretStr("redis://127.0.0.1:1/0")}))
     firing = Firing(here.sessions, here.bell, away, queue_bound=100)
-    service = Schedules(here.sessions, here.jobs, firing, away, queue_of=lambda _: "small")
+    service = Schedules(here.sessions, here.templates, firing, away)
     schedule = service.create("default", a_body(rules={"intervals": "1h"}), actor="test")
     assert schedule.next_fire_at is not None
     here.put_back(schedule, schedule.next_fire_at - HOUR)
