@@ -54,18 +54,18 @@ class Firing:
         self._timer = timer
         self._room = queue_bound // 2
 
-    def fire(self, schedule_id: UUID) -> int:
-        """Fire what is due of one schedule, and have it woken for its next instant; how many jobs that made.
+    def fire(self, *schedule_ids: UUID) -> int:
+        """Fire what is due of schedules, and have them woken for their next instants; how many jobs that made.
 
         May be called at any time and by any number at once. A schedule that is gone loses its alarm.
         """
         with self._sessions.begin() as session:
-            locked = schedules.lock(session, schedule_id)
-            fired = self.fire_locked(session, locked)
-        self.tell(fired)
-        if not locked:
-            self._timer.arm({schedule_id: None})
-        return len(fired.jobs)
+            locked = {schedule.id: schedule for schedule in schedules.lock(session, schedule_ids)}
+            fired = self.fire_locked(session, list(locked.values()))
+        gone: dict[UUID, datetime | None] = dict.fromkeys(set(schedule_ids) - locked.keys())
+        self.tell(replace(fired, alarms=fired.alarms | gone))
+        left = locked.keys() - fired.alarms.keys()
+        return len(fired.jobs) + (self.fire(*left) if left else 0)
 
     def fire_overdue(self, session: Session) -> Fired:
         """Fire schedules that nobody has fired in time, up to ``SCHEDULES_AT_ONCE`` of them; ``tell`` it after."""
