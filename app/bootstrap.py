@@ -27,6 +27,7 @@ from app.services.schedules import Schedules
 from app.services.steering import Steering
 from app.services.submissions import TenantSubmission
 from app.services.tables import Tables
+from app.services.templates import Templates
 from app.services.uploads import Uploads
 from app.services.upserts import Upserts
 from app.services.waits import Waits
@@ -100,6 +101,10 @@ def build_services(settings: Settings, *, application_name: str, pool_size: int)
         queue_bound=settings.job_in_queue_size,
         submission=lambda tenant: TenantSubmission(tenant, settings=settings, tables=tables),
     )
+    families, pipelines = Families(sessions, bell, jobs), Pipelines(sessions, bell, jobs)
+    templates = Templates(
+        jobs, families, pipelines, queue_of=lambda request: registry.get(request.type).queue_for(request)
+    )
     timer = RedBeatTimer(settings)
     firing = Firing(sessions, bell, timer, queue_bound=settings.job_in_queue_size)
     return Services(
@@ -108,11 +113,9 @@ def build_services(settings: Settings, *, application_name: str, pool_size: int)
         registry=registry,
         keys=Keys(sessions, clock, cache_s=settings.api_key_cache_s),
         jobs=jobs,
-        families=Families(sessions, bell, jobs),
-        pipelines=Pipelines(sessions, bell, jobs),
-        schedules=Schedules(
-            sessions, jobs, firing, timer, queue_of=lambda request: registry.get(request.type).queue_for(request)
-        ),
+        families=families,
+        pipelines=pipelines,
+        schedules=Schedules(sessions, templates, firing, timer),
         steering=Steering(sessions, bell, jobs, registry, queue_bound=settings.job_in_queue_size),
         waits=Waits(sessions, places),
         # Their own: a sender that falls silent keeps its place, and nobody else's.

@@ -50,7 +50,7 @@ def celery_config(settings: Settings) -> dict[str, Any]:
         },
         "timezone": "UTC",
         "enable_utc": True,
-        "beat_scheduler": "redbeat.RedBeatScheduler",
+        "beat_scheduler": "app.scheduling.beat.AlarmScheduler",
         "beat_max_loop_interval": 1,
         "redbeat_lock_timeout": 10,
         "redbeat_redis_url": redis_url,

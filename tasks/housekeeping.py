@@ -45,9 +45,9 @@ def _firing() -> Firing:
 
 
 @current_app.task(name="haulier.fire_schedule", shared=False)
-def fire_schedule(schedule_id: str) -> None:
-    """Fire what is due of a schedule and set its next alarm."""
-    _firing().fire(UUID(schedule_id))
+def fire_schedule(*schedule_ids: str) -> None:
+    """Fire what is due of schedules and set their next alarms."""
+    _firing().fire(*map(UUID, schedule_ids))
 
 
 @current_app.task(name="haulier.prune_idempotency_keys", shared=False)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from marshmallow import Schema, fields, pre_dump, validate
 
+from app.api.batches import PayloadSchema, SubmitBatchSchema
 from app.api.job_schemas import SteeredSchema, shown_resources
+from app.api.pipelines import SubmitPipelineSchema
 from app.domain.calendars import MissedPolicy, OverlapPolicy
-from app.domain.schedules import LONGEST_WINDOW_S, Schedule
+from app.domain.families import Kind
+from app.domain.schedules import LONGEST_WINDOW_S, MAX_PAYLOADS, Schedule, Template
 
 _NAME = validate.Length(1, 255)
 _WINDOW = validate.Range(0, LONGEST_WINDOW_S)
+_TEMPLATE = "A job; or, with `type` `batch` or `pipeline`, what their POST takes but `run_after`."
 _RULES = {
     "type": "object",
     "description": "`intervals`, `cron`, `calendars`, `at`, `timezone`, `start`, `end`, `jitter`; none is on demand.",
@@ -26,11 +30,50 @@ class TemplateSchema(SteeredSchema):
     config = fields.Dict(keys=fields.String(), load_default=dict)
 
 
+class BatchTemplateSchema(SubmitBatchSchema):
+    """The batch that each fire makes."""
+
+    class Meta:
+        """A fire says when."""
+
+        exclude = ("run_after",)
+
+    type = fields.Constant(Kind.BATCH)
+    payloads = fields.List(fields.Nested(PayloadSchema), required=True, validate=validate.Length(1, MAX_PAYLOADS))
+
+
+class PipelineTemplateSchema(SubmitPipelineSchema):
+    """The pipeline that each fire makes."""
+
+    class Meta:
+        """A fire says when."""
+
+        exclude = ("run_after",)
+
+    type = fields.Constant(Kind.PIPELINE)
+
+
+_FAMILIES: Final[dict[Any, type[Schema]]] = {Kind.BATCH: BatchTemplateSchema, Kind.PIPELINE: PipelineTemplateSchema}
+
+
+class TemplateField(fields.Nested):
+    """A template of what its ``type`` says."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(TemplateSchema, metadata={"description": _TEMPLATE}, **options)
+
+    def _load(self, value: Any, partial: Any = None) -> Any:
+        kind = value.get("type") if isinstance(value, dict) else None
+        if not isinstance(kind, str) or kind not in _FAMILIES:
+            return super()._load(value, partial)
+        return _FAMILIES[kind]().load(value)
+
+
 class CreateScheduleSchema(Schema):
     """A schedule to be made."""
 
     name = fields.String(required=True, validate=_NAME)
-    template = fields.Nested(TemplateSchema, required=True)
+    template = TemplateField(required=True)
     rules = fields.Raw(load_default=None, allow_none=True, metadata=_RULES)
     missed_policy = fields.Enum(MissedPolicy, by_value=True, load_default=MissedPolicy.LAST)
     missed_window_s = fields.Float(load_default=3600.0, validate=_WINDOW, metadata={"description": "Only for `all`."})
@@ -42,7 +85,7 @@ class ChangeScheduleSchema(Schema):
     """What is to be changed of a schedule; what is left out stays. A template and rules are replaced whole."""
 
     name = fields.String(validate=_NAME)
-    template = fields.Nested(TemplateSchema)
+    template = TemplateField()
     rules = fields.Raw(allow_none=True, metadata=_RULES)
     missed_policy = fields.Enum(MissedPolicy, by_value=True)
     missed_window_s = fields.Float(validate=_WINDOW)
@@ -71,19 +114,49 @@ class ScheduleSchema(Schema):
 
     @pre_dump
     def _body(self, schedule: Schedule, **_: Any) -> dict[str, Any]:
-        template = schedule.template.as_json()
-        del template["queue"]
         return {
             **{name: getattr(schedule, name) for name in _SAME},
-            "template": {
-                **template,
-                "priority": schedule.template.priority.name.lower(),
-                "resources": shown_resources(schedule.template.resources),
-            },
+            "template": _template(schedule.template),
             "rules": schedule.rules.as_json(),
             "words": schedule.rules.words(),
             "next_fire_at": schedule.alarm_at,
         }
+
+
+def _template(template: Template) -> dict[str, Any]:
+    """A template as it could be sent."""
+    plan = template.plan
+    what: dict[str, Any]
+    if plan is None:
+        what = {
+            "config": template.config,
+            "retry": template.retry.as_json(),
+            "attempt_timeout_s": template.attempt_timeout_s,
+            "concurrency_key": template.concurrency_key,
+            "max_concurrency": template.max_concurrency,
+            "resources": shown_resources(template.resources),
+        }
+    elif plan.kind is Kind.BATCH:
+        payloads = [
+            {
+                "type": member.type,
+                "config": member.config,
+                "retry": member.retry.as_json(),
+                "attempt_timeout_s": member.attempt_timeout_s,
+                "name": member.name,
+            }
+            for member in plan.members
+        ]
+        what = {**template.config, "max_payloads": plan.max_payloads, "payloads": payloads}
+    else:
+        what = {**template.config, "name": template.name}
+    return {
+        "type": template.type,
+        **what,
+        "priority": template.priority.name.lower(),
+        "timeout_s": template.timeout_s,
+        "labels": template.labels,
+    }
 
 
 _SAME = tuple(ScheduleSchema().fields.keys() - {"template", "rules", "words", "next_fire_at"})

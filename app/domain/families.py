@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
+from typing import Any
 
 from app.domain.jobs import Outcome
+from app.domain.retry import RetryPolicy
 
 
 class Kind(StrEnum):
@@ -25,6 +27,58 @@ class OnFailure(StrEnum):
     """What has not begun is cancelled, reason ``skipped``."""
     RETRY = "retry"
     """It is run again as a whole, so many times; then as ``STOP``. Only for stages."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A child to be made: a payload or a stage, as its type's checks left it.
+
+    Args:
+        queue: The type's own; kept, so that making the child needs no job types.
+        depends_on: Names of its siblings that it waits for.
+    """
+
+    type: str
+    config: dict[str, Any]
+    queue: str
+    retry: RetryPolicy
+    attempt_timeout_s: float | None = None
+    name: str | None = None
+    depends_on: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a family is made of.
+
+    Args:
+        max_concurrency: Children at work at once at most.
+        max_payloads: How far it may be extended.
+        reruns: How often a stage that failed is run again as a whole.
+    """
+
+    kind: Kind
+    max_concurrency: int
+    max_payloads: int
+    on_failure: OnFailure
+    members: tuple[Member, ...]
+    reruns: int = 0
+
+    def as_json(self) -> dict[str, Any]:
+        """As a schedule keeps it."""
+        members = [{**asdict(member), "retry": member.retry.as_json()} for member in self.members]
+        return {**asdict(self), "members": members}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Plan:
+        """The inverse of ``as_json``."""
+        members = tuple(
+            Member(**{**one, "retry": RetryPolicy.from_json(one["retry"]), "depends_on": tuple(one["depends_on"])})
+            for one in value["members"]
+        )
+        return cls(
+            **{**value, "kind": Kind(value["kind"]), "on_failure": OnFailure(value["on_failure"]), "members": members}
+        )
 
 
 @dataclass(frozen=True, slots=True)

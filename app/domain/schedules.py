@@ -10,12 +10,17 @@ from uuid import UUID
 
 from app.domain.calendars import MissedPolicy, Overlap, OverlapPolicy, Recurrence, missed, overlap
 from app.domain.calendars.policies import ON_TIME_S
+from app.domain.families import Plan
 from app.domain.jobs import Priority, SubmitJob
 from app.domain.resources import Resources
 from app.domain.retry import RetryPolicy
 
 FIRES_AT_ONCE: Final = 200
 """Instants of one schedule that one transaction fires at most; the rest is overdue, and follows in the next."""
+JOBS_AT_ONCE: Final = 2000
+"""Jobs that one transaction makes at most, children too; one fire may be more."""
+MAX_PAYLOADS: Final = 1000
+"""Payloads of a template, which is read whole at each fire."""
 LONGEST_WINDOW_S: Final = 30 * 86_400.0
 _TICK: Final = timedelta(microseconds=1)
 
@@ -27,6 +32,8 @@ class Template:
     Args:
         queue: The type's own; kept, so that firing needs no job types.
         timeout_s: From the fire to the end; ``attempt_timeout_s`` for one attempt.
+        name: Of a pipeline.
+        plan: The children that are made with it, if it is a batch or a pipeline.
     """
 
     type: str
@@ -40,6 +47,13 @@ class Template:
     concurrency_key: str | None = None
     max_concurrency: int | None = None
     resources: Resources = Resources()
+    name: str | None = None
+    plan: Plan | None = None
+
+    @property
+    def size(self) -> int:
+        """How many jobs a fire makes."""
+        return 1 + len(self.plan.members) if self.plan else 1
 
     def as_json(self) -> dict[str, Any]:
         """As it is stored."""
@@ -55,13 +69,22 @@ class Template:
             "concurrency_key": self.concurrency_key,
             "max_concurrency": self.max_concurrency,
             "resources": asdict(self.resources),
+            "name": self.name,
+            "plan": self.plan.as_json() if self.plan else None,
         }
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Template:
         """The inverse of ``as_json``."""
-        retry, resources = RetryPolicy.from_json(value["retry"]), Resources(**value["resources"])
-        return cls(**{**value, "retry": retry, "resources": resources, "priority": Priority(value["priority"])})
+        return cls(
+            **{
+                **value,
+                "retry": RetryPolicy.from_json(value["retry"]),
+                "priority": Priority(value["priority"]),
+                "resources": Resources(**value["resources"]),
+                "plan": Plan.from_json(value["plan"]) if value["plan"] else None,
+            }
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +158,9 @@ def due(schedule: Schedule, now: datetime) -> Due:
     policy, rules = schedule.missed_policy, schedule.rules
     late_s = max(schedule.missed_window_s, ON_TIME_S) if policy is MissedPolicy.ALL else ON_TIME_S
     before = first - _TICK
-    found = rules.due_between(max(before, now - timedelta(seconds=late_s) - _TICK), now, FIRES_AT_ONCE)
-    following = rules.next_after(found[-1] if len(found) == FIRES_AT_ONCE else now)
+    most = max(1, min(FIRES_AT_ONCE, JOBS_AT_ONCE // schedule.template.size))
+    found = rules.due_between(max(before, now - timedelta(seconds=late_s) - _TICK), now, most)
+    following = rules.next_after(found[-1] if len(found) == most else now)
     if not found and policy is MissedPolicy.LAST and (last := rules.last_between(before, now)):
         found = (last,)
     return Due(missed(policy, found, now, schedule.missed_window_s), following)

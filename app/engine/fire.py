@@ -5,7 +5,7 @@ from __future__ import annotations
 from app.engine.leader import Leader
 from app.persistence import schedules
 from app.scheduling.redbeat import RedBeatTimer
-from app.services.firing import SCHEDULES_AT_ONCE, Firing
+from app.services.firing import Firing
 
 
 def fire_overdue(leader: Leader, firing: Firing) -> int:
@@ -16,7 +16,7 @@ def fire_overdue(leader: Leader, firing: Firing) -> int:
             fired = firing.fire_overdue(session)
         firing.tell(fired)
         made += len(fired.jobs)
-        if fired.schedules < SCHEDULES_AT_ONCE:
+        if not fired.schedules:
             return made
 
 

@@ -203,6 +203,19 @@ def touch(session: Session, parent: Job) -> None:
     session.execute(text("UPDATE families SET stirred = true WHERE job_id = :id"), {"id": parent.id})
 
 
+def touch_all(session: Session, schedule_id: UUID) -> None:
+    """``touch`` every family that a schedule made and that is at work."""
+    session.execute(
+        text(
+            """
+            UPDATE families SET stirred = true
+            WHERE job_id IN (SELECT id FROM jobs WHERE schedule_id = :id AND state = 'running')
+            """
+        ),
+        {"id": schedule_id},
+    )
+
+
 def stirred(session: Session) -> list[UUID]:
     """The families to look at anew: those that were touched, and those with a retry that is due."""
     rows = session.execute(

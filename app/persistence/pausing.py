@@ -1,9 +1,10 @@
-"""The statement that pauses or resumes many jobs at once: the children of a parent, the jobs of a schedule."""
+"""The statement that pauses or resumes many jobs at once: the children of a parent, the jobs of a schedule, theirs."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
-from typing import Literal
+from typing import Final, Literal
 from uuid import UUID
 
 from sqlalchemy import TextClause, text
@@ -11,7 +12,15 @@ from sqlalchemy.orm import Session
 
 from app.domain.lifecycle import Event
 
-Owner = Literal["parent", "schedule"]
+Owner = Literal["parent", "schedule", "schedule of the parent"]
+_THEIRS: Final[Mapping[Owner, str]] = {
+    "parent": "parent_id = :owner",
+    "schedule": "schedule_id = :owner",
+    "schedule of the parent": """parent_id IN (
+        SELECT id FROM jobs WHERE schedule_id = :owner
+        AND state IN ('blocked', 'open', 'queued', 'running', 'retry_wait')
+    )""",
+}
 
 
 @cache
@@ -21,7 +30,7 @@ def _statement(owner: Owner, *, running: bool) -> TextClause:
         f"""
         WITH theirs AS (
             SELECT id, state AS source FROM jobs
-            WHERE {owner}_id = :owner AND tenant = :tenant AND paused <> :paused AND state IN ({states})
+            WHERE {_THEIRS[owner]} AND tenant = :tenant AND paused <> :paused AND state IN ({states})
             ORDER BY id FOR UPDATE
         ), moved AS (
             UPDATE jobs SET paused = :paused, event_no = event_no + 1, updated_at = clock_timestamp(),
@@ -30,7 +39,7 @@ def _statement(owner: Owner, *, running: bool) -> TextClause:
         ), told AS (
             INSERT INTO job_events (job_id, number, tenant, type, actor, source, target, fence, data)
             SELECT id, event_no, tenant, CASE WHEN source <> state THEN '{Event.RETURN}' ELSE :event END,
-                   :actor, source, state, fence, jsonb_build_object('reason', '{owner}')
+                   :actor, source, state, fence, jsonb_build_object('reason', '{owner.split()[0]}')
             FROM moved
         )
         SELECT count(*) AS moved FROM moved

@@ -146,9 +146,12 @@ def delete(session: Session, tenant: str, schedule_id: UUID) -> None:
         raise NotFoundError(f"there is no schedule {schedule_id}", code="schedule.not_found")
 
 
-def lock(session: Session, schedule_id: UUID) -> list[Schedule]:
-    """The schedule of whatever tenant, locked; none when it is gone."""
-    rows = session.execute(text(f"SELECT {_COLUMNS} FROM schedules WHERE id = :id FOR UPDATE"), {"id": schedule_id})
+def lock(session: Session, schedule_ids: Sequence[UUID]) -> list[Schedule]:
+    """Schedules of whatever tenants, locked; those that are gone are left out."""
+    rows = session.execute(
+        text(f"SELECT {_COLUMNS} FROM schedules WHERE id = ANY(CAST(:ids AS uuid[])) ORDER BY id FOR UPDATE"),
+        {"ids": list(schedule_ids)},
+    )
     return [_to_schedule(row) for row in rows]
 
 

@@ -33,7 +33,10 @@ TIMEOUT_S: Final = 0.5
 BREAKER_S: Final = 1.0
 EXPIRES_S: Final = 10.0
 """A worker drops a message older than this: by then the engine has fired the schedule."""
-_NAME: Final = "schedule:"
+ALARM: Final = "schedule:"
+"""What the name of a schedule's entry begins with."""
+ALARMS_AT_ONCE: Final = 250
+ALARM_OPTIONS: Final = {"queue": HOUSEKEEPING_QUEUE, "expires": EXPIRES_S}
 
 
 class RedBeatTimer:
@@ -87,7 +90,7 @@ class RedBeatTimer:
         )
 
     def _key(self, name: object) -> str:
-        key: str = RedBeatSchedulerEntry.generate_key(self._app, f"{_NAME}{name}")
+        key: str = RedBeatSchedulerEntry.generate_key(self._app, f"{ALARM}{name}")
         return key
 
     def _write_all(self) -> None:
@@ -127,11 +130,11 @@ class RedBeatTimer:
     def _entry(self, schedule_id: UUID, at: datetime) -> dict[Any, Any]:
         """An entry as ``RedBeatSchedulerEntry`` reads it, in one round trip instead of two."""
         definition: dict[str, Any] = {
-            "name": f"{_NAME}{schedule_id}",
+            "name": f"{ALARM}{schedule_id}",
             "task": FIRE_TASK,
             "args": [str(schedule_id)],
             "kwargs": {},
-            "options": {"queue": HOUSEKEEPING_QUEUE, "expires": EXPIRES_S},
+            "options": ALARM_OPTIONS,
             "schedule": rrule("SECONDLY", dtstart=at, count=1, app=self._app),
             "enabled": True,
         }

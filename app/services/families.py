@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import islice
 from tempfile import SpooledTemporaryFile
@@ -13,22 +13,21 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from app.domain.errors import ConflictError, InvalidRequestError, NotFoundError, Problem
-from app.domain.families import Counts, Kind, OnFailure
+from app.domain.families import Counts, Kind, Member, OnFailure, Plan
 from app.domain.jobs import Job, Priority, SubmitJob
 from app.domain.lifecycle import JobState
 from app.domain.ports import Bell
-from app.domain.retry import RetryChanges, RetryPolicy
+from app.domain.retry import RetryChanges
 from app.persistence import families, new_jobs
 from app.persistence.families import PARENT_QUEUE
-from app.persistence.new_jobs import Child, NewJob
+from app.persistence.new_jobs import NewJob
 from app.persistence.sessions import Sessions
+from app.services.founding import CHILDREN_AT_ONCE, NO_RETRY, add_parent, child, insert
 from app.services.jobs import Jobs
 
 MAX_PAYLOADS: Final = 1_000_000
-_AT_ONCE: Final = 1000
 _SPOOL_BYTES: Final = 8 * 2**20
 """Payloads of a batch that is being made are kept in memory up to this, and in a file beyond."""
-_NO_RETRY: Final = RetryPolicy(maximum_attempts=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,30 +82,13 @@ class Families:
         Raises:
             InvalidRequestError: A payload does not fit its type; the pointer names it.
         """
-        parent = self._jobs.prepared(
-            SubmitJob(
-                tenant=batch.tenant,
-                type=Kind.BATCH,
-                config={
-                    "max_concurrency": batch.max_concurrency,
-                    "on_failure": batch.on_failure,
-                    "retry": (batch.retry or RetryChanges()).as_json(),
-                },
-                created_by=batch.created_by,
-                priority=batch.priority,
-                run_after=batch.run_after,
-                timeout_s=batch.timeout_s,
-                labels=batch.labels,
-                retry=_NO_RETRY,
-            ),
-            queue=PARENT_QUEUE,
-        )
+        parent = self._jobs.prepared(_parent(batch), queue=PARENT_QUEUE)
         # Checked and put by before the transaction begins: it waits for nobody who sends slowly or not at all.
         with SpooledTemporaryFile(max_size=_SPOOL_BYTES) as spool:
             total = self._put_by(parent, batch, spool)
             with self._sessions.begin() as session:
-                job = self._store(session, parent, batch, total)
-                while chunk := list(islice(spool, _AT_ONCE)):
+                job = add_parent(session, parent, _plan(batch), total=total)
+                while chunk := list(islice(spool, CHILDREN_AT_ONCE)):
                     new_jobs.insert(session, [line.decode() for line in chunk])
         self._bell.ring_engine()
         return job
@@ -114,6 +96,14 @@ class Families:
     def _put_by(self, parent: NewJob, batch: SubmitBatch, spool: IO[bytes]) -> int:
         """Write a line for each payload, ready to be stored; how many there are."""
         total = 0
+        for member in self._members(batch):
+            spool.write(child(parent, total, member).text.encode() + b"\n")
+            total += 1
+        spool.seek(0)
+        return total
+
+    def _members(self, batch: SubmitBatch) -> Iterator[Member]:
+        of_all = batch.retry or RetryChanges()
         for place, payload in enumerate(batch.payloads):
             at = f"{batch.payloads_at}/{place + batch.first_place}"
             if place >= batch.max_payloads:
@@ -122,26 +112,15 @@ class Families:
                     code="batch.too_many",
                     problems=(Problem(at, f"expected at most {batch.max_payloads} payloads"),),
                 )
-            child = self._child(parent.id, parent.request, place, payload, at=at)
-            spool.write(child.text.encode() + b"\n")
-            total += 1
-        spool.seek(0)
-        return total
+            yield self._member(batch.tenant, batch.created_by, payload, of_all=of_all, at=at)
 
-    @staticmethod
-    def _store(session: Session, parent: NewJob, batch: SubmitBatch, total: int) -> Job:
-        [job] = new_jobs.add_all(session, [parent], room=0)
-        families.add(
-            session,
-            batch.tenant,
-            job.id,
-            Kind.BATCH,
-            max_concurrency=batch.max_concurrency,
-            max_payloads=batch.max_payloads,
-            on_failure=batch.on_failure,
-            total=total,
-        )
-        return job
+    def planned(self, batch: SubmitBatch) -> tuple[SubmitJob, Plan]:
+        """A batch to be made later, and again: its parent and its payloads, which are all in memory.
+
+        Raises:
+            InvalidRequestError: As ``create_batch``.
+        """
+        return _parent(batch), replace(_plan(batch), members=tuple(self._members(batch)))
 
     def extend(self, tenant: str, parent_id: UUID, payloads: Sequence[Payload]) -> int:
         """Add payloads to a batch that is not over; how many it has now.
@@ -160,12 +139,12 @@ class Families:
                 )
             self._must_have_room(session, parent_id, len(payloads))
             first = families.grow(session, parent_id, len(payloads))
-            new = [
-                self._child(parent_id, parent, first + place, payload, at=f"/payloads/{place}")
+            of_all = RetryChanges.from_json(parent.config["retry"])
+            members = [
+                self._member(tenant, parent.created_by, payload, of_all=of_all, at=f"/payloads/{place}")
                 for place, payload in enumerate(payloads)
             ]
-            for start in range(0, len(new), _AT_ONCE):
-                new_jobs.insert(session, [child.text for child in new[start : start + _AT_ONCE]])
+            insert(session, [child(parent, place, member) for place, member in enumerate(members, start=first)])
             families.touch(session, parent)
         self._bell.ring_engine()
         return first + len(payloads)
@@ -201,16 +180,35 @@ class Families:
             raise NotFoundError(f"there is no job {parent_id}", code="job.not_found")
         return parent
 
-    def _child(self, parent_id: UUID, parent: SubmitJob | Job, place: int, payload: Payload, *, at: str) -> NewJob:
-        of_all = RetryChanges.from_json(parent.config["retry"])
+    def _member(self, tenant: str, actor: str, payload: Payload, *, of_all: RetryChanges, at: str) -> Member:
         request = SubmitJob(
-            tenant=parent.tenant,
+            tenant=tenant,
             type=payload.type,
             config=payload.config,
-            created_by=parent.created_by,
-            origin=parent.origin,
-            priority=parent.priority,
+            created_by=actor,
             retry=(payload.retry or RetryChanges()).over(of_all),
             attempt_timeout_s=payload.attempt_timeout_s,
         )
-        return self._jobs.prepared_child(request, Child(parent_id, place, payload.name), at=at)
+        return replace(self._jobs.member(request, at=at), name=payload.name)
+
+
+def _parent(batch: SubmitBatch) -> SubmitJob:
+    return SubmitJob(
+        tenant=batch.tenant,
+        type=Kind.BATCH,
+        config={
+            "max_concurrency": batch.max_concurrency,
+            "on_failure": batch.on_failure,
+            "retry": (batch.retry or RetryChanges()).as_json(),
+        },
+        created_by=batch.created_by,
+        priority=batch.priority,
+        run_after=batch.run_after,
+        timeout_s=batch.timeout_s,
+        labels=batch.labels,
+        retry=NO_RETRY,
+    )
+
+
+def _plan(batch: SubmitBatch) -> Plan:
+    return Plan(Kind.BATCH, batch.max_concurrency, batch.max_payloads, batch.on_failure, members=())

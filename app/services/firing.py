@@ -15,11 +15,11 @@ from app.domain.calendars import OverlapPolicy
 from app.domain.jobs import Job, OnDependencyFailure, SubmitJob
 from app.domain.lifecycle import TERMINAL, JobState
 from app.domain.ports import Bell, Timer
-from app.domain.retry import RetryPolicy, policy_of
-from app.domain.schedules import Due, Fire, Schedule, due, placed
+from app.domain.schedules import JOBS_AT_ONCE, Due, Fire, Schedule, Template, due, placed
 from app.persistence import needs, new_jobs, schedules
 from app.persistence.new_jobs import NewJob
 from app.persistence.sessions import Sessions
+from app.services.founding import found
 from app.services.jobs import new_id
 
 OVERDUE_S: Final = 2.0
@@ -54,18 +54,18 @@ class Firing:
         self._timer = timer
         self._room = queue_bound // 2
 
-    def fire(self, schedule_id: UUID) -> int:
-        """Fire what is due of one schedule, and have it woken for its next instant; how many jobs that made.
+    def fire(self, *schedule_ids: UUID) -> int:
+        """Fire what is due of schedules, and have them woken for their next instants; how many jobs that made.
 
         May be called at any time and by any number at once. A schedule that is gone loses its alarm.
         """
         with self._sessions.begin() as session:
-            locked = schedules.lock(session, schedule_id)
-            fired = self.fire_locked(session, locked)
-        self.tell(fired)
-        if not locked:
-            self._timer.arm({schedule_id: None})
-        return len(fired.jobs)
+            locked = {schedule.id: schedule for schedule in schedules.lock(session, schedule_ids)}
+            fired = self.fire_locked(session, list(locked.values()))
+        gone: dict[UUID, datetime | None] = dict.fromkeys(set(schedule_ids) - locked.keys())
+        self.tell(replace(fired, alarms=fired.alarms | gone))
+        left = locked.keys() - fired.alarms.keys()
+        return len(fired.jobs) + (self.fire(*left) if left else 0)
 
     def fire_overdue(self, session: Session) -> Fired:
         """Fire schedules that nobody has fired in time, up to ``SCHEDULES_AT_ONCE`` of them; ``tell`` it after."""
@@ -77,7 +77,8 @@ class Firing:
         if not locked:
             return Fired(0, [], {})
         now = schedules.now(session)
-        dues = {schedule.id: due(schedule, now) for schedule in locked}
+        dues = _within_bound(locked, now)
+        locked = [schedule for schedule in locked if schedule.id in dues]
         fires = self._placed(session, locked, dues)
         fresh = schedules.add_fires(session, fires) if fires else set()
         jobs = self._make(session, [fire for fire in fires if fire.job_id in fresh], now)
@@ -96,10 +97,13 @@ class Firing:
         if fired.alarms:
             self._timer.arm(fired.alarms)
 
-    def make(self, session: Session, request: SubmitJob, job_id: UUID, *, queue: str) -> Job:
+    def ring_engine(self) -> None:
+        """Have the engine look at what waits, now."""
+        self._bell.ring_engine()
+
+    def make(self, session: Session, schedule: Schedule, *, created_by: str) -> Job:
         """The job of a trigger."""
-        [job] = new_jobs.add_all(session, [_new(request, job_id, queue)], room=self._room)
-        return job
+        return self._add(session, schedule.template, _new(schedule, schedule.request(created_by=created_by), new_id()))
 
     @staticmethod
     def _placed(session: Session, locked: Sequence[Schedule], dues: Mapping[UUID, Due]) -> list[Fire]:
@@ -114,25 +118,50 @@ class Firing:
         return fires
 
     def _make(self, session: Session, fires: Sequence[Fire], now: datetime) -> list[Job]:
-        new = [
-            _new(fire.request(now), fire.job_id, fire.schedule.template.queue) for fire in fires if not fire.waits_for
-        ]
+        alone = [fire for fire in fires if not fire.waits_for and not fire.schedule.template.plan]
+        new = [_new(fire.schedule, fire.request(now), fire.job_id) for fire in alone]
         made = new_jobs.add_all(session, new, room=self._room) if new else []
-        return made + [self._make_behind(session, fire, now) for fire in fires if fire.waits_for]
+        others = [fire for fire in fires if fire.waits_for or fire.schedule.template.plan]
+        return made + [self._make_one(session, fire, now) for fire in others]
 
-    def _make_behind(self, session: Session, fire: Fire, now: datetime) -> Job:
-        """A job that waits for earlier ones of its schedule, however these end."""
-        template = fire.schedule.template
-        states = needs.lock(session, fire.schedule.tenant, fire.waits_for)
+    def _make_one(self, session: Session, fire: Fire, now: datetime) -> Job:
+        """A family, or a job that waits for earlier ones of its schedule, however these end."""
+        schedule = fire.schedule
+        states = needs.lock(session, schedule.tenant, fire.waits_for) if fire.waits_for else {}
         left = sum(state not in TERMINAL for state in states.values())
-        new = _new(fire.request(now), fire.job_id, template.queue, needs_left=left)
+        job = self._add(session, schedule.template, _new(schedule, fire.request(now), fire.job_id, needs_left=left))
+        if states:
+            needs.add(session, [(job.id, needed, state in TERMINAL) for needed, state in states.items()])
+        return job
+
+    def _add(self, session: Session, template: Template, new: NewJob) -> Job:
+        if template.plan:
+            return found(session, new, template.plan)
         [job] = new_jobs.add_all(session, [new], room=self._room)
-        needs.add(session, [(job.id, needed, state in TERMINAL) for needed, state in states.items()])
         return job
 
 
-def _new(request: SubmitJob, job_id: UUID, queue: str, *, needs_left: int = 0) -> NewJob:
+def _within_bound(locked: Sequence[Schedule], now: datetime) -> dict[UUID, Due]:
+    """What is due of the schedules, of as many of them as one transaction has room for and of one at least."""
+    dues: dict[UUID, Due] = {}
+    jobs = 0
+    for schedule in locked:
+        its = due(schedule, now)
+        jobs += len(its.instants) * schedule.template.size
+        if dues and jobs > JOBS_AT_ONCE:
+            break
+        dues[schedule.id] = its
+    return dues
+
+
+def _new(schedule: Schedule, request: SubmitJob, job_id: UUID, *, needs_left: int = 0) -> NewJob:
+    template = schedule.template
     waiting = replace(request, on_dependency_failure=OnDependencyFailure.RUN)
     return new_jobs.new_job(
-        waiting, job_id=job_id, queue=queue, retry=policy_of(request.retry, RetryPolicy()), needs_left=needs_left
+        waiting,
+        job_id=job_id,
+        queue=template.queue,
+        retry=template.retry,
+        needs_left=needs_left,
+        name=template.name,
     )

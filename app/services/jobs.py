@@ -15,6 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from app.domain.errors import ConflictError, InvalidRequestError, NotFoundError
+from app.domain.families import Member
 from app.domain.job_types import Registry, Submission
 from app.domain.jobs import Job, JobEvent, OnDependencyFailure, Origin, SubmitJob
 from app.domain.lifecycle import TERMINAL, Event, JobState
@@ -23,7 +24,7 @@ from app.domain.retry import RetryPolicy, policy_of
 from app.persistence import events, families, idempotency, job_lists, jobs, needs, new_jobs, pausing, stages
 from app.persistence.job_lists import Filters
 from app.persistence.jobs import NOW, Sql
-from app.persistence.new_jobs import Child, NewJob
+from app.persistence.new_jobs import NewJob
 from app.persistence.sessions import Sessions, SingleStatements
 from app.services.runs import RETRY_QUEUE, is_connection_lost
 from app.services.submissions import Checks
@@ -113,27 +114,18 @@ class Jobs:
         retry = policy_of(request.retry, RetryPolicy())
         return new_jobs.new_job(request, job_id=new_id(), queue=queue, retry=retry, name=name)
 
-    def prepared_child(
-        self, request: SubmitJob, child: Child, *, at: str, needs_left: int = 0, templates: bool = False
-    ) -> NewJob:
-        """A child, checked like any job; ``at`` is where the request for it stands.
+    def member(self, request: SubmitJob, *, at: str, templates: bool = False) -> Member:
+        """A child to be made, checked like any job; ``at`` is where the request for it stands.
 
         Args:
-            needs_left: Its siblings that it waits for.
             templates: Whether its config may hold templates, to be filled in before it begins.
         Raises:
             InvalidRequestError: Unknown type, or a config that does not fit it.
         """
         checked = self._checks.checked(request, at=at, templates=templates)
         job_type = self._registry.get(checked.type)
-        return new_jobs.new_job(
-            checked,
-            job_id=new_id(),
-            queue=job_type.queue_for(checked),
-            retry=policy_of(checked.retry, job_type.retry),
-            child=child,
-            needs_left=needs_left,
-        )
+        retry = policy_of(checked.retry, job_type.retry)
+        return Member(checked.type, checked.config, job_type.queue_for(checked), retry, checked.attempt_timeout_s)
 
     def _store_all(self, new: Sequence[NewJob]) -> list[Job]:
         with self._single.begin() as session:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -13,16 +12,16 @@ from sqlalchemy.orm import Session
 
 from app.domain import calendars
 from app.domain.calendars import Recurrence
-from app.domain.errors import ConflictError, InvalidRequestError, PreconditionFailedError, Problem
-from app.domain.jobs import Job, SubmitJob
+from app.domain.errors import ConflictError, InvalidRequestError, PreconditionFailedError
+from app.domain.jobs import Job
 from app.domain.ports import Timer
-from app.domain.retry import RetryPolicy, policy_of
-from app.domain.schedules import Schedule, Template
-from app.persistence import job_lists, pausing, schedules
+from app.domain.schedules import Schedule
+from app.persistence import families, job_lists, pausing, schedules
 from app.persistence.job_lists import Filters
 from app.persistence.sessions import Sessions
 from app.services.firing import Fired, Firing
-from app.services.jobs import Jobs, new_id
+from app.services.jobs import new_id
+from app.services.templates import Templates
 
 _NEVER: Final = datetime(1, 1, 1, tzinfo=UTC)
 
@@ -37,26 +36,19 @@ class Preview:
 
 
 class Schedules:
-    """The use cases of schedules.
+    """The use cases of schedules."""
 
-    Args:
-        queue_of: The queue of a job by its request.
-    """
-
-    def __init__(
-        self, sessions: Sessions, jobs: Jobs, firing: Firing, timer: Timer, *, queue_of: Callable[[SubmitJob], str]
-    ) -> None:
+    def __init__(self, sessions: Sessions, templates: Templates, firing: Firing, timer: Timer) -> None:
         self._sessions = sessions
-        self._jobs = jobs
+        self._templates = templates
         self._firing = firing
         self._timer = timer
-        self._queue_of = queue_of
 
     def create(self, tenant: str, body: dict[str, Any], *, actor: str) -> Schedule:
         """A new schedule; it fires from now on.
 
         Args:
-            body: ``name``, ``template`` (a request for a job, without tenant), ``rules`` as sent, policies, ``paused``.
+            body: ``name``, ``template`` (what ``Templates`` checks), ``rules`` as sent, policies, ``paused``.
         Raises:
             InvalidRequestError: A template or rules that cannot be used; one problem per fault.
         """
@@ -114,7 +106,7 @@ class Schedules:
             if not schedule.paused:
                 schedule = schedules.change(session, replace(schedule, paused=True))
             if runs:
-                pausing.pause_all(session, tenant, "schedule", schedule_id, paused=True, running=True, actor=actor)
+                self._pause_runs(session, tenant, schedule_id, paused=True, actor=actor)
         self._timer.arm({schedule_id: None})
         return schedule
 
@@ -126,10 +118,10 @@ class Schedules:
                 schedule = schedules.change(session, replace(schedule, paused=False))
             fired = self._firing.fire_locked(session, [schedule])
             if runs:
-                pausing.pause_all(session, tenant, "schedule", schedule_id, paused=False, running=True, actor=actor)
+                self._pause_runs(session, tenant, schedule_id, paused=False, actor=actor)
         schedule = replace(schedule, next_fire_at=_following(fired, schedule))
         self._tell(fired, schedule)
-        self._jobs.ring_engine()
+        self._firing.ring_engine()
         return schedule
 
     def trigger(self, tenant: str, schedule_id: UUID, *, actor: str) -> Job:
@@ -147,8 +139,7 @@ class Schedules:
                     hint="Resume it first.",
                     data={"paused": True},
                 )
-            request = schedule.request(created_by=actor)
-            job = self._firing.make(session, request, new_id(), queue=schedule.template.queue)
+            job = self._firing.make(session, schedule, created_by=actor)
             schedules.add_trigger(session, schedule.id, job.id)
         self._firing.tell(Fired(1, [job], {}))
         return job
@@ -173,6 +164,14 @@ class Schedules:
         zone = ZoneInfo(rules.timezone)
         fires = [(instant, instant.astimezone(zone)) for instant in rules.upcoming(now, count)]
         return Preview(rules.words(), rules.timezone, fires)
+
+    @staticmethod
+    def _pause_runs(session: Session, tenant: str, schedule_id: UUID, *, paused: bool, actor: str) -> None:
+        """Pause or resume the jobs it has made: parents first, then their children."""
+        for owner in ("schedule", "schedule of the parent"):
+            pausing.pause_all(session, tenant, owner, schedule_id, paused=paused, running=True, actor=actor)
+        if not paused:
+            families.touch_all(session, schedule_id)
 
     def _tell(self, fired: Fired, schedule: Schedule) -> None:
         self._firing.tell(replace(fired, alarms={schedule.id: schedule.alarm_at}))
@@ -200,7 +199,7 @@ class Schedules:
                 faults.append(error)
         if "template" in body:
             try:
-                read["template"] = self._template(tenant, body["template"], actor=actor)
+                read["template"] = self._templates.checked(tenant, body["template"], actor=actor)
             except InvalidRequestError as error:
                 faults.append(error)
         if faults:
@@ -208,28 +207,6 @@ class Schedules:
             problems = tuple(problem for fault in faults for problem in fault.problems)
             raise InvalidRequestError(first.detail, code=first.code, hint=first.hint, problems=problems)
         return read
-
-    def _template(self, tenant: str, given: dict[str, Any], *, actor: str) -> Template:
-        try:
-            checked = self._jobs.checked(SubmitJob(tenant=tenant, created_by=actor, **given))
-        except InvalidRequestError as error:
-            problems = tuple(Problem(f"/template{fault.pointer}", fault.detail) for fault in error.problems)
-            raise InvalidRequestError(
-                error.detail, code=error.code, hint=error.hint, problems=problems, data=error.data
-            ) from None
-        return Template(
-            type=checked.type,
-            config=checked.config,
-            queue=self._queue_of(checked),
-            retry=policy_of(checked.retry, RetryPolicy()),
-            priority=checked.priority,
-            timeout_s=checked.timeout_s,
-            attempt_timeout_s=checked.attempt_timeout_s,
-            labels=checked.labels,
-            concurrency_key=checked.concurrency_key,
-            max_concurrency=checked.max_concurrency,
-            resources=checked.resources,
-        )
 
 
 def _following(fired: Fired, schedule: Schedule) -> datetime | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from time import monotonic
@@ -10,6 +11,7 @@ from typing import Any, Final, Literal
 from uuid import uuid5
 
 from pydantic import Field, model_validator
+from sqlalchemy.exc import SQLAlchemyError
 
 from app.dataplane.export import ExportStream, Snapshot, Written, begin_snapshot, copy_rows, ended_when
 from app.dataplane.query import estimated_rows, export_statement
@@ -17,7 +19,7 @@ from app.dataplane.vql.catalogue import Catalogue
 from app.dataplane.vql.model import Query
 from app.dataplane.vql.parser import parse
 from app.domain.artifacts import Artifact, ArtifactKind
-from app.domain.errors import InvalidRequestError, JobError, Problem, TransientError
+from app.domain.errors import FenceLost, InvalidRequestError, JobError, Problem, TransientError
 from app.domain.job_types import JobConfig, JobType, Result, Submission
 from app.domain.jobs import Outcome
 from app.domain.places import relative_key
@@ -29,8 +31,12 @@ from app.services.tables import Tables
 from app.storage.scope import export_key, resolve
 from tasks.context import RunContext
 
+log = logging.getLogger(__name__)
+
 _AT: Final = "/config/vql"
 _REPORT_EVERY_S: Final = 1.0
+_QUERY_EVERY_S: Final = 30.0
+"""Between two words of an export that no row has come of; less where the stall timeout is short."""
 _SERVICES: Final = {"contact": "contacts", "company": "companies"}
 _MANIFEST_SUFFIX: Final = ".manifest.json"
 
@@ -198,7 +204,7 @@ def _stream(
         report = _Report(job, estimated_rows(session, statement), header_lines=int(config.header))
         stream = ExportStream(upload, gzip=config.compression == "gzip", between=lambda: report(stream))
         try:
-            with ended_when(session, lambda: job.cancelled):
+            with ended_when(session, lambda: report.must_end(stream)):
                 rows = copy_rows(session, statement, stream, header=config.header)
             written = stream.finish()
         except TransientError:
@@ -222,6 +228,8 @@ class _Report:
         self._estimated = estimated
         self._header_lines = header_lines
         self._told_at = 0.0
+        self._query_every_s = min(_QUERY_EVERY_S, job.settings.stall_timeout_s / 4)
+        self._queried_at = -self._query_every_s
 
     def __call__(self, stream: ExportStream) -> None:
         self._job.check()
@@ -229,13 +237,28 @@ class _Report:
             return
         self._told_at = monotonic()
         rows = max(0, stream.lines - self._header_lines)
-        self._tell(rows_done=rows, rows_total=max(rows, self._estimated), bytes_done=stream.plain_bytes)
-
-    def _tell(self, **progress: Any) -> None:
-        with self._job.sessions.begin() as session:
-            signals = jobs.advance(session, self._job.job, stage="exporting", **progress)
-        self._job.heed(signals)
+        self._tell("exporting", rows_done=rows, rows_total=max(rows, self._estimated), bytes_done=stream.plain_bytes)
         self._job.check()
+
+    def must_end(self, stream: ExportStream) -> bool:
+        """Whether the job is to stop; asked while Postgres works, which before the first row may take it hours.
+
+        So long as no block has come, the job says that it waits for one: it has not stalled.
+        """
+        if not stream.plain_bytes and monotonic() - self._queried_at >= self._query_every_s:
+            self._queried_at = monotonic()
+            try:
+                self._tell("querying")
+            except FenceLost as error:
+                self._job.stop(error)
+            except SQLAlchemyError as error:
+                log.warning("store.waiting", extra={"error": str(error)})
+        return self._job.cancelled
+
+    def _tell(self, stage: str, **progress: Any) -> None:
+        with self._job.sessions.begin() as session:
+            signals = jobs.advance(session, self._job.job, stage=stage, **progress)
+        self._job.heed(signals)
 
 
 def _manifest(job: RunContext, config: ExportConfig, query: Query, ref: ObjectRef, finished: Finished) -> bytes:

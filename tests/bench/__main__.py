@@ -12,7 +12,7 @@ RESULTS = Path("var/bench.json")
 
 def main() -> None:
     RESULTS.unlink(missing_ok=True)
-    for name in ("import_bench", "export_bench", "jobs_bench"):
+    for name in ("import_bench", "export_bench", "jobs_bench", "schedules_bench"):
         subprocess.run([sys.executable, "-m", f"tests.bench.{name}", "--json", str(RESULTS)], check=True)
     entries = json.loads(RESULTS.read_text())
     print(f"\n{'measurement':70} {'ratio':>8} {'goal':>8} {'runs':>5}")

@@ -104,7 +104,8 @@ class Cluster:
         self.sessions = make_sessions(self.engine)
         with self.sessions.begin() as session:
             session.execute(text("CREATE TABLE IF NOT EXISTS effects (job_id uuid, step int, fence int)"))
-            session.execute(text("TRUNCATE effects, jobs, job_events, workers, leaders, queues, limits"))
+            tables = "effects, jobs, job_events, workers, leaders, queues, limits, schedules, schedule_fires"
+            session.execute(text(f"TRUNCATE {tables}"))
         self.services: Services = build_services(self.settings(), application_name="fault client", pool_size=4)
 
     def settings(self) -> Settings:
@@ -122,6 +123,9 @@ class Cluster:
 
     def start_engine(self, name: str = "engine") -> Part:
         return self._start(name, "haulier", "engine")
+
+    def start_beat(self, name: str = "beat") -> Part:
+        return self._start(name, "celery", "-A", "tasks", "beat")
 
     def start_worker(self, name: str = "data", *, queue: str = "data", pool: str = "prefork", slots: int = 2) -> Part:
         part = self._start(

@@ -71,6 +71,69 @@ def test_a_template_of_an_unknown_type_is_pointed_at(member: Client) -> None:
     assert [error["pointer"] for error in answer.get_json()["errors"]] == ["/template/type"]
 
 
+BATCH = {
+    "type": "batch",
+    "payloads": [{"type": "echo", "config": {"value": 1}, "name": "first"}],
+    "max_concurrency": 2,
+    "labels": {"team": "data"},
+}
+PIPELINE = {
+    "type": "pipeline",
+    "name": "nightly",
+    "stages": [{"name": "one", "type": "echo"}, {"name": "two", "type": "echo", "depends_on": ["one"]}],
+    "failure_strategy": "retry",
+    "stage_retries": 2,
+}
+
+
+@pytest.mark.feature("S3-01")
+@pytest.mark.parametrize("template", [BATCH, PIPELINE], ids=["batch", "pipeline"])
+def test_a_template_of_a_family_is_shown_as_it_can_be_sent_and_makes_one(
+    member: Client, template: dict[str, Any]
+) -> None:
+    made = a_schedule(member, template=template)
+
+    again = a_schedule(member, template=made["template"])
+    job = member.post(f"/v1/schedules/{made['id']}:trigger").get_json()
+
+    assert made["template"] == again["template"]
+    assert made["template"].items() >= {key: template[key] for key in template.keys() - {"payloads", "stages"}}.items()
+    children = member.get(f"/v1/jobs/{job['id']}/children").get_json()["items"]
+    assert (job["type"], job["labels"]) == (template["type"], template.get("labels", {}))
+    assert [child["name"] for child in children] == (["first"] if template is BATCH else ["one", "two"])
+
+
+@pytest.mark.parametrize(
+    ("template", "pointer"),
+    [
+        ({**BATCH, "payloads": []}, "/template/payloads"),
+        ({**BATCH, "payloads": [{"type": "echo"}] * 1001}, "/template/payloads"),
+        ({**BATCH, "payloads": [{"type": "echo"}, {"type": "nothing"}]}, "/template/payloads/1/type"),
+        ({**BATCH, "payloads": [{"type": "batch"}]}, "/template/payloads/0/type"),
+        ({**BATCH, "payloads": [{"type": "sleep", "config": {"seconds": "x"}}]}, "/template/payloads/0/config/seconds"),
+        ({**BATCH, "payloads": [{"type": "echo"}] * 2, "max_payloads": 1}, "/template/payloads/1"),
+        ({**BATCH, "max_concurrency": 0}, "/template/max_concurrency"),
+        ({**BATCH, "run_after": "2030-01-01T00:00:00Z"}, "/template/run_after"),
+        ({**BATCH, "config": {}}, "/template/config"),
+        ({**PIPELINE, "stages": [{"name": "one", "type": "nothing"}]}, "/template/stages/0/type"),
+        (
+            {**PIPELINE, "stages": [{"name": "one", "type": "echo", "depends_on": ["two"]}]},
+            "/template/stages/0/depends_on/0",
+        ),
+        ({"type": "pipeline", "stages": PIPELINE["stages"]}, "/template/name"),
+        ({"type": "echo", "payloads": []}, "/template/payloads"),
+        ({"type": ["batch"]}, "/template/type"),
+        ("batch", "/template"),
+    ],
+    ids=lambda value: value if isinstance(value, str) and value.startswith("/") else "",
+)
+def test_a_template_that_could_not_be_submitted_is_pointed_at(member: Client, template: Any, pointer: str) -> None:
+    answer = member.post("/v1/schedules", {"name": "wrong", "template": template})
+
+    assert answer.status_code == 422
+    assert [error["pointer"] for error in answer.get_json()["errors"]] == [pointer]
+
+
 @pytest.mark.feature("S3-07")
 def test_an_edit_changes_the_jobs_to_come_and_not_those_made(member: Client) -> None:
     path = f"/v1/schedules/{a_schedule(member)['id']}"

@@ -9,8 +9,9 @@ import io
 import json
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from time import monotonic
 from typing import Any
 from uuid import UUID
@@ -46,6 +47,7 @@ from config.settings import Settings
 from tasks.context import RunContext
 from tasks.types.export_csv_file import JOB_TYPE, ExportConfig, check, run
 from tests.factories import stored
+from tests.integration.worker import within
 
 COLUMNS = ["id", "uuid", "first_name", "departments", "created_at", "country"]
 
@@ -465,18 +467,58 @@ def test_a_cancelled_export_stops_while_rows_flow_and_leaves_no_file(runner: Run
         assert session.execute(text("SELECT 1")).scalar_one() == 1
 
 
-def test_an_export_whose_first_row_is_far_away_stops_at_once(runner: Runner, sessions: Sessions) -> None:
+def a_first_row_that_waits_for(sessions: Sessions, what: str) -> None:
     add_contacts(sessions, "acme", 1)
     with sessions.begin() as session:
-        session.execute(
-            text("CREATE FUNCTION t_acme.slow() RETURNS text LANGUAGE sql AS 'SELECT pg_sleep(30)::text'"),
-        )
+        session.execute(text(f"CREATE FUNCTION t_acme.slow() RETURNS text LANGUAGE sql AS 'SELECT {what}::text'"))
         session.execute(text("ALTER TABLE t_acme.contacts RENAME TO held"))
-        session.execute(
-            text(
-                "CREATE VIEW t_acme.contacts AS SELECT h.id, t_acme.slow() AS uuid FROM t_acme.held AS h",
-            )
-        )
+        session.execute(text("CREATE VIEW t_acme.contacts AS SELECT h.id, t_acme.slow() AS uuid FROM t_acme.held AS h"))
+
+
+def progressed_at(sessions: Sessions, job: Job) -> datetime | None:
+    """When the job last said that it waits for its first row."""
+    with sessions.begin() as session:
+        asked = text("SELECT progressed_at FROM jobs WHERE id = :id AND stage = 'querying'")
+        return session.execute(asked, {"id": job.id}).scalar_one_or_none()
+
+
+@pytest.fixture
+def hasty(runner: Runner) -> Runner:
+    return replace(runner, settings=runner.settings.model_copy(update={"stall_timeout_s": 0.4}))
+
+
+def test_an_export_whose_first_row_is_far_away_says_that_it_goes_on(hasty: Runner, sessions: Sessions) -> None:
+    a_first_row_that_waits_for(sessions, "pg_advisory_xact_lock_shared(7)")
+    job = hasty.job(vql={"select_columns": ["id", "uuid"]})
+    words: set[datetime | None] = set()
+    with ThreadPoolExecutor(1) as pool, sessions() as holder:
+        holder.execute(text("SELECT pg_advisory_lock(7)"))
+        exported = pool.submit(hasty.run, job)
+
+        said = within(20, lambda: words.add(progressed_at(sessions, job)) or len(words) > 3)
+        holder.execute(text("SELECT pg_advisory_unlock(7)"))
+
+    assert said
+    assert exported.result()["rows"] == 1
+
+
+def test_an_export_that_waits_for_its_first_row_ends_when_it_has_lost_its_fence(
+    hasty: Runner, sessions: Sessions
+) -> None:
+    a_first_row_that_waits_for(sessions, "pg_sleep(60)")
+    job = hasty.job(vql={"select_columns": ["id", "uuid"]})
+    with ThreadPoolExecutor(1) as pool:
+        exported = pool.submit(hasty.run, job)
+
+        assert within(20, lambda: progressed_at(sessions, job))
+        hasty.claimed(job)
+
+        with pytest.raises(FenceLost):
+            exported.result(timeout=30)
+
+
+def test_an_export_whose_first_row_is_far_away_stops_at_once(runner: Runner, sessions: Sessions) -> None:
+    a_first_row_that_waits_for(sessions, "pg_sleep(30)")
     job = runner.job(vql={"select_columns": ["id", "uuid"]})
     context = runner.context(job)
     threading.Timer(0.5, lambda: context.stop(JobCancelled("user"))).start()

@@ -13,13 +13,13 @@ import pytest
 import redis
 from celery import Celery
 from pydantic import SecretStr
-from redbeat import RedBeatScheduler
 from redbeat.schedulers import get_redis
 
 from app.engine.fire import fire_overdue, rearm
 from app.engine.loop import Engine
 from app.persistence.sessions import Sessions
-from app.scheduling.redbeat import RedBeatTimer
+from app.scheduling.beat import AlarmScheduler
+from app.scheduling.redbeat import ALARMS_AT_ONCE, RedBeatTimer
 from app.services.firing import Firing
 from app.services.schedules import Schedules
 from config.celery import celery_config
@@ -39,11 +39,11 @@ def timer(own: Settings) -> RedBeatTimer:
 
 
 @pytest.fixture
-def beat(own: Settings) -> Iterator[RedBeatScheduler]:
-    """Beat's scheduler, as it comes with RedBeat."""
+def beat(own: Settings) -> Iterator[AlarmScheduler]:
+    """Beat's scheduler."""
     app = Celery("tests.beat", set_as_current=False)
     app.config_from_object(celery_config(own))
-    yield RedBeatScheduler(app)
+    yield AlarmScheduler(app)
     get_redis(app).close()
 
 
@@ -65,7 +65,7 @@ def wipe(own: Settings) -> None:
 def send_due(beat: Any, *, until: int) -> list[tuple[str, list[str], str]]:
     """Have beat look until it has sent ``until`` messages, and once more; what it sent."""
     sent: list[tuple[str, list[str], str]] = []
-    beat.send_task = lambda task, args, _, queue, **__: sent.append((task, list(args), queue))
+    beat.send_task = lambda task, args, *_, queue, **__: sent.append((task, list(args), queue))
     give_up_at = monotonic() + 30
     while len(sent) < until and monotonic() < give_up_at:
         sleep(0.05)
@@ -75,6 +75,7 @@ def send_due(beat: Any, *, until: int) -> list[tuple[str, list[str], str]]:
 
 
 def look(beat: Any) -> None:
+    beat.send_alarms()
     for entry in beat.schedule.values():
         beat.maybe_due(entry)
 
@@ -88,6 +89,18 @@ def test_beat_sends_an_alarm_that_is_due_once_and_then_lets_it_rest(timer: RedBe
 
     assert sent == [("haulier.fire_schedule", [str(due)], "small")]
     assert timer.armed() == {due: False, later: True}
+
+
+def test_alarms_of_one_instant_travel_together(timer: RedBeatTimer, beat: Any) -> None:
+    schedules = [uuid4() for _ in range(ALARMS_AT_ONCE + 1)]
+    timer.arm(dict.fromkeys(schedules, now()))
+    assert timer.flush(10)
+
+    sent = send_due(beat, until=2)
+
+    assert sorted(len(ids) for _, ids, _ in sent) == [1, ALARMS_AT_ONCE]
+    assert {id_ for _, ids, _ in sent for id_ in ids} == set(map(str, schedules))
+    assert timer.armed() == dict.fromkeys(schedules, False)
 
 
 def test_an_alarm_that_rested_goes_off_again_when_it_is_set_anew(timer: RedBeatTimer, beat: Any) -> None:
@@ -198,7 +211,7 @@ def test_without_redis_schedules_are_made_and_the_engine_fires_them(
 ) -> None:
     away = RedBeatTimer(own.model_copy(update={"redis_url": SecretStr("redis://127.0.0.1:1/0")}))
     firing = Firing(here.sessions, here.bell, away, queue_bound=100)
-    service = Schedules(here.sessions, here.jobs, firing, away, queue_of=lambda _: "small")
+    service = Schedules(here.sessions, here.templates, firing, away)
     schedule = service.create("default", a_body(rules={"intervals": "1h"}), actor="test")
     assert schedule.next_fire_at is not None
     here.put_back(schedule, schedule.next_fire_at - HOUR)

@@ -7,17 +7,31 @@ from typing import Any
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.orm import Session
 
 from app.domain.calendars import MissedPolicy, OverlapPolicy
 from app.domain.lifecycle import JobState
+from app.domain.pipelines import Stage
+from app.domain.schedules import JOBS_AT_ONCE
 from app.engine.fire import fire_overdue
 from app.persistence import schedules
 from app.persistence.sessions import Sessions
+from app.services.families import Payload
 from tests.factories import in_threads
 from tests.integration.timetables import HOUR, Timetable, a_body
 
 _ON_TIME = timedelta(seconds=1)
 _ALL = {"missed_policy": MissedPolicy.ALL, "missed_window_s": 3 * 3600.0}
+
+
+def a_batch(payloads: int) -> dict[str, Any]:
+    """A template of a batch, as the API hands it on."""
+    items = [Payload("echo", {"value": place}) for place in range(payloads)]
+    return {"type": "batch", "payloads": items, "max_concurrency": 2}
+
+
+def count_of_jobs(session: Session) -> int:
+    return int(session.execute(text("SELECT count(*) FROM jobs")).scalar_one())
 
 
 @pytest.fixture
@@ -223,6 +237,78 @@ def test_an_alarm_of_a_schedule_that_is_gone_is_taken_away(here: Timetable) -> N
     here.firing.fire(schedule.id)
 
     assert here.timer.alarms == {schedule.id: None}
+
+
+@pytest.mark.feature("S3-01")
+def test_each_fire_of_a_batch_makes_all_of_its_payloads(here: Timetable) -> None:
+    schedule = here.hourly(slept=1, template=a_batch(3), **_ALL)
+
+    made = here.firing.fire(schedule.id)
+
+    batches = here.jobs_of(schedule)
+    assert (made, [(job.type, job.state) for job in batches]) == (2, [("batch", JobState.OPEN)] * 2)
+    assert "engine" in here.bell.rings
+    assert here.work_off() == [4, 2]
+    for batch in batches:
+        children = here.families.children("default", batch.id, after=-1, limit=10)
+        assert [(child.config, child.state) for child in children] == [
+            ({"value": place}, JobState.COMPLETED) for place in range(3)
+        ]
+        assert here.state(batch.id) is JobState.COMPLETED
+
+
+def test_each_fire_of_a_pipeline_makes_all_of_its_stages(here: Timetable) -> None:
+    stages = [Stage("one", "echo", {}), Stage("two", "echo", {"value": "{{ stages.one.result }}"}, ("one",))]
+    schedule = here.hourly(ago=_ON_TIME, template={"type": "pipeline", "name": "nightly", "stages": stages})
+
+    here.firing.fire(schedule.id)
+
+    [pipeline] = here.jobs_of(schedule)
+    assert here.work_off() == [1, 1]
+    assert (pipeline.name, here.state(pipeline.id)) == ("nightly", JobState.COMPLETED)
+    assert set(here.children(pipeline.id)) == {"one", "two"}
+
+
+def test_a_batch_of_a_schedule_waits_for_the_one_before_it(here: Timetable) -> None:
+    schedule = here.hourly(slept=1, template=a_batch(1), overlap_policy=OverlapPolicy.QUEUE, **_ALL)
+    here.firing.fire(schedule.id)
+    first, second = here.jobs_of(schedule)
+
+    here.tick()
+    while_the_first_runs = here.state(second.id)
+    here.work_off()
+
+    assert while_the_first_runs is JobState.BLOCKED
+    assert here.states(first.id, second.id) == [JobState.COMPLETED] * 2
+
+
+@pytest.mark.feature("S3-12", "S3-14")
+def test_pausing_a_schedule_holds_the_payloads_of_its_batches_too(here: Timetable) -> None:
+    schedule = here.hourly(ago=_ON_TIME, template=a_batch(3))
+    here.firing.fire(schedule.id)
+    here.tick()
+
+    here.schedules.pause("default", schedule.id, actor="test", runs=True)
+    while_paused = here.work_off()
+    here.schedules.resume("default", schedule.id, actor="test", runs=True)
+    after = here.work_off()
+
+    assert (while_paused, after) == ([], [2, 1])
+    assert [here.state(job.id) for job in here.jobs_of(schedule)] == [JobState.COMPLETED]
+
+
+def test_what_large_batches_make_at_once_is_bounded(here: Timetable) -> None:
+    large = [here.hourly(slept=3, template=a_batch(900), **_ALL) for _ in range(2)]
+    with here.sessions.begin() as session:
+        before = count_of_jobs(session)
+        here.firing.fire_overdue(session)
+        at_once = count_of_jobs(session) - before
+
+    made = fire_overdue(here.leader, here.firing)
+
+    assert at_once <= JOBS_AT_ONCE
+    assert made == 2 * 3 - 2
+    assert [len(here.fired(schedule)) for schedule in large] == [3, 3]
 
 
 @pytest.mark.parametrize("change", [{"rules": {"intervals": "7d"}}, {"name": "weekly"}], ids=min)

@@ -14,6 +14,7 @@ from app.domain.schedules import Schedule
 from app.persistence.sessions import Sessions
 from app.services.firing import Firing
 from app.services.schedules import Schedules
+from app.services.templates import Templates
 from tests.factories import registry
 from tests.integration.families import Installation
 
@@ -37,9 +38,10 @@ class Timetable(Installation):
         super().__init__(sessions)
         self.timer = RecordingTimer()
         self.firing = Firing(sessions, self.bell, self.timer, queue_bound=100)
-        self.schedules = Schedules(
-            sessions, self.jobs, self.firing, self.timer, queue_of=lambda request: registry().get(request.type).queue
+        self.templates = Templates(
+            self.jobs, self.families, self.pipelines, queue_of=lambda request: registry().get(request.type).queue
         )
+        self.schedules = Schedules(sessions, self.templates, self.firing, self.timer)
 
     def hourly(self, *, ago: timedelta = HOUR / 2, slept: int = 0, **changes: Any) -> Schedule:
         """A schedule whose last ``slept`` + 1 instants are due."""
