@@ -41,8 +41,8 @@ lint: .venv/installed-for-tests ## Ruff, mypy and the import contracts
 bench: .venv/installed-for-tests ## speed and memory beside psql and bare handlers; writes var/bench.json
 	$(BIN)/python -m tests.bench
 
-chaos: .venv/installed-for-tests ## the fault tests, CHAOS_ROUNDS times in a row
-	@round=1; while [ $$round -le $(CHAOS_ROUNDS) ]; do \
+chaos: .venv/installed-for-tests ## SEED=7: 200 jobs, 25 random faults; without: the fault tests, CHAOS_ROUNDS times
+	@if [ -n "$(SEED)" ]; then exec $(BIN)/python -m tests.faults.chaos --seed $(SEED); fi; round=1; while [ $$round -le $(CHAOS_ROUNDS) ]; do \
 		echo "round $$round of $(CHAOS_ROUNDS)"; $(BIN)/python -m pytest -q tests/faults || exit 1; round=$$((round + 1)); \
 	done
 
