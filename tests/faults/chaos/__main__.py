@@ -98,9 +98,12 @@ def _send(traffic: Traffic, jobs: int) -> None:
 def _inflict(site: Site, draw: random.Random, count: int) -> None:
     for fault in drawn(draw, count):
         sleep(draw.uniform(0.5, 2.5))
-        tell(fault.__name__.replace("_", " "))
-        fault(site, draw)
         site.revive()
+        tell(fault.__name__.replace("_", " "))
+        # One that was told to end may be gone before the fault reaches it.
+        with suppress(ProcessLookupError):
+            fault(site, draw)
+    site.revive()
 
 
 def _until(check: Callable[[], bool], site: Site, *, within_s: float) -> None:

@@ -14,7 +14,7 @@ import redis
 from sqlalchemy.exc import DBAPIError
 
 from tests.faults.chaos.site import TYPICAL_WORKERS, Site
-from tests.faults.cluster import LEASE_S
+from tests.faults.cluster import LEASE_S, eventually
 
 Fault = Callable[[Site, random.Random], None]
 
@@ -25,6 +25,20 @@ _ENGINES: Final = ("engine", "engine2")
 def _kill(site: Site, name: str) -> None:
     site.parts[name].send(signal.SIGKILL)
     site.parts[name].wait(10)
+
+
+def _kill_child(site: Site, name: str, draw: random.Random) -> None:
+    """Kill a child of a process, which may just be starting itself."""
+
+    def done() -> bool:
+        site.revive()
+        with suppress(FileNotFoundError, ProcessLookupError):
+            if children := site.parts[name].children():
+                os.kill(draw.choice(children), signal.SIGKILL)
+                return True
+        return False
+
+    eventually(done, within_s=20, what=f"a child of {name}")
 
 
 @contextmanager
@@ -42,8 +56,7 @@ def kill_worker(site: Site, draw: random.Random) -> None:
 
 
 def kill_pool_child(site: Site, draw: random.Random) -> None:
-    with suppress(ProcessLookupError):
-        os.kill(draw.choice(site.parts["data"].children()), signal.SIGKILL)
+    _kill_child(site, "data", draw)
 
 
 def kill_engine(site: Site, draw: random.Random) -> None:
@@ -60,8 +73,7 @@ def kill_web(site: Site, draw: random.Random) -> None:
 
 
 def kill_web_process(site: Site, draw: random.Random) -> None:
-    if children := site.parts["web"].children():
-        os.kill(draw.choice(children), signal.SIGKILL)
+    _kill_child(site, "web", draw)
 
 
 def kill_beat(site: Site, draw: random.Random) -> None:
