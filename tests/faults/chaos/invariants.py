@@ -97,7 +97,7 @@ def every_trail_is_legal(scene: Scene) -> list[str]:
 def attempts_and_rescues_are_bounded(scene: Scene) -> list[str]:
     return scene.said(
         "SELECT id, type, attempts, rescues, retry FROM jobs"
-        " WHERE attempts > CAST(retry ->> 'max_attempts' AS int) OR rescues > :most",
+        " WHERE attempts > CAST(retry ->> 'maximum_attempts' AS int) OR rescues > :most",
         most=MAX_RESCUES,
     )
 

@@ -16,7 +16,7 @@ CSV_KEY: Final = "uploads/chaos.csv"
 SCHEDULED_S: Final = 25
 _PATIENCE_S: Final = 60
 _AGAIN: Final = {429, 502, 503}
-_OFTEN: Final = {"max_attempts": 40, "initial_interval_s": 0.3, "max_interval_s": 2.0}
+_OFTEN: Final = {"maximum_attempts": 40, "initial_interval": 300, "maximum_interval": "2s"}
 
 Body = dict[str, Any]
 
@@ -133,7 +133,7 @@ class Traffic:
         return {"type": "effect", "config": config}
 
     def _failing(self, *, until: int | None) -> Body:
-        retry = {"max_attempts": 3, "initial_interval_s": 0.2}
+        retry = {"maximum_attempts": 3, "initial_interval": 200}
         return {"type": "fail", "config": {"until_attempt": until}, "retry": retry}
 
     def _payload(self) -> Body:
