@@ -41,10 +41,14 @@ lint: .venv/installed-for-tests ## Ruff, mypy and the import contracts
 bench: .venv/installed-for-tests ## speed and memory beside psql and bare handlers; writes var/bench.json
 	$(BIN)/python -m tests.bench
 
-chaos: .venv/installed-for-tests ## the fault tests, CHAOS_ROUNDS times in a row
+chaos: .venv/installed-for-tests ## SEED=7: 200 jobs, 25 random faults; without: the fault tests, CHAOS_ROUNDS times
+ifdef SEED
+	$(BIN)/python -m tests.faults.chaos --seed $(SEED)
+else
 	@round=1; while [ $$round -le $(CHAOS_ROUNDS) ]; do \
 		echo "round $$round of $(CHAOS_ROUNDS)"; $(BIN)/python -m pytest -q tests/faults || exit 1; round=$$((round + 1)); \
 	done
+endif
 
 constraints: .venv/installed-for-tests ## write the versions that are installed to constraints.txt
 	$(BIN)/python -m pip freeze --exclude-editable | grep -E '^[A-Za-z0-9_.-]+==' > constraints.txt

@@ -124,14 +124,21 @@ class Cluster:
     def start_engine(self, name: str = "engine") -> Part:
         return self._start(name, "haulier", "engine")
 
+    def start_web(self) -> Part:
+        return self._start("web", "haulier", "web")
+
     def start_beat(self, name: str = "beat") -> Part:
         return self._start(name, "celery", "-A", "tasks", "beat")
 
-    def start_worker(self, name: str = "data", *, queue: str = "data", pool: str = "prefork", slots: int = 2) -> Part:
-        part = self._start(
+    def launch_worker(self, name: str, *, queue: str, pool: str, slots: int) -> Part:
+        """A worker that is not waited for."""
+        return self._start(
             name, "celery", "-A", "tasks", "worker", "-Q", queue, "-n", f"{name}@%h", "--pool", pool, "-c", str(slots),
             "--without-gossip", "--without-mingle",
         )  # fmt: skip
+
+    def start_worker(self, name: str = "data", *, queue: str = "data", pool: str = "prefork", slots: int = 2) -> Part:
+        part = self.launch_worker(name, queue=queue, pool=pool, slots=slots)
         wanted = slots if pool != "solo" else 1
         eventually(lambda: self._slots(name) >= wanted, within_s=60, what=f"{name} registers", log=part.log)
         return part

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
 from time import monotonic, sleep
 from uuid import UUID
 
@@ -12,7 +13,9 @@ import redis
 from celery import Celery
 from sqlalchemy.exc import DBAPIError
 
+from app.runtime.stores import Stores
 from tests.faults.cluster import LEASE_S, Cluster, Part, eventually
+from tests.faulty_tcp import FaultyTcp
 
 pytestmark = pytest.mark.fault
 
@@ -62,6 +65,23 @@ def test_a_redis_that_hangs_for_8_s_holds_no_submit_and_costs_no_process(cluster
     cluster.wait_for_all(ids, within_s=90)
     cluster.assert_sound(ids, steps=4, max_rescues=0)
     assert all(part.is_alive for part in parts)
+
+
+def test_connections_to_redis_that_fall_silent_are_made_anew(fault_stores: Stores, tmp_path: Path) -> None:
+    line = FaultyTcp(fault_stores.redis_url)
+    cluster = Cluster(fault_stores, tmp_path, HAULIER_REDIS_URL=line.url)
+    parts = [cluster.start_engine(), cluster.start_worker(queue="small", pool="solo")]
+    first = cluster.submit("echo", value=1)
+    cluster.wait_for_all(first)
+
+    line.fall_silent()
+    ids = cluster.submit("echo", 3, value=1)
+
+    cluster.wait_for_all(ids, within_s=90)
+    cluster.assert_sound([*first, *ids], max_rescues=0)
+    assert all(part.is_alive for part in parts)
+    cluster.close()
+    line.close()
 
 
 def test_an_immediate_restart_of_postgres_loses_no_step(cluster: Cluster) -> None:

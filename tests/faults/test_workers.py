@@ -58,6 +58,19 @@ def test_a_worker_stopped_inside_a_batch_for_longer_than_its_lease_commits_nothi
     assert stopped.is_alive
 
 
+def test_a_worker_starved_by_its_job_for_longer_than_its_lease_commits_nothing_after(cluster: Cluster) -> None:
+    cluster.start_engine()
+    worker = cluster.start_worker()
+
+    ids = cluster.submit("starve", seconds=2 * LEASE_S)
+
+    cluster.wait_for_all(ids)
+    cluster.assert_sound(ids, steps=1)
+    eventually(lambda: cluster.count("workers") == 2, within_s=2 * LEASE_S, what="the starved slot is back")
+    assert [job.fence for job in cluster.jobs(ids)] == [2]
+    assert worker.is_alive
+
+
 def test_a_job_that_kills_its_worker_each_time_fails_and_others_complete(cluster: Cluster) -> None:
     cluster.start_engine()
     worker = cluster.start_worker()
