@@ -9,7 +9,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import DataError, DBAPIError
 
 from app.persistence.prepared import Prepared
-from app.persistence.sessions import make_sessions, open_engine
+from app.persistence.sessions import SingleStatements, make_sessions, open_engine
 from app.services.runs import is_connection_lost
 from config.settings import Settings
 
@@ -72,3 +72,10 @@ def test_a_connection_that_was_ended_is_replaced_and_prepares_anew(engine: Engin
 
     assert is_connection_lost(lost.value)
     assert after != before
+
+
+def test_no_plan_is_compiled_just_in_time(engine: Engine) -> None:
+    with make_sessions(engine).begin() as session:
+        assert session.execute(text("SHOW jit")).scalar_one() == "off"
+    with SingleStatements(make_sessions(engine)).begin() as single:
+        assert single.execute(text("SHOW jit")).scalar_one() == "off"
