@@ -45,7 +45,9 @@ BEGIN
     FOR name IN SELECT nspname FROM pg_namespace WHERE nspname ~ '^t_' LOOP
         EXECUTE format('DROP SCHEMA %I CASCADE', name);
     END LOOP;
-    FOR name IN SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'alembic_version' LOOP
+    -- Of what is partitioned only the parts that were used: a file for each index of each part is made anew.
+    FOR name IN SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'
+                AND relname <> 'alembic_version' LOOP
         EXECUTE format('SELECT EXISTS (SELECT FROM public.%I)', name) INTO used;
         IF used THEN
             dirty := dirty || format('public.%I', name);
