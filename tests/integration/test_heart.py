@@ -128,7 +128,7 @@ def test_a_slot_that_was_given_up_tells_its_job_and_goes_on_as_another(worker: W
 
         slot.let_go(context.job)
     assert isinstance(stop, FenceLost)
-    assert slot.id != lost
+    assert within(10, lambda: slot.id != lost)
     assert within(10, lambda: _is_registered(sessions, slot.id))
 
 
