@@ -27,10 +27,10 @@ down: .venv/installed ## stop what 'make up' runs
 	$(BIN)/haulier down --data $(DATA)
 
 test: .venv/installed-for-tests ## every test, on servers of their own
-	$(BIN)/python -m pytest -n 3
+	$(BIN)/python -m pytest -n 4 --dist worksteal
 
 coverage: .venv/installed-for-tests ## every test, and how many branches of the code they take: 95 % or it fails
-	$(BIN)/python -m pytest -n 3 --cov --cov-config=setup.cfg --cov-report=term
+	$(BIN)/python -m pytest -n 4 --dist worksteal --cov --cov-config=setup.cfg --cov-report=term
 
 lint: .venv/installed-for-tests ## Ruff, mypy and the import contracts
 	$(BIN)/ruff check
