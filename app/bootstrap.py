@@ -13,6 +13,7 @@ from app.persistence.sessions import Sessions, make_sessions, open_engine
 from app.scheduling.redbeat import RedBeatTimer
 from app.services.artifacts import Artifacts
 from app.services.attempts import Attempts
+from app.services.control import Control
 from app.services.failed_records import FailedRecords
 from app.services.families import Families
 from app.services.feed import Feed
@@ -65,6 +66,7 @@ class Services:
     registry: Registry
     keys: Keys
     jobs: Jobs
+    control: Control
     families: Families
     pipelines: Pipelines
     schedules: Schedules
@@ -113,10 +115,11 @@ def build_services(settings: Settings, *, application_name: str, pool_size: int)
         registry=registry,
         keys=Keys(sessions, clock, cache_s=settings.api_key_cache_s),
         jobs=jobs,
+        control=Control(sessions, bell, jobs),
         families=families,
         pipelines=pipelines,
         schedules=Schedules(sessions, templates, firing, timer),
-        steering=Steering(sessions, bell, jobs, registry, queue_bound=settings.job_in_queue_size),
+        steering=Steering(sessions, bell, registry, queue_bound=settings.job_in_queue_size),
         waits=Waits(sessions, places),
         # Their own: a sender that falls silent keeps its place, and nobody else's.
         upload_places=Places(max(1, settings.web_threads // 8), hint="Come back after Retry-After."),

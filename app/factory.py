@@ -88,8 +88,8 @@ def create_app(settings: Settings | None = None, services: Services | None = Non
     )
     if settings.trusted_proxies:
         hops = settings.trusted_proxies
-        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_host=hops)  # type: ignore[method-assign]
-    app.json.sort_keys = False  # type: ignore[attr-defined]
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_host=hops)  # type: ignore[method-assign]  # Flask's own way to wrap it
+    app.json.sort_keys = False  # type: ignore[attr-defined]  # of the default provider
     pool_size = settings.web_threads // 2 + 4
     attach(app, services or build_services(settings, application_name="haulier web", pool_size=pool_size))
     errors.register(app)

@@ -37,7 +37,7 @@ def _storable(result: Result) -> Result:
     return result
 
 
-class JobTask(Task):  # type: ignore[misc]
+class JobTask(Task):  # type: ignore[misc]  # Celery has no types
     """A task that runs jobs.
 
     Celery's autoretry says *that* a transient failure is tried again; ``retry`` says *when*, by the job's own policy,

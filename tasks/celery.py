@@ -6,17 +6,19 @@ import logging
 import os
 import signal
 import warnings
-from typing import Any, NoReturn
+from collections.abc import Callable
+from typing import Any, NoReturn, TypeVar
 
 from billiard import active_children
 from celery import Celery, signals
 from celery.exceptions import SecurityWarning, WorkerLostError
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
 
 from app.bootstrap import worker_stores
 from app.domain.job_types import discover
 from app.domain.plugins import PluginError
-from app.persistence import workers
+from app.persistence import queues, workers
 from app.persistence.sessions import make_sessions, open_engine
 from app.telemetry.logs import set_up_logging
 from beat_schedule import BEAT_SCHEDULE
@@ -28,6 +30,8 @@ from tasks.process import WorkerProcess, enter, process
 from tasks.slot import HOST, Heart
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 # Celery warns of root because a pickled message could run code; these workers take JSON alone.
 warnings.filterwarnings("ignore", category=SecurityWarning)
@@ -68,10 +72,14 @@ def _child_starts(**_: Any) -> None:
         _enter(slots=1, may_kill=True)
 
 
+def _wanted_slots() -> int | None:
+    return _told(lambda session: queues.wanted_slots(session, _pool["queue"]))
+
+
 @signals.worker_ready.connect
 def _worker_ready(sender: Any, **_: Any) -> None:
     if _has_children():
-        follow_wanted_slots(app, sender.pool, queue_name=_pool["queue"], worker=_pool["name"], told=_told)
+        follow_wanted_slots(app, sender.pool, _wanted_slots, worker=_pool["name"])
     else:
         _enter(slots=_pool["concurrency"] if "thread" in _pool["kind"] else 1, may_kill=False)
 
@@ -130,7 +138,7 @@ def _child_died(exception: BaseException | None = None, **_: Any) -> None:
         _told(_expire_dead_children)
 
 
-def _expire_dead_children(session: Any) -> None:
+def _expire_dead_children(session: Session) -> None:
     known = workers.children(session, host=HOST, parent_pid=os.getpid())
     dead = [pid for pid in known if not _is_alive(pid)]
     if dead and workers.expire(session, host=HOST, parent_pid=os.getpid(), pids=dead):
@@ -145,14 +153,16 @@ def _is_alive(pid: int) -> bool:
         return False
 
 
-def _told(say: Any) -> None:
+def _told(ask: Callable[[Session], T]) -> T | None:
+    """What Postgres answers; ``None`` when it is away."""
     engine = open_engine(
         settings().database_url.get_secret_value(), application_name=f"haulier worker {_pool.get('name')}", pool_size=1
     )
     try:
         with make_sessions(engine).begin() as session:
-            say(session)
+            return ask(session)
     except SQLAlchemyError as error:
         log.warning("worker.not_told", extra={"error": str(error)})
+        return None
     finally:
         engine.dispose()

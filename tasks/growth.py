@@ -10,17 +10,13 @@ from typing import Any, Final
 from celery import Celery
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
-from sqlalchemy.orm import Session
-
-from app.persistence import queues
 
 log = logging.getLogger(__name__)
 
 FOLLOW_EVERY_S: Final = 5.0
-Told = Callable[[Callable[[Session], None]], None]
 
 
-def follow_wanted_slots(app: Celery, pool: Any, *, queue_name: str, worker: str, told: Told) -> threading.Thread:
+def follow_wanted_slots(app: Celery, pool: Any, wanted: Callable[[], int | None], *, worker: str) -> threading.Thread:
     """Keep a prefork pool as large as it is to be, from now on, in a thread of its own.
 
     The number stands in Postgres, so it outlives Redis and the worker. The change itself goes through Celery's own
@@ -28,22 +24,19 @@ def follow_wanted_slots(app: Celery, pool: Any, *, queue_name: str, worker: str,
 
     Args:
         pool: The worker's pool, for its size.
-        told: Runs a function with a session, and survives Postgres being away.
+        wanted: The number; ``None`` when none was asked for, or Postgres is away.
     """
-    thread = threading.Thread(
-        target=_follow, args=(app, pool, queue_name, worker, told), name="wanted slots", daemon=True
-    )
+    thread = threading.Thread(target=_follow, args=(app, pool, wanted, worker), name="wanted slots", daemon=True)
     thread.start()
     return thread
 
 
-def _follow(app: Celery, pool: Any, queue_name: str, worker: str, told: Told) -> None:
+def _follow(app: Celery, pool: Any, wanted: Callable[[], int | None], worker: str) -> None:
     pause = threading.Event()
     while not pause.wait(FOLLOW_EVERY_S):
-        wanted: list[int | None] = []
-        told(lambda session, wanted=wanted: wanted.append(queues.wanted_slots(session, queue_name)))  # type: ignore[misc]
-        if wanted and wanted[0] is not None:
-            step(app, pool, wanted[0], worker=worker)
+        slots = wanted()
+        if slots is not None:
+            step(app, pool, slots, worker=worker)
 
 
 def step(app: Celery, pool: Any, wanted: int, *, worker: str) -> None:

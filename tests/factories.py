@@ -16,6 +16,7 @@ from app.domain.lifecycle import JobState
 from app.domain.retry import RetryPolicy
 from app.persistence import new_jobs, workers
 from app.persistence.sessions import Sessions
+from app.services.control import Control
 from app.services.jobs import Jobs
 from app.services.submissions import TenantSubmission
 from app.services.tables import Tables
@@ -46,6 +47,11 @@ def a_service(sessions: Sessions, *, queue_bound: int = 100, bell: RecordingBell
     return Jobs(
         sessions, bell or RecordingBell(), registry(), queue_bound=queue_bound, submission=_submission(sessions)
     )
+
+
+def a_control(sessions: Sessions, *, bell: RecordingBell | None = None) -> Control:
+    rung = bell or RecordingBell()
+    return Control(sessions, rung, a_service(sessions, bell=rung))
 
 
 def _submission(sessions: Sessions) -> Callable[[str], Submission]:

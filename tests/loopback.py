@@ -53,7 +53,7 @@ class Loopback:
         self._server.server_close()
         self._thread.join()
 
-    def _handler(loopback) -> type[BaseHTTPRequestHandler]:  # noqa: N805
+    def _handler(loopback) -> type[BaseHTTPRequestHandler]:  # noqa: N805 - self is the handler's
         class Handler(BaseHTTPRequestHandler):
             def log_message(self, *args: object) -> None:
                 pass
@@ -64,7 +64,7 @@ class Loopback:
                 loopback.seen.append(Seen(self.command, self.path, headers, body))
                 loopback._answer(self)
 
-            do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = do_OPTIONS = _any  # noqa: N815
+            do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = do_OPTIONS = _any  # noqa: N815 - names that http.server calls
 
         return Handler
 

@@ -12,7 +12,8 @@ from flask.views import MethodView
 from flask_smorest import Blueprint
 from marshmallow import Schema, ValidationError, fields, post_load, validate
 
-from app.api.job_schemas import YEAR_S, FinishedJobSchema, JobSchema, OptionsSchema, RetrySchema, job_json
+from app.api.job_requests import YEAR_S, OptionsSchema, RetrySchema
+from app.api.job_schemas import FinishedJobSchema, JobSchema, job_json
 from app.api.lines import MIMETYPE, misfit, read_lines
 from app.domain.errors import InvalidRequestError, Problem
 from app.domain.families import OnFailure

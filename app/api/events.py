@@ -10,7 +10,8 @@ from flask import Response, make_response, request
 from flask_smorest import Blueprint
 from marshmallow import Schema, fields, validate
 
-from app.api.job_schemas import EventSchema, TrailQuerySchema, TrailSchema, job_body, plain, trail_body
+from app.api.job_requests import TrailQuerySchema
+from app.api.job_schemas import EventSchema, TrailSchema, job_body, plain, trail_body
 from app.domain.errors import MalformedRequestError
 from app.domain.jobs import Job, JobEvent
 from app.services.feed import Item, Wanted

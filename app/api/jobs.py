@@ -11,18 +11,14 @@ from flask.views import MethodView
 from flask_smorest import Blueprint
 from webargs.flaskparser import parser
 
+from app.api.job_requests import BatchGetSchema, JobListQuerySchema, SubmitJobSchema, TrailQuerySchema, WaitQuerySchema
 from app.api.job_schemas import (
-    BatchGetSchema,
     BatchSchema,
     ErrorPageSchema,
-    JobListQuerySchema,
     JobPageSchema,
     JobSchema,
     ResultSchema,
-    SubmitJobSchema,
     TerminatedSchema,
-    TrailQuerySchema,
-    WaitQuerySchema,
     WhySchema,
     job_body,
     job_json,
@@ -132,7 +128,7 @@ class OneJob(MethodView):
     @blueprint.response(200, JobSchema)
     def delete(self, job_id: UUID) -> Job:
         """Cancel a job (the same as ``:cancel``)."""
-        return services().jobs.cancel(tenant(), job_id, actor=actor())
+        return services().control.cancel(tenant(), job_id, actor=actor())
 
 
 def _waited(job: Job, wait_s: float) -> Job:
@@ -145,42 +141,42 @@ def _waited(job: Job, wait_s: float) -> Job:
 @blueprint.response(200, JobSchema)
 def cancel(job_id: UUID) -> Job:
     """End a waiting job now; ask a running one to stop."""
-    return services().jobs.cancel(tenant(), job_id, actor=actor())
+    return services().control.cancel(tenant(), job_id, actor=actor())
 
 
 @blueprint.route("/jobs/<uuid:job_id>:terminate", methods=["POST"])
 @blueprint.response(200, TerminatedSchema)
 def terminate(job_id: UUID) -> Any:
     """End a job now, without grace; a batch with its payloads. What it does after is refused by its fence."""
-    return services().steering.terminate(tenant(), job_id, actor=actor())
+    return services().control.terminate(tenant(), job_id, actor=actor())
 
 
 @blueprint.route("/jobs/<uuid:job_id>:retry", methods=["POST"])
 @blueprint.response(200, JobSchema)
 def retry(job_id: UUID) -> Job:
     """Open a failed or cancelled job again; it goes on from its checkpoint."""
-    return services().jobs.retry(tenant(), job_id, actor=actor())
+    return services().control.retry(tenant(), job_id, actor=actor())
 
 
 @blueprint.route("/jobs/<uuid:job_id>:pause", methods=["POST"])
 @blueprint.response(200, JobSchema)
 def pause(job_id: UUID) -> Job:
     """Keep a job from starting; one that runs stops at its next checkpoint."""
-    return services().jobs.pause(tenant(), job_id, actor=actor())
+    return services().control.pause(tenant(), job_id, actor=actor())
 
 
 @blueprint.route("/jobs/<uuid:job_id>:resume", methods=["POST"])
 @blueprint.response(200, JobSchema)
 def resume(job_id: UUID) -> Job:
     """Let a paused job go on from its checkpoint."""
-    return services().jobs.resume(tenant(), job_id, actor=actor())
+    return services().control.resume(tenant(), job_id, actor=actor())
 
 
 @blueprint.route("/jobs/<uuid:job_id>:clone", methods=["POST"])
 @blueprint.response(202, JobSchema)
 def clone(job_id: UUID) -> Any:
     """Make a new job with the same type, config and options."""
-    job = services().jobs.clone(tenant(), job_id, actor=actor())
+    job = services().control.clone(tenant(), job_id, actor=actor())
     return job, 202, _location(job)
 
 

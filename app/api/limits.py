@@ -8,7 +8,7 @@ from flask.views import MethodView
 from flask_smorest import Blueprint
 from marshmallow import Schema, fields, pre_dump, validate
 
-from app.api.job_schemas import YEAR_S
+from app.api.job_requests import YEAR_S
 from app.domain.limits import Limit, LimitKind
 from app.web.current import actor, is_operator, require_admin, require_operator, services, tenant
 

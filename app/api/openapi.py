@@ -49,7 +49,7 @@ class OperationIds(BasePlugin):
                     operation[part] = operation[part].replace("``", mark)
 
 
-class HaulierApi(Api):  # type: ignore[misc]
+class HaulierApi(Api):  # type: ignore[misc]  # flask-smorest has no types
     """flask-smorest's Api, with our errors in the document."""
 
     ERROR_SCHEMA = ProblemSchema

@@ -8,7 +8,8 @@ from flask import Response
 from flask_smorest import Blueprint
 from marshmallow import Schema, fields, post_load, validate
 
-from app.api.job_schemas import YEAR_S, JobSchema, OptionsSchema, RetrySchema, job_json
+from app.api.job_requests import YEAR_S, OptionsSchema, RetrySchema
+from app.api.job_schemas import JobSchema, job_json
 from app.domain.families import OnFailure
 from app.domain.pipelines import MAX_STAGES, NAME, Stage
 from app.services.pipelines import SubmitPipeline

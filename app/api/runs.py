@@ -8,7 +8,8 @@ from flask import Response, request
 from flask_smorest import Blueprint
 from marshmallow import fields, validate
 
-from app.api.job_schemas import FinishedJobSchema, SubmitJobSchema, finished_job_json
+from app.api.job_requests import SubmitJobSchema
+from app.api.job_schemas import FinishedJobSchema, finished_job_json
 from app.domain.jobs import SubmitJob
 from app.web.current import actor, services, tenant
 

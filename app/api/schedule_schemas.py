@@ -7,7 +7,8 @@ from typing import Any, Final
 from marshmallow import Schema, fields, pre_dump, validate
 
 from app.api.batches import PayloadSchema, SubmitBatchSchema
-from app.api.job_schemas import SteeredSchema, shown_resources
+from app.api.job_requests import SteeredSchema
+from app.api.job_schemas import shown_resources
 from app.api.pipelines import SubmitPipelineSchema
 from app.domain.calendars import MissedPolicy, OverlapPolicy
 from app.domain.families import Kind

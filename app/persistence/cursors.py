@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from app.domain.lifecycle import JobState
 from app.domain.listeners import HeardEvent
+from app.persistence.events import values
 
 
 class Unheard(NamedTuple):
@@ -69,24 +69,7 @@ def events(
         text(_EVENTS.format(narrower=narrower)),
         {**news._asdict(), "types": sorted(types), "job_types": sorted(job_types), "limit": limit},
     )
-    return [_heard(row) for row in rows]
-
-
-def _heard(row: Any) -> HeardEvent:
-    return HeardEvent(
-        job_id=row.job_id,
-        number=row.number,
-        type=row.type,
-        at=row.at,
-        actor=row.actor,
-        source=JobState(row.source) if row.source else None,
-        target=JobState(row.target),
-        fence=row.fence,
-        data=row.data,
-        seq=row.seq,
-        tenant=row.tenant,
-        job_type=row.job_type,
-    )
+    return [HeardEvent(**values(row)) for row in rows]
 
 
 def advance(session: Session, name: str, news: Unheard, position: int) -> bool:

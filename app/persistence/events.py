@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import Row, text
 from sqlalchemy.orm import Session
 
 from app.domain.jobs import Job, JobEvent
@@ -29,7 +29,7 @@ def of_job(
     rows = session.execute(
         _READ, {"job_id": job_id, "tenant": tenant, "after": after, "limit": limit, "errors": errors}
     )
-    return [_event(row) for row in rows]
+    return [JobEvent(**values(row)) for row in rows]
 
 
 _HOLDS: Final = text(
@@ -45,7 +45,7 @@ _HOLDS: Final = text(
 def of_holds(session: Session, tenant: str, job_id: UUID, *, after: int, limit: int) -> list[JobEvent]:
     """The beginnings and ends of up to ``limit`` holds on a job, those above fence ``after``, in order."""
     rows = session.execute(_HOLDS, {"job_id": job_id, "tenant": tenant, "after": after, "limit": 2 * limit})
-    return [_event(row) for row in rows]
+    return [JobEvent(**values(row)) for row in rows]
 
 
 def after(
@@ -69,7 +69,7 @@ def after(
         ),
         {"tenant": tenant, "seq": seq, "job_id": job_id, "types": list(types), "limit": limit},
     )
-    return [_event(row) for row in rows]
+    return [JobEvent(**values(row)) for row in rows]
 
 
 def last_numbers(session: Session, tenants: Sequence[str]) -> dict[str, int]:
@@ -94,19 +94,10 @@ def running_jobs(session: Session, tenant: str, *, job_id: UUID | None = None, l
     return [to_job(row) for row in rows]
 
 
-def _event(row: Any) -> JobEvent:
-    return JobEvent(
-        job_id=row.job_id,
-        number=row.number,
-        type=row.type,
-        at=row.at,
-        actor=row.actor,
-        source=JobState(row.source) if row.source else None,
-        target=JobState(row.target),
-        fence=row.fence,
-        data=row.data,
-        seq=row.seq,
-    )
+def values(row: Row[Any]) -> dict[str, Any]:
+    """A row's values by the names of an event's fields."""
+    source = JobState(row.source) if row.source else None
+    return {**row._mapping, "source": source, "target": JobState(row.target)}
 
 
 def last_errors(session: Session, tenant: str, job_ids: Sequence[UUID], *, limit: int) -> dict[UUID, list[str]]:

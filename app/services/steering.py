@@ -1,10 +1,9 @@
-"""The use cases of steering what runs: kill a job, pause a queue, set limits, give a pool more or fewer slots."""
+"""The use cases of steering the installation: pause a queue, set limits, give a pool more or fewer slots."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy.orm import Session
@@ -12,7 +11,6 @@ from sqlalchemy.orm import Session
 from app.domain.access import check_tenant
 from app.domain.errors import ConflictError, InvalidRequestError, NotFoundError, Problem
 from app.domain.job_types import Registry
-from app.domain.jobs import Job
 from app.domain.limits import Limit, LimitKind
 from app.domain.ports import Bell
 from app.domain.waiting import Why, why
@@ -21,47 +19,19 @@ from app.persistence.changes import Change
 from app.persistence.queues import Queue
 from app.persistence.sessions import Sessions
 from app.persistence.workers import LiveSlot
-from app.services.jobs import Jobs
 from config.celery import GROWING_QUEUES, QUEUES
 
 MOST_SLOTS: Final = 256
-Fate = Literal["ended", "killed", "asked"]
-
-
-@dataclass(frozen=True, slots=True)
-class Terminated:
-    """A job that was terminated.
-
-    Args:
-        fate: ``ended`` (no worker held it), ``killed`` (its process will be, at its next look), or ``asked`` (others
-            share its process, which therefore lives: it stops at its next checkpoint).
-    """
-
-    job: Job
-    fate: Fate
 
 
 class Steering:
-    """The use cases of steering; ``queue_bound`` is how many jobs may stand admitted per queue and class."""
+    """The use cases of steering the installation; ``queue_bound`` jobs may stand admitted per queue and class."""
 
-    def __init__(self, sessions: Sessions, bell: Bell, jobs: Jobs, registry: Registry, *, queue_bound: int) -> None:
+    def __init__(self, sessions: Sessions, bell: Bell, registry: Registry, *, queue_bound: int) -> None:
         self._queue_bound = queue_bound
         self._sessions = sessions
         self._bell = bell
-        self._jobs = jobs
         self._registry = registry
-
-    def terminate(self, tenant: str, job_id: UUID, *, actor: str) -> Terminated:
-        """End a job now, a family with its children: what runs in a process of its own is killed.
-
-        Raises:
-            ConflictError: It has ended already.
-        """
-        job = self._jobs.cancel(tenant, job_id, actor=actor, terminate=True)
-        if job.worker is None:
-            return Terminated(job, "ended")
-        with self._sessions.begin() as session:
-            return Terminated(job, "killed" if workers.may_kill(session, job.worker) else "asked")
 
     def why_waiting(self, tenant: str, job_ids: Sequence[UUID]) -> list[Why | None]:
         """Why each job waits; ``None`` for one that does not, or is not the tenant's."""

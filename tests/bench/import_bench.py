@@ -78,8 +78,8 @@ MEMORY = "peak memory of a 2 GB file over a 200 MB one, MB (less is better)"
 def people(rows: int, *, bad: float = 0.0, seed: int = 42) -> Iterator[list[str]]:
     """Rows of ``COLUMNS``; of every 1/``bad`` rows one is bad, by turns in key, number, date, shape or e-mail."""
     chosen = random.Random(seed)
-    first = "Anna Bela Carlos Dmitri Élodie Farah Gustav Hana José Nguyễn Olga Søren Uma Wei Yusuf Zoë".split()  # noqa: SIM905
-    last = "Smith Garcia Müller Kowalski O'Brien Nakamura Singh Silva Ivanova Novák Yılmaz Kim".split()  # noqa: SIM905
+    first = "Anna Bela Carlos Dmitri Élodie Farah Gustav Hana José Nguyễn Olga Søren Uma Wei Yusuf Zoë".split()  # noqa: SIM905 - easier to read
+    last = "Smith Garcia Müller Kowalski O'Brien Nakamura Singh Silva Ivanova Novák Yılmaz Kim".split()  # noqa: SIM905 - easier to read
     titles = ["Engineer", "VP, Sales", "Head of Marketing", 'Manager, "Special" Projects', "Analyst", "Founder & CEO"]
     places = [("United States", "Austin"), ("Germany", "München"), ("India", "Pune"), ("Brazil", "São Paulo")]
     firms = ["Acme", "Globex", "Initech", "Hooli", "Stark", "Wonka"]

@@ -34,7 +34,7 @@ def test_a_terminated_job_that_does_not_listen_is_killed_without_grace_and_its_w
     deaf, untouched = patient.submit("poison", how="deaf"), patient.submit("effect", steps=10, step_s=0.2)
     patient.wait_for(JobState.RUNNING, [*deaf, *untouched], at_least=2)
 
-    told = patient.services.steering.terminate("default", deaf[0], actor="test")
+    told = patient.services.control.terminate("default", deaf[0], actor="test")
 
     patient.wait_for_all(deaf, within_s=10)
     patient.wait_for_all(untouched)

@@ -108,7 +108,7 @@ def test_a_cancelled_job_that_does_not_listen_is_killed_after_the_grace_time(clu
     (job_id,) = cluster.submit("poison", how="deaf")
     cluster.wait_for(JobState.RUNNING, [job_id])
 
-    cluster.services.jobs.cancel("default", job_id, actor="test")
+    cluster.services.control.cancel("default", job_id, actor="test")
 
     cluster.wait_for_all([job_id])
     (job,) = cluster.jobs([job_id])

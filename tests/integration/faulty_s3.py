@@ -35,7 +35,7 @@ class FaultyS3:
         self._server.server_close()
         self._thread.join()
 
-    def _handler(proxy, upstream: str) -> type[BaseHTTPRequestHandler]:  # noqa: N805
+    def _handler(proxy, upstream: str) -> type[BaseHTTPRequestHandler]:  # noqa: N805 - self is the handler's
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
@@ -80,7 +80,7 @@ class FaultyS3:
                 if self.command != "HEAD":
                     self.wfile.write(data)
 
-            do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _pass_on  # noqa: N815
+            do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _pass_on  # noqa: N815 - names that http.server calls
 
         return Handler
 

@@ -54,7 +54,7 @@ def test_an_admin_declares_a_table_and_everybody_sees_it(admin: Client, member: 
 
     assert declared.status_code == 201
     assert [table["name"] for table in listed] == ["companies", "contacts", "orders"]
-    assert described["columns"][1] == {**ORDERS["columns"][1]}  # type: ignore[index]
+    assert described["columns"][1] == {**ORDERS["columns"][1]}  # type: ignore[index]  # a literal of mixed values
     assert described["key"] == ["id"]
     assert described["valid_indexes"] == ["orders_email_trgm"]
     assert described["postgres_columns"]["tags"] == "text[]"
@@ -63,7 +63,7 @@ def test_an_admin_declares_a_table_and_everybody_sees_it(admin: Client, member: 
 
 def test_declaring_the_same_again_changes_nothing_and_another_needs_a_higher_version(admin: Client) -> None:
     admin.post("/v1/tables", ORDERS)
-    wider = {**ORDERS, "columns": [*ORDERS["columns"], {"name": "note", "type": "text"}]}  # type: ignore[misc]
+    wider = {**ORDERS, "columns": [*ORDERS["columns"], {"name": "note", "type": "text"}]}  # type: ignore[misc]  # a literal of mixed values
 
     again = admin.post("/v1/tables", ORDERS)
     refused = admin.post("/v1/tables", wider)

@@ -23,7 +23,7 @@ from app.persistence import job_lists
 from app.persistence.sessions import Sessions
 from app.services.places import Places
 from app.services.waits import Waits
-from tests.factories import a_request, a_service
+from tests.factories import a_control, a_request, a_service
 from tests.integration.conftest import Client
 
 
@@ -191,7 +191,7 @@ def test_a_wait_outlives_a_moment_without_postgres(
         return ended(*given)  # type: ignore[arg-type] # passed on as it came
 
     monkeypatch.setattr(job_lists, "ended", first_away)
-    service.cancel("default", job.id, actor="test")
+    a_control(sessions).cancel("default", job.id, actor="test")
 
     found = Waits(sessions, Places(1)).wait(job.id, timeout_s=20)
 
@@ -211,7 +211,7 @@ def test_two_who_wait_for_one_job_both_hear_of_its_end(member: Client, sessions:
         heard.append(found.state if found else None)
 
     threads = [Thread(target=wait, args=(timeout_s,)) for timeout_s in (20, 20, 0.05)]
-    end = Timer(0.3, lambda: service.cancel("default", job.id, actor="test"))
+    end = Timer(0.3, lambda: a_control(sessions).cancel("default", job.id, actor="test"))
     for thread in (*threads, end):
         thread.start()
     for thread in (*threads, end):

@@ -21,6 +21,7 @@ from app.persistence.sessions import Sessions
 from config.settings import Settings
 from tasks.base import JobFailed
 from tasks.context import HandBack, RunContext
+from tests.factories import a_control
 from tests.integration.worker import Worker
 
 
@@ -197,7 +198,7 @@ def test_progress_tells_a_job_at_once_that_it_is_to_stop(worker: Worker) -> None
     reached = []
 
     def reports(job: RunContext) -> Result:
-        worker.service.cancel("default", job.id, actor="test")
+        a_control(worker.sessions).cancel("default", job.id, actor="test")
         job.progress(1, 10, stage="first")
         assert job.cancelled
         job.progress(2, 10)
@@ -214,7 +215,7 @@ def test_progress_tells_a_job_at_once_that_it_is_to_stop(worker: Worker) -> None
 
 def test_a_checkpoint_tells_a_job_that_it_is_to_be_paused(worker: Worker) -> None:
     def keeps(job: RunContext) -> Result:
-        worker.service.pause("default", job.id, actor="test")
+        a_control(worker.sessions).pause("default", job.id, actor="test")
         job.checkpoint({"step": 3})
         job.wait(60)
         return Result()

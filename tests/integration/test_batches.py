@@ -101,7 +101,7 @@ def test_cancelling_a_batch_ends_what_waits_and_asks_what_runs(here: Installatio
     here.tick()
     running = here.claim()
 
-    here.jobs.cancel("default", batch.id, actor="test")
+    here.control.cancel("default", batch.id, actor="test")
 
     children = here.families.children("default", batch.id, after=-1, limit=10_000)
     assert here.state(batch.id) is JobState.CANCELLED
@@ -114,11 +114,11 @@ def test_a_paused_batch_starts_nothing_until_it_is_resumed(here: Installation) -
     here.tick()
     one, *_ = here.claim(most=1)
 
-    here.jobs.pause("default", batch.id, actor="test")
+    here.control.pause("default", batch.id, actor="test")
     here.finish(one)
     here.tick()
     while_paused = here.claim()
-    here.jobs.resume("default", batch.id, actor="test")
+    here.control.resume("default", batch.id, actor="test")
     here.work_off()
 
     assert while_paused == []

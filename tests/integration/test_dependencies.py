@@ -96,7 +96,7 @@ def test_a_need_that_is_opened_again_is_counted_once(here: Installation) -> None
     here.fail(one)
     here.tick()
 
-    here.jobs.retry("default", one.id, actor="test")
+    here.control.retry("default", one.id, actor="test")
     here.tick()
     here.finish(*here.claim())
     here.tick()

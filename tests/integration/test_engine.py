@@ -22,7 +22,7 @@ from app.engine.ring import ring
 from app.persistence.sessions import Sessions
 from app.services.runs import Runs
 from config.settings import Settings
-from tests.factories import RecordingBell, a_request, a_service, a_slot
+from tests.factories import RecordingBell, a_control, a_request, a_service, a_slot
 from tests.integration.worker import within
 
 NOWHERE = "redis://:x@127.0.0.1:9/0"
@@ -187,7 +187,7 @@ def test_a_lost_slots_job_that_was_to_be_cancelled_is_cancelled(sessions: Sessio
     service = a_service(sessions)
     job = service.submit(a_request()).job
     Runs(sessions).claim("small", a_slot(sessions), most=1, oldest=False)
-    service.cancel("default", job.id, actor="test")
+    a_control(sessions).cancel("default", job.id, actor="test")
     with sessions.begin() as session:
         session.execute(text("UPDATE workers SET lease_until = now() - interval '1 second'"))
 

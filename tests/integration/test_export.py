@@ -457,7 +457,7 @@ def test_a_cancelled_export_stops_while_rows_flow_and_leaves_no_file(runner: Run
             context.stop(JobCancelled("user"))
         real_check()
 
-    context.check = check_and_cancel  # type: ignore[method-assign]
+    context.check = check_and_cancel  # type: ignore[method-assign]  # to act in the middle of it
 
     with pytest.raises(JobCancelled):
         run(context, ExportConfig.model_validate(job.config))
@@ -559,7 +559,7 @@ def test_postgres_ending_the_backend_loses_the_connection_not_the_job(runner: Ru
                     text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'COPY (SELECT m.%'")
                 )
 
-    context.check = end_the_copy  # type: ignore[method-assign]
+    context.check = end_the_copy  # type: ignore[method-assign]  # to act in the middle of it
 
     with pytest.raises(OperationalError) as error:
         run(context, ExportConfig.model_validate(job.config))

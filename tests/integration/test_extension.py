@@ -183,7 +183,7 @@ def test_an_end_that_was_not_written_adds_nothing_until_it_is(here: Bench, sessi
 def test_a_batch_that_was_cancelled_takes_nothing_more(here: Bench) -> None:
     def adds_as_its_batch_is_cancelled(job: RunContext) -> Result:
         job.extend([ONE])
-        here.jobs.cancel("default", batch.id, actor="test")
+        here.control.cancel("default", batch.id, actor="test")
         return Result()
 
     batch = here.batch(adds_as_its_batch_is_cancelled)
@@ -198,13 +198,13 @@ def test_a_batch_that_was_cancelled_takes_nothing_more(here: Bench) -> None:
 def test_what_is_given_to_a_paused_batch_waits_with_it(here: Bench) -> None:
     def adds_as_its_batch_is_paused(job: RunContext) -> None:
         job.extend([ONE])
-        here.jobs.pause("default", batch.id, actor="test")
+        here.control.pause("default", batch.id, actor="test")
 
     batch = here.batch(adds_as_its_batch_is_paused)
     here.run_all()
     while_paused = here.of(batch)
 
-    here.jobs.resume("default", batch.id, actor="test")
+    here.control.resume("default", batch.id, actor="test")
     here.run_all()
 
     assert while_paused == [("do", DONE), ("echo", JobState.BLOCKED)]

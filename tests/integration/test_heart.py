@@ -24,6 +24,7 @@ from app.services.runs import Runs
 from config.settings import Settings
 from tasks import slot as slots
 from tasks.context import HandBack, RunContext
+from tests.factories import a_control
 from tests.integration.worker import Worker, within
 
 BEAT_S = 0.25
@@ -167,7 +168,7 @@ def test_a_look_passes_on_a_wish_before_the_next_beat(
     with worker.claimed() as (slot, context):
         worker.heart.look(slot)
         before = context.cancelled
-        worker.service.cancel("default", job_id, actor="test")
+        a_control(worker.sessions).cancel("default", job_id, actor="test")
 
         worker.heart.look(slot)
 
@@ -304,7 +305,7 @@ def test_a_terminated_job_is_killed_without_grace_and_unheard(
 ) -> None:  # S3-18
     job_id = patient_worker.submit(nothing)
     with patient_worker.claimed() as (slot, context):
-        patient_worker.service.cancel("default", job_id, actor="test", terminate=True)
+        a_control(patient_worker.sessions).cancel("default", job_id, actor="test", terminate=True)
 
         killed = within(10, lambda: kills)
 
@@ -322,7 +323,7 @@ def test_a_cancelled_job_is_given_its_grace(patient_worker: Worker, kills: list[
     job_id = patient_worker.submit(nothing)
 
     with patient_worker.claimed() as (slot, context):
-        patient_worker.service.cancel("default", job_id, actor="test")
+        a_control(patient_worker.sessions).cancel("default", job_id, actor="test")
         stop = heard(context)
         slot.let_go(context.job)
 
@@ -343,11 +344,11 @@ def test_a_job_that_ends_while_it_is_terminated_spares_its_process(
     monkeypatch.setattr(slots, "_end_for", too_late)
     first, second = patient_worker.submit(nothing), patient_worker.submit(nothing)
     with patient_worker.claimed() as (slot, _):
-        patient_worker.service.cancel("default", first, actor="test", terminate=True)
+        a_control(patient_worker.sessions).cancel("default", first, actor="test", terminate=True)
         ended = within(10, lambda: not slot.holds)
 
     with patient_worker.claimed() as (slot, context):
-        patient_worker.service.cancel("default", second, actor="test")
+        a_control(patient_worker.sessions).cancel("default", second, actor="test")
         stop = heard(context)
         slot.let_go(context.job)
     assert ended
@@ -362,7 +363,7 @@ def test_a_terminated_job_whose_process_others_use_is_asked_to_stop(
     job_id = worker.submit(nothing)
 
     with worker.claimed() as (_, context):
-        worker.service.cancel("default", job_id, actor="test", terminate=True)
+        a_control(worker.sessions).cancel("default", job_id, actor="test", terminate=True)
         stop = heard(context)
 
     assert isinstance(stop, JobCancelled)

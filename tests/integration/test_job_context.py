@@ -303,4 +303,4 @@ def test_a_line_of_the_jobs_log_bears_its_id_and_its_tenant(worker: Worker, capl
         attempt(worker)
 
     [line] = [record for record in caplog.records if record.name == "haulier.job"]
-    assert (line.job_id, line.tenant, line.attempt, line.rows) == (str(job_id), "default", 1, 5)  # type: ignore[attr-defined]
+    assert (line.job_id, line.tenant, line.attempt, line.rows) == (str(job_id), "default", 1, 5)  # type: ignore[attr-defined]  # what extra= brought

@@ -17,7 +17,7 @@ from app.persistence import admission, job_lists, jobs
 from app.persistence.job_lists import Filters
 from app.persistence.sessions import Sessions
 from app.services.runs import Runs
-from tests.factories import RecordingBell, a_request, a_service, a_slot
+from tests.factories import RecordingBell, a_control, a_request, a_service, a_slot
 
 LATER = datetime(2999, 1, 1, tzinfo=UTC)
 
@@ -41,7 +41,7 @@ def test_a_job_that_goes_back_to_wait_while_it_is_cancelled_is_cancelled(
 
     monkeypatch.setattr(jobs, "mark", after_a_hand_back)
 
-    cancelled = a_service(sessions).cancel("default", job.id, actor="test")
+    cancelled = a_control(sessions).cancel("default", job.id, actor="test")
 
     assert cancelled.state is JobState.CANCELLED
 
@@ -59,7 +59,7 @@ def test_a_job_that_ends_while_it_is_cancelled_stays_as_it_ended(
     monkeypatch.setattr(jobs, "mark", after_its_end)
 
     with pytest.raises(ConflictError, match="already completed"):
-        a_service(sessions).cancel("default", job.id, actor="test")
+        a_control(sessions).cancel("default", job.id, actor="test")
 
 
 @pytest.mark.parametrize("act", ["pause", "resume"])
@@ -79,7 +79,7 @@ def test_a_waiting_job_is_put_off_and_the_engine_hears_of_it(sessions: Sessions)
     service = a_service(sessions, bell=bell)
     job = service.submit(a_request(run_after=LATER)).job
 
-    moved = service.reschedule("default", job.id, LATER + timedelta(days=1), actor="test")
+    moved = a_control(sessions).reschedule("default", job.id, LATER + timedelta(days=1), actor="test")
 
     assert (moved.state, moved.run_after) == (JobState.OPEN, LATER + timedelta(days=1))
     assert bell.rings == ["engine"]
@@ -92,7 +92,7 @@ def test_a_job_that_runs_or_is_done_is_not_put_off(sessions: Sessions, end: str 
         Runs(sessions).complete(job, Result())
 
     with pytest.raises(ConflictError) as refused:
-        a_service(sessions).reschedule("default", job.id, LATER, actor="test")
+        a_control(sessions).reschedule("default", job.id, LATER, actor="test")
 
     assert refused.value.code == "job.not_waiting"
 
@@ -111,7 +111,7 @@ def test_a_clone_has_as_long_as_the_first_had(sessions: Sessions) -> None:
     service = a_service(sessions)
     first = service.submit(a_request(timeout_s=90, attempt_timeout_s=5)).job
 
-    clone = service.clone("default", first.id, actor="test")
+    clone = a_control(sessions).clone("default", first.id, actor="test")
 
     assert clone.deadline_at is not None
     assert (clone.deadline_at - clone.created_at).total_seconds() == pytest.approx(90, abs=1)
@@ -144,7 +144,7 @@ def test_a_second_rescue_of_a_job_that_went_back_says_that_the_fence_is_lost(ses
 
 def test_a_rescue_ends_a_job_that_was_to_be_cancelled(sessions: Sessions) -> None:
     service, held = a_service(sessions), a_running_job(sessions)
-    service.cancel("default", held.id, actor="test")
+    a_control(sessions).cancel("default", held.id, actor="test")
     seen = service.get("default", held.id)
 
     Runs(sessions).rescue(seen, "lost", max_rescues=5)
@@ -176,11 +176,10 @@ def test_a_retry_without_an_interval_is_due_at_once(sessions: Sessions) -> None:
 
 
 def test_a_deadline_starts_anew_when_a_job_is_opened_again(sessions: Sessions) -> None:
-    service = a_service(sessions)
     job = a_running_job(sessions, timeout_s=3_600)
     Runs(sessions).fail(job, TransientError("no"))
 
-    opened = service.retry("default", job.id, actor="test")
+    opened = a_control(sessions).retry("default", job.id, actor="test")
 
     assert opened.deadline_at is not None
     assert job.deadline_at is not None
@@ -190,10 +189,10 @@ def test_a_deadline_starts_anew_when_a_job_is_opened_again(sessions: Sessions) -
 @pytest.mark.parametrize(
     "act",
     [
-        lambda service, job: service.pause("acme", job.id, actor="x"),
-        lambda service, job: service.resume("acme", job.id, actor="x"),
-        lambda service, job: service.reschedule("acme", job.id, LATER, actor="x"),
-        lambda service, job: service.require("acme", job.id, TERMINAL),
+        lambda sessions, job: a_control(sessions).pause("acme", job.id, actor="x"),
+        lambda sessions, job: a_control(sessions).resume("acme", job.id, actor="x"),
+        lambda sessions, job: a_control(sessions).reschedule("acme", job.id, LATER, actor="x"),
+        lambda sessions, job: a_service(sessions).require("acme", job.id, TERMINAL),
     ],
     ids=["pause", "resume", "reschedule", "require"],
 )
@@ -204,7 +203,7 @@ def test_another_tenants_job_is_not_found_whatever_is_asked_of_it(
     job = service.submit(a_request()).job
 
     with pytest.raises(NotFoundError):
-        act(service, job)
+        act(sessions, job)
 
     assert service.events("default", job.id, after=0, limit=10)[-1].type == Event.SUBMIT
 

@@ -17,7 +17,7 @@ from app.persistence import admission, jobs
 from app.persistence.job_lists import Filters
 from app.persistence.sessions import Sessions
 from app.services.runs import Runs
-from tests.factories import RecordingBell, a_request, a_service, a_slot, in_threads
+from tests.factories import RecordingBell, a_control, a_request, a_service, a_slot, in_threads
 
 
 def a_running_job(sessions: Sessions, **changes: object) -> Job:
@@ -186,7 +186,7 @@ def test_a_job_that_lost_too_many_workers_fails(sessions: Sessions) -> None:
 
 def test_progress_adds_up_and_tells_of_a_wish_to_cancel(sessions: Sessions) -> None:
     job = a_running_job(sessions)
-    a_service(sessions).cancel("default", job.id, actor="test")
+    a_control(sessions).cancel("default", job.id, actor="test")
 
     with sessions.begin() as session:
         jobs.advance(session, job, rows=10, failed=1, counters={"loaded": 9}, bytes_done=50, bytes_total=100)
@@ -202,11 +202,11 @@ def test_cancelling_a_waiting_job_ends_it_and_a_second_time_conflicts(sessions: 
     service = a_service(sessions)
     job = service.submit(a_request()).job
 
-    cancelled = service.cancel("default", job.id, actor="test")
+    cancelled = a_control(sessions).cancel("default", job.id, actor="test")
 
     assert (cancelled.state, cancelled.cancel_reason) == (JobState.CANCELLED, "user")
     with pytest.raises(ConflictError, match="already cancelled"):
-        service.cancel("default", job.id, actor="test")
+        a_control(sessions).cancel("default", job.id, actor="test")
 
 
 def test_of_cancel_and_completion_exactly_one_wins(sessions: Sessions) -> None:
@@ -231,10 +231,10 @@ def test_a_paused_job_is_not_admitted_until_it_is_resumed(sessions: Sessions) ->
     service = a_service(sessions)
     job = service.submit(a_request()).job
 
-    paused = service.pause("default", job.id, actor="test")
+    paused = a_control(sessions).pause("default", job.id, actor="test")
     with sessions.begin() as session:
         admitted_while_paused = admission.admit(session, "small", Priority.NORMAL, bound=10)
-    service.resume("default", job.id, actor="test")
+    a_control(sessions).resume("default", job.id, actor="test")
     with sessions.begin() as session:
         admitted_after = admission.admit(session, "small", Priority.NORMAL, bound=10)
 
@@ -246,7 +246,7 @@ def test_pausing_a_running_job_tells_its_holder_and_an_ended_one_conflicts(sessi
     service, runs = a_service(sessions), Runs(sessions)
     job = a_running_job(sessions)
 
-    service.pause("default", job.id, actor="test")
+    a_control(sessions).pause("default", job.id, actor="test")
     with sessions.begin() as session:
         signals = jobs.advance(session, job, rows=1)
     runs.pause(job, "paused on request")
@@ -254,22 +254,21 @@ def test_pausing_a_running_job_tells_its_holder_and_an_ended_one_conflicts(sessi
     waiting = service.get("default", job.id)
     assert signals.paused
     assert (waiting.state, waiting.paused, waiting.attempts) == (JobState.OPEN, True, 0)
-    service.cancel("default", job.id, actor="test")
+    a_control(sessions).cancel("default", job.id, actor="test")
     with pytest.raises(ConflictError):
-        service.pause("default", job.id, actor="test")
+        a_control(sessions).pause("default", job.id, actor="test")
 
 
 def test_a_failed_job_opens_again_with_attempts_anew_and_its_fence_kept(sessions: Sessions) -> None:
-    service = a_service(sessions)
     job = a_running_job(sessions)
     Runs(sessions).fail(job, TransientError("no"))
 
-    opened = service.retry("default", job.id, actor="test")
+    opened = a_control(sessions).retry("default", job.id, actor="test")
 
     assert (opened.state, opened.attempts, opened.fence) == (JobState.OPEN, 0, 1)
     assert opened.finished_at is None
     with pytest.raises(ConflictError, match="only a failed or cancelled job"):
-        service.retry("default", job.id, actor="test")
+        a_control(sessions).retry("default", job.id, actor="test")
 
 
 def test_run_after_of_a_failed_job_opens_it_for_then(sessions: Sessions) -> None:
@@ -277,7 +276,7 @@ def test_run_after_of_a_failed_job_opens_it_for_then(sessions: Sessions) -> None
     Runs(sessions).fail(job, TransientError("no"))
     past = datetime.now(UTC) - timedelta(minutes=1)
 
-    opened = a_service(sessions).reschedule("default", job.id, past, actor="test")
+    opened = a_control(sessions).reschedule("default", job.id, past, actor="test")
 
     assert (opened.state, opened.run_after) == (JobState.OPEN, past)
 
@@ -286,7 +285,7 @@ def test_a_clone_has_another_id_and_the_same_config(sessions: Sessions) -> None:
     service = a_service(sessions)
     first = service.submit(a_request(config={"value": {"a": [1, None]}}, labels={"team": "x"})).job
 
-    clone = service.clone("default", first.id, actor="test")
+    clone = a_control(sessions).clone("default", first.id, actor="test")
 
     assert clone.id != first.id
     assert (clone.clone_of, clone.config, clone.labels) == (first.id, first.config, first.labels)
@@ -323,9 +322,9 @@ def test_another_tenants_job_is_not_found(sessions: Sessions) -> None:
 
     for act in (
         lambda: service.get("acme", job.id),
-        lambda: service.cancel("acme", job.id, actor="x"),
-        lambda: service.retry("acme", job.id, actor="x"),
-        lambda: service.clone("acme", job.id, actor="x"),
+        lambda: a_control(sessions).cancel("acme", job.id, actor="x"),
+        lambda: a_control(sessions).retry("acme", job.id, actor="x"),
+        lambda: a_control(sessions).clone("acme", job.id, actor="x"),
         lambda: service.events("acme", job.id, after=0, limit=1),
     ):
         with pytest.raises(NotFoundError):

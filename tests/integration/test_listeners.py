@@ -153,7 +153,7 @@ def test_an_event_that_is_poison_is_left_out_after_some_tries_and_logged(
 
     [skipped] = [record for record in caplog.records if record.message == "listener.skipped"]
     assert heard == [1, 2, 2, 2, 3]
-    assert (skipped.seq, skipped.listener, skipped.tries) == (2, "mine", 3)  # type: ignore[attr-defined]
+    assert (skipped.seq, skipped.listener, skipped.tries) == (2, "mine", 3)  # type: ignore[attr-defined]  # what extra= brought
 
 
 def test_an_engine_that_no_longer_leads_hands_on_nothing_more(installation: Installation, sessions: Sessions) -> None:
@@ -230,4 +230,4 @@ def test_listeners_are_found_by_their_entry_points_and_a_broken_one_is_left_out_
 
     [line] = [record for record in caplog.records if record.message == "listener.not_loaded"]
     assert [listener.name for listener in found] == ["transfers_audit"]
-    assert "entry point theirs = not_installed_anywhere:LISTENER" in line.error  # type: ignore[attr-defined]
+    assert "entry point theirs = not_installed_anywhere:LISTENER" in line.error  # type: ignore[attr-defined]  # what extra= brought

@@ -27,6 +27,7 @@ from tasks import members
 from tasks.context import RunContext
 from tasks.members import run_members
 from tasks.slot import Slot
+from tests.factories import a_control
 from tests.integration.worker import Action, Worker
 
 
@@ -125,7 +126,7 @@ def test_a_member_cancelled_before_its_turn_never_begins(bench: Bench) -> None:
     begun = Flag()
 
     def cancels_the_last(_: RunContext) -> None:
-        bench.service.cancel("default", ids[-1], actor="test")
+        a_control(bench.sessions).cancel("default", ids[-1], actor="test")
         Flag().wait(0.02)
 
     def must_not_begin(_: RunContext) -> None:
@@ -142,7 +143,7 @@ def test_a_member_cancelled_before_its_turn_never_begins(bench: Bench) -> None:
 def test_a_job_that_is_asked_to_end_is_not_handed_back(bench: Bench) -> None:
     (job_id,) = bench.submit_all(nothing)
     with bench.claimed_together() as (slot, claimed):
-        bench.service.cancel("default", job_id, actor="test")
+        a_control(bench.sessions).cancel("default", job_id, actor="test")
 
         slot.runs.hand_back_all(claimed, "no time")
 

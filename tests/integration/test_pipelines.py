@@ -118,7 +118,7 @@ def test_a_stage_whose_config_cannot_be_filled_in_fails_and_says_why(
     assert (later.error or {})["code"] == code
     assert here.job(pipeline).state is JobState.FAILED
     with pytest.raises(ConflictError):
-        here.jobs.retry("default", later.id, actor="test")
+        here.control.retry("default", later.id, actor="test")
 
 
 def test_stop_on_error_skips_what_has_not_begun_and_lets_the_rest_end(here: Bench) -> None:  # S2-44
@@ -189,7 +189,7 @@ def test_a_failed_stage_of_a_cancelled_pipeline_is_not_run_again(here: Bench) ->
     pipeline = here.pipeline(stage("bad"), failure_strategy=OnFailure.RETRY)
     here.fail(here.at_work()["bad"])
 
-    here.jobs.cancel("default", pipeline.id, actor="test")
+    here.control.cancel("default", pipeline.id, actor="test")
 
     assert here.at_work() == {}
     assert here.ends(pipeline) == {"bad": FAILED}
@@ -198,11 +198,11 @@ def test_a_failed_stage_of_a_cancelled_pipeline_is_not_run_again(here: Bench) ->
 def test_a_stage_that_is_run_again_while_its_pipeline_is_paused_waits(here: Bench) -> None:
     pipeline = here.pipeline(stage("flaky"), failure_strategy=OnFailure.RETRY)
     flaky = here.at_work()["flaky"]
-    here.jobs.pause("default", pipeline.id, actor="test")
+    here.control.pause("default", pipeline.id, actor="test")
     here.fail(flaky)
 
     while_paused = here.at_work()
-    here.jobs.resume("default", pipeline.id, actor="test")
+    here.control.resume("default", pipeline.id, actor="test")
     here.work_off()
 
     assert while_paused == {}
@@ -212,11 +212,11 @@ def test_a_stage_that_is_run_again_while_its_pipeline_is_paused_waits(here: Benc
 def test_a_paused_pipeline_starts_no_stage_until_it_is_resumed(here: Bench) -> None:
     pipeline = here.pipeline(stage("first"), stage("later", "first", value="{{ stages.first.result }}"))
     first = here.at_work()["first"]
-    here.jobs.pause("default", pipeline.id, actor="test")
+    here.control.pause("default", pipeline.id, actor="test")
     here.finish(first)
 
     while_paused = here.at_work()
-    here.jobs.resume("default", pipeline.id, actor="test")
+    here.control.resume("default", pipeline.id, actor="test")
 
     assert while_paused == {}
     assert here.at_work()["later"].config == {"value": {}}
@@ -226,7 +226,7 @@ def test_cancelling_a_pipeline_ends_what_waits_and_asks_what_runs(here: Bench) -
     pipeline = here.pipeline(stage("first"), stage("later", "first"))
     first = here.at_work()["first"]
 
-    here.jobs.cancel("default", pipeline.id, actor="test")
+    here.control.cancel("default", pipeline.id, actor="test")
 
     assert here.ends(pipeline)["later"] == (JobState.CANCELLED, "parent")
     assert here.job(first).cancel_requested

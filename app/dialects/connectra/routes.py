@@ -97,7 +97,7 @@ def patch_job(job_id: UUID) -> Any:
     body = _body()
     if set(body) != {"run_after"}:
         raise ConnectraError("only 'run_after' of a job can be changed, got " + (", ".join(sorted(body)) or "nothing"))
-    job = services().jobs.reschedule(tenant(), job_id, _instant(body["run_after"]), actor=actor())
+    job = services().control.reschedule(tenant(), job_id, _instant(body["run_after"]), actor=actor())
     errors = services().jobs.last_errors(tenant(), [job.id])
     return jsonify(data=mapping.job_body(job, errors.get(job.id, ())), success=True)
 
