@@ -1,46 +1,30 @@
-"""From the text of a field to what COPY is given: Postgres's grammar, narrowed to what means the same everywhere.
+"""Whole columns of values: which of them fit, and what COPY is given of them.
 
-A whole column is first looked at by a few calls that know the common forms; only small pieces of it that hold something
-else are looked at value by value. The forms a rule takes are listed above it, and mean the same in every version of
-Postgres and under every setting; what a rule lets pass and Postgres still refuses (an over-long index entry) the loader
-finds.
+A column is first looked at by a few calls that know the common form of its type. Where some value has another, one
+pattern finds those, and only they go through the grammar. A property of the tests holds all three to the same answer.
 
 Empty text is NULL for every type.
 """
 
-# ruff: noqa: ARG001 - every rule has one signature, whether it needs the column or not
+# ruff: noqa: ARG001 - every look has one signature, whether it needs the column or not
 
 from __future__ import annotations
 
 import binascii
-import json
 import re
-from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache, lru_cache
 from itertools import repeat
 from operator import contains
-from typing import Any, Final
+from typing import Final
 
 from app.dataplane.faults import Fault, shown
+from app.dataplane.grammar import FALSE, TRUE, Refused, coerce_value, is_date
 from app.domain.tables import Column, ColumnType
 
-_PIECE_ROWS: Final = 16
-
 _Quick = Callable[[Sequence[bytes], Column], bool]
-_Exact = Callable[[str, Column], str]
 
-
-class Refused(Exception):  # noqa: N818 - it is an answer, caught a few lines on
-    """A value does not fit its column; ``code`` and what was expected."""
-
-    def __init__(self, code: str, expected: str, came: str | None = None) -> None:
-        super().__init__(expected)
-        self.code = code
-        self.expected = expected
-        self.came = came
-
-
-# Text
+# The quick look
 
 
 def _quick_text(values: Sequence[bytes], column: Column) -> bool:
@@ -61,92 +45,18 @@ def _quick_email(values: Sequence[bytes]) -> bool:
     )
 
 
-def _text(value: str, column: Column) -> str:
-    if column.max_length is not None and len(value) > column.max_length:
-        raise Refused("value.too_long", f"at most {column.max_length} characters", f"{len(value)} characters")
-    if column.format == "email":
-        before, at, after = value.partition("@")
-        if not (before and at and after) or "@" in after:
-            raise Refused("value.email", "an e-mail address: one @ with something on both sides")
-    return value
-
-
-# Numbers: ASCII digits, a sign, spaces around; no 1_000, no 0x1F (which Postgres takes only from version 16 on)
-
-_INTEGER: Final = re.compile(r"[ \t\n\v\f\r]*([+-]?[0-9]+)[ \t\n\v\f\r]*")
-_NUMBER: Final = re.compile(
-    r"[ \t\n\v\f\r]*([+-]?)(?:([0-9]+)(?:\.([0-9]*))?|\.([0-9]+))(?:[eE]([+-]?[0-9]+))?[ \t\n\v\f\r]*"
-)
-_SPECIAL_NUMBER: Final = re.compile(r"[ \t\n\v\f\r]*(?:nan|[+-]?inf(?:inity)?)[ \t\n\v\f\r]*", re.IGNORECASE)
-_NUMERIC_DIGITS_BEFORE: Final = 131_072
-_NUMERIC_DIGITS_AFTER: Final = 16_383
-
-
 def _quick_integer(values: Sequence[bytes], column: Column) -> bool:
     digits = 9 if column.type is ColumnType.INTEGER else 18
     return max(map(len, values)) <= digits and not b"".join(values).strip(b"0123456789")
 
 
-def _integer(value: str, column: Column) -> str:
-    bits = 32 if column.type is ColumnType.INTEGER else 64
-    found = _INTEGER.fullmatch(value)
-    if found is None:
-        raise Refused(f"value.{column.type.value}", "a whole number in plain digits")
-    number = int(found[1]) if len(found[1]) <= 4_000 else 1 << 64
-    if not -(1 << (bits - 1)) <= number < 1 << (bits - 1):
-        raise Refused(f"value.{column.type.value}", f"a whole number of {bits} bits")
-    return found[1]
-
-
-def _numeric(value: str, column: Column) -> str:
-    found = _NUMBER.fullmatch(value)
-    if found is None:
-        if _SPECIAL_NUMBER.fullmatch(value):
-            return value.strip()
-        raise Refused("value.numeric", "a number such as 12.5 or 1e6")
-    exponent = int(found[5]) if found[5] and len(found[5]) < 9 else (0 if not found[5] else 10**9)
-    before, after = len((found[2] or "").lstrip("0")) + exponent, len(found[3] or found[4] or "") - exponent
-    if exponent == 10**9 or before > _NUMERIC_DIGITS_BEFORE or after > _NUMERIC_DIGITS_AFTER:
-        raise Refused(
-            "value.numeric",
-            f"a number of at most {_NUMERIC_DIGITS_BEFORE} digits before and {_NUMERIC_DIGITS_AFTER} after the point",
-        )
-    return value.strip()
-
-
-def _double(value: str, column: Column) -> str:
-    found = _NUMBER.fullmatch(value)
-    if found is None:
-        if _SPECIAL_NUMBER.fullmatch(value):
-            return value.strip()
-        raise Refused("value.double", "a number such as 12.5 or 1e6")
-    number = float(value)
-    mantissa = ((found[2] or "") + (found[3] or found[4] or "")).strip("0")
-    if number in (float("inf"), float("-inf")) or (number == 0.0 and mantissa):
-        raise Refused("value.double", "a number between 1e-307 and 1e308")
-    return value.strip()
-
-
-# Booleans: true, yes, on, 1 and the beginnings that Postgres takes
-
-_TRUE: Final = frozenset({"t", "tr", "tru", "true", "y", "ye", "yes", "on", "1"})
-_FALSE: Final = frozenset({"f", "fa", "fal", "fals", "false", "n", "no", "of", "off", "0"})
-_QUICK_BOOLEANS: Final = frozenset(word.encode() for word in _TRUE | _FALSE | {""})
+_QUICK_BOOLEANS: Final = frozenset(word.encode() for word in TRUE | FALSE | {""})
 
 
 def _quick_boolean(values: Sequence[bytes], column: Column) -> bool:
     return set(values) <= _QUICK_BOOLEANS
 
 
-def _boolean(value: str, column: Column) -> str:
-    if value.strip().lower() not in _TRUE | _FALSE or not value.isascii():
-        raise Refused("value.boolean", "true or false, yes or no, on or off, 1 or 0")
-    return value.strip().lower()
-
-
-# UUIDs: any case, with or without hyphens after groups of four, in braces or not
-
-_UUID: Final = re.compile(r"[0-9a-f]{4}(?:-?[0-9a-f]{4}){7}", re.IGNORECASE)
 _UUID_CHARACTERS: Final = 36
 
 
@@ -167,64 +77,6 @@ def _quick_uuid(values: Sequence[bytes], column: Column) -> bool:
     except binascii.Error:
         return False
     return True
-
-
-def _uuid(value: str, column: Column) -> str:
-    bare = value[1:-1] if value.startswith("{") and value.endswith("}") else value
-    if _UUID.fullmatch(bare) is None:
-        raise Refused("value.uuid", "a UUID such as 123e4567-e89b-12d3-a456-426614174000")
-    digits = bare.replace("-", "").lower()
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
-
-
-# Dates and instants: ISO 8601, year first; the zone as Z, UTC or an offset; without one it is UTC
-
-_DATE: Final = re.compile(r"([0-9]{4,6})([-/])([0-9]{1,2})\2([0-9]{1,2})|([0-9]{4})([0-9]{2})([0-9]{2})")
-_TIME: Final = re.compile(
-    r"([0-9]{1,2}):([0-9]{2})(?::([0-9]{2})(?:\.[0-9]*)?)?"
-    r" ?(?:[zZ]|UTC|GMT|utc|gmt|[+-]([0-9]{2})(?::?([0-9]{2})(?::?[0-9]{2})?)?)?"
-)
-_DAY_AND_TIME: Final = re.compile(r"([0-9/-]+)(?:(?:[Tt]| +)([0-9].*))?")
-_DAYS: Final = (31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
-_LAST_DATE_YEAR: Final = 294_276  # that of timestamptz; date reaches further, which nobody needs
-_INFINITIES: Final = frozenset({"infinity", "-infinity"})
-_MOST_ZONE_HOURS: Final = 15
-
-
-def _is_date(value: str) -> bool:
-    found = _DATE.fullmatch(value)
-    if found is None:
-        return False
-    year, month, day = (int(part) for part in (found[1] or found[5], found[3] or found[6], found[4] or found[7]))
-    if not (1 <= year <= _LAST_DATE_YEAR and 1 <= month <= 12 and day >= 1):
-        return False
-    leap = month == 2 and year % 4 == 0 and (year % 100 != 0 or year % 400 == 0)
-    return day <= _DAYS[month - 1] + leap
-
-
-def _is_time(value: str) -> bool:
-    found = _TIME.fullmatch(value)
-    if found is None:
-        return False
-    hour, minute, second, zone_hours, zone_minutes = (int(part or 0) for part in found.groups())
-    in_day = hour <= 23 or (hour == 24 and minute == second == 0 and "." not in value)
-    return in_day and minute <= 59 and second <= 59 and zone_hours <= _MOST_ZONE_HOURS and zone_minutes <= 59
-
-
-def _date(value: str, column: Column) -> str:
-    bare = value.strip(" ")
-    if not _is_date(bare) and bare.lower() not in _INFINITIES:
-        raise Refused("value.date", "a date such as 2024-05-31")
-    return bare
-
-
-def _timestamp(value: str, column: Column) -> str:
-    bare = value.strip(" ")
-    found = _DAY_AND_TIME.fullmatch(bare)
-    fits = found is not None and _is_date(found[1]) and (found[2] is None or _is_time(found[2]))
-    if not fits and bare.lower() not in _INFINITIES:
-        raise Refused("value.timestamptz", "a date and time such as 2024-05-31T12:30:00Z")
-    return bare
 
 
 _DIGITS: Final = b"0123456789"
@@ -270,95 +122,73 @@ def _are_dates(dates: set[bytes]) -> bool:
 
 @lru_cache(maxsize=8_192)  # a column of dates repeats them
 def _is_ascii_date(value: bytes) -> bool:
-    return _is_date(value.decode("ascii"))
-
-
-# JSON
-
-
-def _json(value: str, column: Column) -> str:
-    try:
-        parsed = json.loads(value, parse_constant=_no_constant, parse_int=str, parse_float=str)
-        if "\\u" in value:
-            plain = json.dumps(parsed, ensure_ascii=False)
-            plain.encode()
-            if "\\u0000" in plain:
-                raise ValueError("NUL")
-    except (ValueError, RecursionError):
-        raise Refused("value.json", "a JSON value as jsonb takes it") from None
-    return value
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(name)
-
-
-# Arrays of text: [ … ] is JSON, { … } is Postgres's own form, anything else is a list between ; or, without one, ,
-
-_ARRAY_LITERAL: Final = re.compile(
-    r'\{(?:\s*(?:"(?:[^"\\]|\\.)*"|[^"{},\\\s][^"{},\\]*)\s*(?:,(?!\s*\})|(?=\})))*\}', re.S
-)
-
-
-def _array(value: str, column: Column) -> str:
-    bare = value.strip()
-    if bare.startswith("["):
-        return _array_literal(_from_json_array(bare))
-    if bare.startswith("{"):
-        if _ARRAY_LITERAL.fullmatch(bare) is None:
-            raise Refused("value.array", 'a list such as a; b or ["a", "b"] or {a,b}')
-        return bare
-    parts = bare.split(";" if ";" in bare else ",")
-    return _array_literal([part.strip() for part in parts if part.strip()])
-
-
-def _from_json_array(value: str) -> list[str | None]:
-    try:
-        parsed = json.loads(value, parse_constant=_no_constant, parse_int=str, parse_float=str)
-        if "\\u" in value:
-            json.dumps(parsed, ensure_ascii=False).encode()
-    except (ValueError, RecursionError):
-        raise Refused("value.array", "a JSON array of texts, since it begins with [") from None
-    for item in parsed:
-        if isinstance(item, list | dict) or (isinstance(item, str) and "\0" in item):
-            raise Refused("value.array", "a JSON array of texts, numbers and booleans")
-    return [
-        item if item is None or isinstance(item, str) else json.dumps(item)  # true, false
-        for item in parsed
-    ]
-
-
-def _array_literal(items: Sequence[str | None]) -> str:
-    quoted = ("NULL" if item is None else '"' + item.replace("\\", "\\\\").replace('"', '\\"') + '"' for item in items)
-    return "{" + ",".join(quoted) + "}"
+    return is_date(value.decode("ascii"))
 
 
 def _never(values: Sequence[bytes], column: Column) -> bool:
     return not any(values)
 
 
-_RULES: Final[Mapping[ColumnType, tuple[_Quick, _Exact]]] = {
-    ColumnType.TEXT: (_quick_text, _text),
-    ColumnType.INTEGER: (_quick_integer, _integer),
-    ColumnType.BIGINT: (_quick_integer, _integer),
-    ColumnType.NUMERIC: (_quick_integer, _numeric),
-    ColumnType.DOUBLE: (_quick_integer, _double),
-    ColumnType.BOOLEAN: (_quick_boolean, _boolean),
-    ColumnType.DATE: (_quick_date, _date),
-    ColumnType.TIMESTAMPTZ: (_quick_timestamp, _timestamp),
-    ColumnType.UUID: (_quick_uuid, _uuid),
-    ColumnType.JSON: (_never, _json),
-    ColumnType.TEXT_ARRAY: (_never, _array),
+_QUICK: Final[Mapping[ColumnType, _Quick]] = {
+    ColumnType.TEXT: _quick_text,
+    ColumnType.INTEGER: _quick_integer,
+    ColumnType.BIGINT: _quick_integer,
+    ColumnType.NUMERIC: _quick_integer,
+    ColumnType.DOUBLE: _quick_integer,
+    ColumnType.BOOLEAN: _quick_boolean,
+    ColumnType.DATE: _quick_date,
+    ColumnType.TIMESTAMPTZ: _quick_timestamp,
+    ColumnType.UUID: _quick_uuid,
+    ColumnType.JSON: _never,
+    ColumnType.TEXT_ARRAY: _never,
 }
 
 
-def coerce_value(value: str, column: Column) -> str:
-    """One value as COPY is given it, before escaping; empty text stays empty and is NULL.
+# The common forms, each a subset of what the grammar takes as it is
 
-    Raises:
-        Refused: It does not fit the column.
-    """
-    return _RULES[column.type][1](value, column) if value else value
+_DAY: Final = (
+    "(?!0000)[0-9]{4}-(?:(?:0[13578]|1[02])-(?:0[1-9]|[12][0-9]|3[01])"
+    "|(?:0[469]|11)-(?:0[1-9]|[12][0-9]|30)|02-(?:0[1-9]|1[0-9]|2[0-8]))"
+)
+"""Every day but those of leap years, which the grammar knows."""
+_FORMS: Final[Mapping[ColumnType, str]] = {
+    ColumnType.INTEGER: r"[0-9]{1,9}",
+    ColumnType.BIGINT: r"[0-9]{1,18}",
+    ColumnType.NUMERIC: r"-?[0-9]{1,18}(?:\.[0-9]{1,18})?",
+    ColumnType.DOUBLE: r"-?[0-9]{1,18}(?:\.[0-9]{1,18})?",
+    ColumnType.BOOLEAN: "true|false|t|f|1|0",
+    ColumnType.DATE: _DAY,
+    ColumnType.TIMESTAMPTZ: rf"{_DAY}[T ](?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{{1,6}})?Z?",
+    ColumnType.UUID: r"[0-9A-Fa-f]{8}-(?:[0-9A-Fa-f]{4}-){3}[0-9A-Fa-f]{12}",
+}
+
+
+@cache
+def _run(column: Column) -> re.Pattern[bytes] | None:
+    """Values of a column's common form, or empty, each followed by NUL; ``None`` for a type that has none."""
+    if column.type is ColumnType.TEXT:
+        form = r"[^@\0]+@[^@\0]+" if column.format == "email" else r"[^\0]+"
+        if column.max_length is not None:
+            form = rf"(?=[^\0]{{1,{column.max_length}}}+\0){form}"
+    elif column.type in _FORMS:
+        form = _FORMS[column.type]
+    else:
+        return None
+    return re.compile(rf"(?:(?:{form})?+\0)*+".encode())
+
+
+def _uncommon(values: Sequence[bytes], column: Column) -> Iterator[int]:
+    """The places of values that have another form than the common one."""
+    run = _run(column)
+    if run is None:
+        yield from (place for place, value in enumerate(values) if value)
+        return
+    joined = b"\0".join(values) + b"\0"  # no value holds a NUL
+    place = at = 0
+    while (end := run.match(joined, at).end()) < len(joined):  # type: ignore[union-attr]  # it matches nothing, too
+        place += joined.count(b"\0", at, end)
+        yield place
+        place, at = place + 1, joined.index(b"\0", end) + 1
 
 
 def coerce_column(values: list[bytes], column: Column, *, required: bool) -> tuple[list[bytes], dict[int, Fault]]:
@@ -374,34 +204,17 @@ def coerce_column(values: list[bytes], column: Column, *, required: bool) -> tup
     if required and b"" in values:
         missing = Fault("value.required", f"{column.name} is required, got an empty value", column.name)
         faults.update({place: missing for place, value in enumerate(values) if not value})
-    quick, _ = _RULES[column.type]
-    if quick(values, column):
+    if _QUICK[column.type](values, column):
         return values, faults
     coerced = list(values)
-    _coerce_piece(coerced, 0, values, column, faults)
-    return coerced, faults
-
-
-def _coerce_piece(
-    coerced: list[bytes], begin: int, piece: Sequence[bytes], column: Column, faults: dict[int, Fault]
-) -> None:
-    """Halve a piece in which some value has no common form, until few enough are left to look at one by one."""
-    quick, exact = _RULES[column.type]
-    if len(piece) > _PIECE_ROWS:
-        middle = len(piece) // 2
-        for start, half in ((begin, piece[:middle]), (begin + middle, piece[middle:])):
-            if not quick(half, column):
-                _coerce_piece(coerced, start, half, column, faults)
-        return
-    for place, value in enumerate(piece, begin):
-        if not value:
-            continue
-        text = value.decode()
+    for place in _uncommon(values, column):
+        value = values[place].decode()
         try:
-            coerced[place] = exact(text, column).encode()
+            coerced[place] = coerce_value(value, column).encode()
         except Refused as refused:
-            came = refused.came or shown(text)
+            came = refused.came or shown(value)
             faults[place] = Fault(refused.code, f"{column.name}: expected {refused.expected}, got {came}", column.name)
+    return coerced, faults
 
 
 def canonical(values: Sequence[bytes], kind: ColumnType) -> list[bytes] | None:
@@ -414,7 +227,7 @@ def canonical(values: Sequence[bytes], kind: ColumnType) -> list[bytes] | None:
     if kind in (ColumnType.INTEGER, ColumnType.BIGINT):
         return [b"%d" % int(value) for value in values]
     if kind is ColumnType.BOOLEAN:
-        return [b"t" if value.decode() in _TRUE else b"f" for value in values]
+        return [b"t" if value.decode() in TRUE else b"f" for value in values]
     return None
 
 

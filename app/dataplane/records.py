@@ -13,7 +13,7 @@ import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from itertools import accumulate
+from itertools import accumulate, compress, repeat
 from typing import Any, Final
 
 from app.dataplane.faults import Fault
@@ -310,7 +310,6 @@ class RecordReader:
         if taken_apart is None:
             return None
         count = taken_apart.count(_RECORD_END)
-        flat = taken_apart.replace(_RECORD_END, _FIELD_END + _RECORD_END + _FIELD_END).split(_FIELD_END)
         chunk = Chunk(
             data=block.data,
             first_byte=self.next_byte,
@@ -325,12 +324,8 @@ class RecordReader:
             length=len(block.data),
             plain=b"\\" not in taken_apart and b"\t" not in taken_apart,
         )
-        # Each record was followed by one mark: when every mark stands in its place, every record has `width` fields.
-        # (A blank line would pass for a record of one empty field.)
-        if width > 1 and len(flat) == count * (width + 1) + 1 and set(flat[width :: width + 1]) == {_RECORD_END}:
-            chunk.columns = [flat[place : -1 : width + 1] for place in range(width)]
-        else:
-            _keep_of_width(chunk, flat, width)
+        if width == 1 or taken_apart.count(_FIELD_END) != count * (width - 1) or not _fill(chunk, taken_apart, width):
+            _keep_of_width(chunk, taken_apart, width)
         return self._within_limits(chunk)
 
     def _within_limits(self, chunk: Chunk) -> Chunk | None:
@@ -494,28 +489,33 @@ def _take_apart(lines: bytes, delimiter: bytes) -> bytes | None:
     return b"".join(parts)
 
 
-def _keep_of_width(chunk: Chunk, flat: list[bytes], width: int) -> None:
+def _fill(chunk: Chunk, taken_apart: bytes, width: int) -> bool:
+    """Fill ``chunk`` if every record has ``width`` fields, more than one; whether that is so."""
+    flat = taken_apart.replace(_RECORD_END, _FIELD_END + _RECORD_END + _FIELD_END).split(_FIELD_END)
+    # Each record is followed by one mark: when every mark stands in its place, every record has that many fields.
+    if set(flat[width :: width + 1]) != {_RECORD_END}:
+        return False
+    chunk.columns = [flat[place : -1 : width + 1] for place in range(width)]
+    return True
+
+
+def _keep_of_width(chunk: Chunk, taken_apart: bytes, width: int) -> None:
     """Fill ``chunk`` with the records of ``width`` fields; the others are blank or ragged.
 
     Args:
-        flat: The fields of all records, each record followed by a mark, and nothing after the last one.
+        taken_apart: Every record, its fields apart and with a mark behind it.
     """
-    members: list[int] = []
-    kept: list[bytes] = []
-    begin = at = 0
-    for place in range(chunk.count):
-        end = flat.index(_RECORD_END, at)
-        is_blank = end - at == 1 and not flat[at] and chunk.raw(place).strip(b"\r\n\0") == b""
-        if end - at == width and not is_blank:
-            members.append(place)
-        else:
-            kept += flat[begin:at]
-            begin = end + 1
-            if is_blank:
-                chunk.blanks.append(place)
-            else:
-                chunk.faults[place] = ragged(width, end - at)
-        at = end + 1
-    kept += flat[begin:at]
-    chunk.members = members
-    chunk.columns = [kept[place :: width + 1] for place in range(width)]
+    records = taken_apart.split(_RECORD_END)
+    del records[-1]
+    is_good = [marks == width - 1 for marks in map(bytes.count, records, repeat(_FIELD_END))]
+    # A blank line would pass for a record of one empty field.
+    suspects = [place for place, good in enumerate(is_good) if not good or (width == 1 and not records[place])]
+    for place in suspects:
+        if not records[place] and chunk.raw(place).strip(b"\r\n\0") == b"":
+            is_good[place] = False
+            chunk.blanks.append(place)
+        elif not is_good[place]:
+            chunk.faults[place] = ragged(width, records[place].count(_FIELD_END) + 1)
+    chunk.members = list(compress(range(chunk.count), is_good))
+    kept = _FIELD_END.join(compress(records, is_good)).split(_FIELD_END) if chunk.members else []
+    chunk.columns = [kept[place::width] for place in range(width)]

@@ -10,7 +10,6 @@ is taken too. Postgres has shared_buffers of 1 GB and max_wal_size of 4 GB for b
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import resource
 import shutil
@@ -39,6 +38,7 @@ from app.storage.s3 import S3Store
 from config.settings import Settings
 from tasks.context import RunContext
 from tasks.types.export_csv_file import JOB_TYPE, ExportConfig, run
+from tests.bench.results import keep
 from tests.factories import stored
 
 BUCKET = "haulier-bench"
@@ -165,14 +165,6 @@ def measure(settings: Settings, *, rows: int, runs: int, folder: Path) -> list[d
         {"name": "export memory, MB more for ten times the rows", "ratio": round(growth_mb, 1), "goal": 20, "runs": 1}
     )
     return results
-
-
-def keep(file: Path, results: list[dict[str, Any]]) -> None:
-    """Put ``results`` into the list in ``file``; entries of the same name are replaced."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    before = json.loads(file.read_text()) if file.exists() else []
-    names = {result["name"] for result in results}
-    file.write_text(json.dumps([entry for entry in before if entry["name"] not in names] + results, indent=2) + "\n")
 
 
 def main() -> None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import multiprocessing
 import random
 import resource
@@ -22,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from time import perf_counter
@@ -46,6 +45,7 @@ from app.storage.s3 import S3Store
 from config.settings import Settings
 from tasks.context import RunContext
 from tasks.types.insert_csv_file import JOB_TYPE
+from tests.bench.results import keep
 from tests.factories import stored
 
 BUCKET = "haulier-bench"
@@ -354,11 +354,19 @@ def main() -> None:
     for one in measured:
         print(f"{one.name:55} {one.ratio:5.2f}  (goal {one.goal})")
     if asked.json:
-        kept = json.loads(asked.json.read_text()) if asked.json.exists() else []
-        asked.json.parent.mkdir(parents=True, exist_ok=True)
-        names = {one.name for one in measured}
-        kept = [one for one in kept if one["name"] not in names] + [asdict(one) for one in measured]
-        asked.json.write_text(json.dumps(kept, indent=1) + "\n")
+        keep(
+            asked.json,
+            [
+                {
+                    "name": one.name,
+                    "ratio": round(one.ratio, 3),
+                    "goal": one.goal,
+                    "runs": len(one.runs),
+                    "pairs": one.runs,
+                }
+                for one in measured
+            ],
+        )
 
 
 def _prepared(stores: Stores, folder: Path, asked: argparse.Namespace) -> Bench:

@@ -27,7 +27,7 @@ from urllib.parse import urlsplit
 import psycopg2
 
 from app.runtime.stack import Stack
-from tests.bench.export_bench import keep
+from tests.bench.results import keep
 
 BODY = (
     '{"type": "echo", "config": {"value": {"bucket": "uploads", "key": "contacts/2024/01/file.csv", '

@@ -22,7 +22,7 @@ from sqlalchemy import text
 from app.bootstrap import Services, build_services
 from app.runtime.stack import Stack
 from config.settings import from_env
-from tests.bench.export_bench import keep
+from tests.bench.results import keep
 
 GOAL_S = 3.0
 EVERY_S = 30

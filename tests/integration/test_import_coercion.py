@@ -5,7 +5,7 @@ import random
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from app.dataplane.coercion import Refused, coerce_value
+from app.dataplane.grammar import Refused, coerce_value
 from app.domain.tables import Column, ColumnType
 from app.persistence.sessions import Sessions
 

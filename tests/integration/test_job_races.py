@@ -64,22 +64,21 @@ def test_a_job_that_ends_while_it_is_cancelled_stays_as_it_ended(
 
 @pytest.mark.parametrize("act", ["pause", "resume"])
 def test_an_ended_job_is_neither_paused_nor_resumed(sessions: Sessions, act: str) -> None:
-    service = a_service(sessions)
+    control = a_control(sessions)
     job = a_running_job(sessions)
     Runs(sessions).complete(job, Result())
 
     with pytest.raises(ConflictError) as refused:
-        getattr(service, act)("default", job.id, actor="test")
+        getattr(control, act)("default", job.id, actor="test")
 
     assert (refused.value.code, refused.value.data) == ("job.ended", {"state": JobState.COMPLETED})
 
 
 def test_a_waiting_job_is_put_off_and_the_engine_hears_of_it(sessions: Sessions) -> None:
     bell = RecordingBell()
-    service = a_service(sessions, bell=bell)
-    job = service.submit(a_request(run_after=LATER)).job
+    job = a_service(sessions, bell=bell).submit(a_request(run_after=LATER)).job
 
-    moved = a_control(sessions).reschedule("default", job.id, LATER + timedelta(days=1), actor="test")
+    moved = a_control(sessions, bell=bell).reschedule("default", job.id, LATER + timedelta(days=1), actor="test")
 
     assert (moved.state, moved.run_after) == (JobState.OPEN, LATER + timedelta(days=1))
     assert bell.rings == ["engine"]
