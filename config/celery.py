@@ -17,7 +17,6 @@ def celery_config(settings: Settings) -> dict[str, Any]:
     redis_url = settings.redis_url.get_secret_value()
     return {
         "broker_url": redis_url,
-        "broker_transport": "app.broker.transport:Transport",
         # No result backend: Postgres holds what became of a job, and half of the Redis connections go.
         "task_ignore_result": True,
         # A message is acknowledged before its job starts, so Redis never redelivers one that runs; the lease of the

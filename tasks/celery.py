@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from app.bootstrap import worker_stores
+from app.broker.transport import install as install_transport
 from app.domain.job_types import discover
 from app.domain.plugins import PluginError
 from app.persistence import queues, workers
@@ -36,6 +37,7 @@ T = TypeVar("T")
 # Celery warns of root because a pickled message could run code; these workers take JSON alone.
 warnings.filterwarnings("ignore", category=SecurityWarning)
 
+install_transport()
 app = Celery("haulier", include=["tasks.work", "tasks.housekeeping"])
 app.config_from_object(celery_config(settings()))
 app.conf.beat_schedule = BEAT_SCHEDULE

@@ -51,7 +51,7 @@ class Bells:
 
     def __init__(self, settings: Settings, queue_name: str) -> None:
         app = Celery("haulier.bells", set_as_current=False)
-        in_memory = {"broker_url": "memory://", "broker_transport": "memory", "broker_transport_options": {}}
+        in_memory = {"broker_url": "memory://", "broker_transport_options": {}}
         app.config_from_object({**celery_config(settings), **in_memory})
         with app.connection_for_write() as connection:
             producer = app.amqp.Producer(connection)

@@ -9,7 +9,7 @@ import logging
 from queue import Empty
 from typing import Any
 
-from kombu.transport import redis
+from kombu.transport import TRANSPORT_ALIASES, redis
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +26,12 @@ class Channel(redis.Channel):
 
 
 class Transport(redis.Transport):
-    """The setting ``broker_transport`` names it."""
+    """Kombu's, with our channel."""
 
     Channel = Channel
+
+
+def install() -> None:
+    """Have Celery use it for ``redis://`` and ``rediss://``: Flower knows a broker by these names only."""
+    for scheme in ("redis", "rediss"):
+        TRANSPORT_ALIASES[scheme] = f"{__name__}:{Transport.__name__}"
