@@ -38,6 +38,7 @@ class FeedQuerySchema(Schema):
         metadata={"description": "Sequence number of the last event seen. A stream without it begins now."},
     )
     type = fields.List(fields.String(validate=validate.Length(1, 63)), load_default=list)
+    job_id = fields.UUID(load_default=None, metadata={"description": "Only what happens to this job."})
     limit = fields.Integer(load_default=100, validate=validate.Range(1, 1000))
 
 
@@ -61,7 +62,7 @@ class FeedSchema(Schema):
 @blueprint.doc(**_AS_STREAM)
 def feed(query: dict[str, Any]) -> Any:
     """Read the tenant's events, or with ``Accept: text/event-stream`` follow them, progress between them."""
-    wanted = Wanted(tenant(), types=tuple(query["type"]))
+    wanted = Wanted(tenant(), query["job_id"], types=tuple(query["type"]))
     if _wants_stream():
         return _stream(wanted, _last_seen(query["after"], services().feed.last(wanted.tenant)))
     limit = query["limit"]

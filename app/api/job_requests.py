@@ -130,11 +130,15 @@ class SteeredSchema(OptionsSchema):
 
     @pre_load
     def _one_priority(self, data: Any, **_: Any) -> Any:
-        """A priority inside the resources is the job's, unless the job has one."""
+        """A priority inside the resources is the job's."""
         resources = data.get("resources") if isinstance(data, dict) else None
-        if isinstance(resources, dict) and resources.get("priority") is not None:
-            return {"priority": resources["priority"], **data}
-        return data
+        inside = resources.get("priority") if isinstance(resources, dict) else None
+        if inside is None:
+            return data
+        if data.get("priority", inside) != inside:
+            said = f"expected {inside!r} as in resources, or one of the two alone, got {data['priority']!r}"
+            raise ValidationError(said, "priority")
+        return {**data, "priority": inside}
 
     @post_load
     def _resources(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:

@@ -206,6 +206,10 @@ class BatchSchema(Schema):
     items = fields.List(fields.Nested(BatchItemSchema))
     all_terminal = fields.Boolean()
     all_succeeded = fields.Boolean()
+    mean_percent = fields.Float(metadata={"description": "Of those that are there; each job counts the same."})
+    weighted_percent = fields.Float(
+        allow_none=True, metadata={"description": "Each row counts the same; null while some job has no total."}
+    )
 
 
 class EventSchema(Schema):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 from uuid import UUID
 from zlib import crc32
@@ -27,6 +28,7 @@ from app.api.job_schemas import (
 from app.domain.artifacts import ArtifactKind
 from app.domain.jobs import Job, JobEvent, Outcome, SubmitJob
 from app.domain.lifecycle import TERMINAL, WAITING, JobState
+from app.domain.progress import overall
 from app.persistence.job_lists import Filters
 from app.web.current import actor, services, tenant
 from app.web.paging import decode_cursor, encode_cursor, link_next, page
@@ -100,10 +102,12 @@ def batch_get(body: dict[str, Any]) -> Any:
     """Read up to 1000 jobs at once, in the order asked; missing ones are marked."""
     found = services().jobs.batch_get(tenant(), body["ids"])
     known = [job for job in found if job is not None]
+    far = overall([(job.progress, job.progress.percent(ended=job.state is JobState.COMPLETED)) for job in known])
     return {
         "items": [{"id": job_id, "job": job} for job_id, job in zip(body["ids"], found, strict=True)],
         "all_terminal": len(known) == len(found) and all(job.is_terminal for job in known),
         "all_succeeded": len(known) == len(found) and all(job.state is JobState.COMPLETED for job in known),
+        **asdict(far),
     }
 
 

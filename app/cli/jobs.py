@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,10 +13,12 @@ import click
 from app.cli import output
 from app.cli.books import first_failed, show_books, show_failed
 from app.cli.client import Client
+from app.cli.failures import Exit
 from app.cli.target import client_of, data_option, json_option, stores_environment, with_client
 from app.cli.watching import exit_of_job, progress_text, tell_end, watch
 from config.process import environment, settings
 
+_BY_WEIGHT: Final = (Exit.OK, Exit.PARTIAL, Exit.CANCELLED, Exit.FAILED)
 _STATES: Final = ("blocked", "open", "queued", "running", "retry_wait", "completed", "failed", "cancelled")
 
 
@@ -135,6 +138,21 @@ def attempts_(client: Client, job_id: Any, as_json: bool) -> None:
 def watch_(context: click.Context, client: Client, job_id: Any, as_json: bool) -> None:
     """Watch a job to its end; the exit code tells how it ended."""
     finish(context, client, watch(client, str(job_id), quiet=as_json), as_json)
+
+
+@jobs.command("wait")
+@click.argument("job_ids", type=click.UUID, nargs=-1, required=True)
+@json_option
+@with_client
+@click.pass_context
+def wait_(context: click.Context, client: Client, job_ids: Sequence[Any], as_json: bool) -> None:
+    """Wait for several jobs; exits with 0 only when every one of them completed."""
+    ended = [watch(client, str(job_id), title=str(job_id), quiet=as_json) for job_id in job_ids]
+    if as_json:
+        output.as_json(ended)
+    else:
+        output.columns(("job", "type", "state"), ((job["id"], job["type"], job["state"]) for job in ended))
+    context.exit(max(map(exit_of_job, ended), key=_BY_WEIGHT.index))
 
 
 def finish(context: click.Context, client: Client, job: dict[str, Any], as_json: bool) -> None:

@@ -70,7 +70,7 @@ def _attempt(job: Job, start: JobEvent, end: JobEvent | None) -> Attempt:
         outcome=_OUTCOMES[Event(end.type)] if end else "running",
         error=said.get("error"),
         reason=said.get("reason"),
-        # The end of a job that completed says no rows: they stand on the job, which never moves again.
+        # A job that still runs, and one that others ended, say none: they stand on the job.
         rows_done=said.get("rows_done", job.progress.rows_done),
         wait_s=said.get("wait_s"),
     )

@@ -32,9 +32,11 @@ class Listener:
         handle: Called in a thread of its own, for one event at a time.
         events: Names of events (``job.completed``); none means all.
         job_types: Names of job types; none means all.
+        wants: Says of an event that is left whether it is handed on.
     """
 
     name: str
     handle: Callable[[HeardEvent], None]
     events: frozenset[str] = frozenset()
     job_types: frozenset[str] = frozenset()
+    wants: Callable[[HeardEvent], bool] | None = None

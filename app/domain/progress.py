@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -59,3 +60,30 @@ class Progress:
             return None
         elapsed_s = (now - started_at).total_seconds()
         return now + timedelta(seconds=elapsed_s * (1 - fraction) / fraction)
+
+
+@dataclass(frozen=True, slots=True)
+class Overall:
+    """How far a set of jobs is, in per cent.
+
+    Args:
+        mean_percent: Each job counts the same.
+        weighted_percent: Each row counts the same; ``None`` while some job does not know how many rows it will have.
+    """
+
+    mean_percent: float
+    weighted_percent: float | None
+
+
+def overall(jobs: Sequence[tuple[Progress, float]]) -> Overall:
+    """How far jobs are together, by the progress and the percentage of each; of none: nothing is left to do."""
+    if not jobs:
+        return Overall(100.0, None)
+    rows = [(progress.rows_done, progress.rows_total or 0) for progress, _ in jobs]
+    is_known = all(total for _, total in rows)
+    return Overall(
+        mean_percent=round(sum(percent for _, percent in jobs) / len(jobs), 1),
+        weighted_percent=round(sum(100 * min(rows_of) for rows_of in rows) / sum(t for _, t in rows), 1)
+        if is_known
+        else None,
+    )

@@ -143,6 +143,4 @@ def _end_if_over(session: Session, parent: Job, family: Family) -> None:
             "data": counts,
         }
         changes = {"result": result, "error": error}
-        jobs.move(
-            session, family.tenant, family.job_id, Event.FAIL, actor="engine", changes=changes, data={"error": error}
-        )
+        jobs.move(session, family.tenant, family.job_id, Event.FAIL, actor="engine", changes=changes)

@@ -161,7 +161,8 @@ class Hearing:
         failures = 0
         while True:
             try:
-                self._listener.handle(event)
+                if self._listener.wants is None or self._listener.wants(event):
+                    self._listener.handle(event)
                 return True
             except (Exception, SystemExit) as error:
                 failures += 1

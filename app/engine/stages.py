@@ -32,15 +32,7 @@ def fill_in(session: Session, pipeline: Job) -> None:
             said = {"code": error.code, "message": error.detail, "hint": error.hint, "data": error.data}
             said = {name: value for name, value in said.items() if value}
             changes = {"error": said}
-            jobs.move(
-                session,
-                pipeline.tenant,
-                stage.job_id,
-                Event.FAIL,
-                actor="engine",
-                changes=changes,
-                data={"error": said},
-            )
+            jobs.move(session, pipeline.tenant, stage.job_id, Event.FAIL, actor="engine", changes=changes)
 
 
 def _filled(session: Session, pipeline: Job, stage: Unfilled) -> str:

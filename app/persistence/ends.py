@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from app.domain.job_types import Result
 from app.domain.jobs import Job
 from app.domain.lifecycle import TRANSITIONS, Event
+from app.persistence.jobs import COUNTS
 from app.persistence.prepared import Prepared
 
 
@@ -43,6 +44,7 @@ _COMPLETE: Final = _statement(
     Event.COMPLETE,
     "finished_at = clock_timestamp(), result = new_result, outcome = new_outcome, error = NULL,"
     " extension = new_extension",
+    data=COUNTS,
 )
 _HAND_BACK: Final = _statement(
     Event.HAND_BACK,

@@ -98,7 +98,18 @@ def to_job(row: Row[Any]) -> Job:
     )
 
 
+COUNTS: Final = """jsonb_build_object(
+    'rows_done', rows_done, 'failed', error_count,
+    'duration_ms', round(extract(epoch FROM finished_at - started_at) * 1000)
+)"""
+"""What the end of a job that completed tells of it."""
+_TOLD_TOO: Final = {
+    Event.COMPLETE: f" || {COUNTS}",
+    Event.FAIL: " || jsonb_build_object('error', error)",
+    Event.RETRY: " || jsonb_build_object('error', error)",
+}
 _ROWS_TOO: Final = " || jsonb_build_object('rows_done', rows_done)"
+_ITS_STAGE: Final = " || jsonb_strip_nulls(jsonb_build_object('stage', stage))"
 _prepared = cache(Prepared)
 """The statements of ``move``: one for each event and set of columns."""
 
@@ -194,10 +205,10 @@ def move(
 
     Args:
         actor: Who did it: a key's id, ``worker``, ``engine``.
-        fence: Only while the job is held under this fence; the event then tells its rows, too.
+        fence: Only while the job is held under this fence; the event then tells its rows, and an error its stage, too.
         unless_held: Leave a running job alone that has a holder, who must be asked; a parent has none.
         changes: Columns to set besides; values are bound, or ``Sql`` constants.
-        data: Facts for the event.
+        data: Facts for the event, beside the error of a failure and the counts of a completion.
     """
     rule = TRANSITIONS[event]
     columns: dict[str, Any] = {"worker": None, **(changes or {})}
@@ -207,8 +218,11 @@ def move(
         columns["admitted_at"] = NOW
     if rule.target is JobState.OPEN:
         columns.setdefault("due_at", NOW)
-    sets, bound = _assignments(columns)
-    guard, rows_too = ("", "") if fence is None else ("AND fence = :held", _ROWS_TOO)
+    told_too = _TOLD_TOO.get(event, "")
+    guard = error_too = ""
+    if fence is not None:
+        guard, error_too, told_too = "AND fence = :held", _ITS_STAGE, told_too + _ROWS_TOO
+    sets, bound = _assignments(columns, error_too=error_too)
     if unless_held:
         guard += " AND (state <> 'running' OR worker IS NULL)"
     rows = _prepared(
@@ -221,7 +235,7 @@ def move(
             FROM before WHERE jobs.id = before.id RETURNING jobs.*, before.source
         ), told AS (
             INSERT INTO job_events (job_id, number, tenant, type, actor, source, target, fence, data)
-            SELECT id, event_no, tenant, :event, :actor, source, state, fence, CAST(:data AS jsonb){rows_too} FROM moved
+            SELECT id, event_no, tenant, :event, :actor, source, state, fence, CAST(:data AS jsonb){told_too} FROM moved
         )
         SELECT {COLUMNS} FROM moved
         """
@@ -281,13 +295,13 @@ def mark(
     return None if row is None else to_job(row)
 
 
-def _assignments(changes: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+def _assignments(changes: Mapping[str, Any], *, error_too: str = "") -> tuple[str, dict[str, Any]]:
     sets, bound = [], {}
     for name, value in changes.items():
         if isinstance(value, Sql):
             sets.append(f"{name} = {value.fragment}")
         elif name in _JSON_COLUMNS:
-            sets.append(f"{name} = CAST(:set_{name} AS jsonb)")
+            sets.append(f"{name} = CAST(:set_{name} AS jsonb){error_too if name == 'error' and value else ''}")
             bound[f"set_{name}"] = None if value is None else json.dumps(value)
         else:
             sets.append(f"{name} = :set_{name}")

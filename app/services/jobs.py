@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 import uuid_utils
@@ -145,8 +145,8 @@ class Jobs:
     def _stopped_by_need(session: Session, job: Job, policy: OnDependencyFailure) -> Job:
         """A job whose need had failed before it was submitted ends as if it had failed while it waited."""
         if policy is OnDependencyFailure.FAIL:
-            said = {"error": needs.NEED_FAILED}
-            moved = jobs.move(session, job.tenant, job.id, Event.FAIL, actor="engine", changes=said, data=said)
+            changes: dict[str, Any] = {"error": needs.NEED_FAILED}
+            moved = jobs.move(session, job.tenant, job.id, Event.FAIL, actor="engine", changes=changes)
         else:
             changes, data = {"cancel_reason": "skipped"}, {"reason": "skipped"}
             moved = jobs.move(session, job.tenant, job.id, Event.CANCEL, actor="engine", changes=changes, data=data)

@@ -21,6 +21,8 @@ from app.persistence.jobs import NEVER, Sql
 from app.persistence.sessions import Sessions, SingleStatements
 
 log = logging.getLogger(__name__)
+
+_MOST_CAUSES: Final = 3
 T = TypeVar("T")
 
 RETRY_QUEUE: Final = "retry"
@@ -62,14 +64,23 @@ def patiently(work: Callable[[], T], *, patience_s: float = _STORE_PATIENCE_S) -
 
 
 def describe(error: BaseException, job: Job) -> dict[str, Any]:
-    """An error as it is kept on the job and in its trail."""
+    """An error as it is kept on the job and in its trail, but for its stage, which stands on the job."""
     if isinstance(error, HaulierError):
         said: dict[str, Any] = {"code": error.code, "message": error.detail, "hint": error.hint, "data": error.data}
         said["errors"] = [{"pointer": one.pointer, "detail": _clean(one.detail)} for one in error.problems]
     else:
         said = {"code": CRASHED, "message": f"{type(error).__name__}: {error}"}
-    said |= {"attempt": job.attempts, "stage": job.progress.stage}
+    said |= {"attempt": job.attempts, "cause": _cause(error)}
     return {name: _clean(value) for name, value in said.items() if value not in (None, {}, [], "")}
+
+
+def _cause(error: BaseException) -> str | None:
+    """What the error was raised from, and that from, in their own words."""
+    said: list[str] = []
+    while (cause := error.__cause__) is not None and len(said) < _MOST_CAUSES:
+        said.append(f"{type(cause).__name__}: {cause}"[:500])
+        error = cause
+    return "; from ".join(said) or None
 
 
 def _clean(value: Any) -> Any:
@@ -144,13 +155,12 @@ class Runs:
         changes: dict[str, Any] = {"run_after": due, "due_at": due if job.parent_id is None else NEVER, "error": said}
         if job.origin is Origin.CONNECTRA:
             changes["queue"] = RETRY_QUEUE
-        self._end(job, Event.RETRY, changes, data={"error": said, "wait_s": round(wait_s, 3)})
+        self._end(job, Event.RETRY, changes, data={"wait_s": round(wait_s, 3)})
         return wait_s
 
     def fail(self, job: Job, error: BaseException) -> None:
         """The job gives up."""
-        said = describe(error, job)
-        self._end(job, Event.FAIL, {"error": said}, data={"error": said})
+        self._end(job, Event.FAIL, {"error": describe(error, job)})
 
     def cancel(self, job: Job, reason: str, *, terminated: bool = False) -> None:
         """The job stopped because it was asked to, or is to be killed."""
@@ -234,6 +244,5 @@ def give_back(
             "attempt": job.attempts,
         }
         event, changes = Event.FAIL, {"error": said, "rescues": _ONE_MORE_RESCUE}
-        data["error"] = said
     moved = jobs.move(session, job.tenant, job.id, event, actor=actor, fence=job.fence, changes=changes, data=data)
     return moved is not None

@@ -8,6 +8,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from sqlalchemy import text
 
 from app.bootstrap import Services, build_services
 from app.domain.errors import JobError
@@ -210,6 +211,19 @@ def test_many_jobs_are_read_at_once_and_missing_ones_are_marked(member: Client, 
         (own, "cancelled"),
     ]
     assert (both["all_terminal"], one["all_terminal"], one["all_succeeded"]) == (False, True, False)
+
+
+@pytest.mark.feature("S2-61")
+def test_how_far_a_set_of_jobs_is_counts_each_job_or_each_row(member: Client, sessions: Sessions) -> None:
+    ids = [member.post("/v1/jobs", {"type": "echo"}).get_json()["id"] for _ in range(2)]
+    with sessions.begin() as session:
+        for job_id, done, total in zip(ids, (30, 10), (40, 160), strict=True):
+            progress = {"id": job_id, "done": done, "total": total}
+            session.execute(text("UPDATE jobs SET rows_done = :done, rows_total = :total WHERE id = :id"), progress)
+
+    answer = member.post("/v1/jobs:batchGet", {"ids": ids}).get_json()
+
+    assert (answer["mean_percent"], answer["weighted_percent"]) == (40.6, 20.0)
 
 
 def test_a_failed_job_tells_why_and_can_be_opened_again(member: Client, sessions: Sessions) -> None:

@@ -299,6 +299,7 @@ def test_a_job_with_a_time_limit_is_routed_to_where_it_can_be_killed(member: Cli
         ({"resources": {"cpu": True}}, "/resources/cpu"),
         ({"resources": {"disk": 1}}, "/resources/disk"),
         ({"resources": {"priority": "urgent"}}, "/resources/priority"),
+        ({"resources": {"priority": "high"}, "priority": "low"}, "/priority"),
         ({"max_concurrency": 2}, "/max_concurrency"),
         ({"concurrency_key": ""}, "/concurrency_key"),
         ({"concurrency_key": "k", "max_concurrency": 0}, "/max_concurrency"),

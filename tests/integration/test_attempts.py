@@ -185,6 +185,36 @@ def test_a_crash_of_the_type_is_the_jobs_failure(worker: Worker) -> None:
     assert (worker.job(job_id).error or {})["message"] == "ZeroDivisionError: division by zero"
 
 
+@pytest.mark.feature("S0-10", "S2-71")
+def test_a_failure_tells_its_stage_attempt_and_what_it_was_raised_from(worker: Worker) -> None:
+    def run(job: RunContext) -> Result:
+        job.progress(3, 10, stage="mapping")
+        try:
+            int("x")
+        except ValueError as error:
+            raise JobError("this does not fit", code="test.unfit") from error
+        return Result()
+
+    job_id = worker.submit(run)
+
+    with pytest.raises(JobFailed):
+        attempt(worker)
+
+    job = worker.job(job_id)
+    assert (job.state, job.error) == (
+        JobState.FAILED,
+        {
+            "code": "test.unfit",
+            "message": "this does not fit",
+            "attempt": 1,
+            "stage": "mapping",
+            "cause": "ValueError: invalid literal for int() with base 10: 'x'",
+        },
+    )
+    [event] = worker.service.events("default", job_id, after=0, limit=10, errors=True)
+    assert event.data["error"] == job.error
+
+
 def test_what_ends_the_process_lets_the_job_go_and_goes_on_its_way(worker: Worker) -> None:
     job_id = worker.submit(raising(SystemExit(1)))
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
+from app.domain.job_types import Result
 from app.domain.jobs import Job, JobEvent
 from app.persistence import jobs
 from app.persistence.keys import add_tenant
@@ -60,6 +61,38 @@ def test_types_can_be_chosen(here: Installation, admin: FlaskClient) -> None:
     items = admin.get("/v1/events?type=job.completed").get_json()["items"]
 
     assert [event["type"] for event in items] == ["job.completed"]
+
+
+@pytest.mark.feature("S2-55")
+def test_the_events_of_one_job_can_be_chosen(here: Installation, admin: FlaskClient) -> None:
+    _, wanted = (here.jobs.submit(a_request()).job for _ in range(2))
+    here.work_off()
+    here.tick()
+
+    items = admin.get(f"/v1/events?job_id={wanted.id}").get_json()["items"]
+
+    assert [event["type"] for event in items] == ["job.submitted", "job.started", "job.completed"]
+    assert {event["job_id"] for event in items} == {str(wanted.id)}
+
+
+@pytest.mark.feature("S2-58")
+def test_a_job_completes_with_one_event_that_tells_its_counts_and_duration(
+    here: Installation, admin: FlaskClient
+) -> None:
+    for _ in range(2):
+        here.jobs.submit(a_request())
+    here.runs.complete_all([(job, Result()) for job in here.claim()])
+    alone = here.jobs.submit(a_request()).job
+    here.finish(*here.claim())
+    here.tick()
+
+    items = admin.get("/v1/events?type=job.completed").get_json()["items"]
+
+    assert [event["job_id"] for event in items][-1] == str(alone.id)
+    assert len({event["job_id"] for event in items}) == len(items) == 3
+    for event in items:
+        assert (event["data"]["rows_done"], event["data"]["failed"]) == (0, 0)
+        assert event["data"]["duration_ms"] >= 0
 
 
 def test_a_stream_gives_events_as_they_come_and_goes_on_after_the_last_one_seen(

@@ -39,7 +39,7 @@ def a_hearing(
     *,
     leads: Callable[[], bool] = lambda: True,
     begin: bool = True,
-    **filters: frozenset[str],
+    **filters: Any,
 ) -> Hearing:
     """A listener that has begun to hear, unless it is said to begin later."""
     hearing = Hearing(sessions, Listener(name="mine", handle=handle, **filters), leads)
@@ -79,6 +79,19 @@ def test_a_filter_lets_through_only_its_events_and_job_types(installation: Insta
 
     assert count == 2
     assert {(event.type, event.job_type) for event in heard} == {("job.completed", "echo")}
+
+
+@pytest.mark.feature("S2-55")
+def test_a_listener_may_hear_of_one_job_alone(installation: Installation, sessions: Sessions) -> None:
+    wanted = installation.jobs.submit(a_request()).job
+    heard: list[HeardEvent] = []
+    hearing = a_hearing(sessions, heard.append, wants=lambda event: event.job_id == wanted.id)
+    run_jobs(installation, 2)
+
+    count = hearing.hear()
+
+    assert count > len(heard) > 0
+    assert {event.job_id for event in heard} == {wanted.id}
 
 
 def test_a_new_listener_hears_what_happens_from_then_on_and_of_a_new_tenant_everything(

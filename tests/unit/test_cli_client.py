@@ -205,6 +205,22 @@ def test_every_end_of_a_job_has_an_exit_code_and_a_sentence(
     assert says in result.stderr
 
 
+@pytest.mark.feature("S2-62")
+@pytest.mark.parametrize(
+    ("ends", "exit_code"),
+    [(("completed", "completed"), 0), (("completed", "cancelled"), 4), (("failed", "cancelled"), 1)],
+)
+def test_a_wait_for_several_jobs_is_a_success_when_all_of_them_are(
+    api: ScriptedApi, haulier: Callable[..., Result], ends: tuple[str, str], exit_code: int
+) -> None:
+    api.answer(JOB, *((200, a_job(state=state)) for state in ends))
+
+    result = haulier("jobs", "wait", ID, ID)
+
+    assert result.exit_code == exit_code
+    assert all(state in result.stdout for state in ends)
+
+
 def test_a_watch_goes_on_when_every_waiting_place_is_taken(api: ScriptedApi, haulier: Callable[..., Result]) -> None:
     full = (503, {"code": "service.too_many_waits", "detail": "full", "status": 503})
     api.answer(JOB, full, (200, a_job(state="running")), full, (200, a_job()))

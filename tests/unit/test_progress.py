@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from app.domain.progress import Progress
+from app.domain.progress import Overall, Progress, overall
 
 START = datetime(2026, 11, 1, tzinfo=UTC)
 
@@ -30,3 +30,11 @@ def test_half_way_after_a_minute_the_end_is_a_minute_ahead() -> None:
 def test_before_the_first_batch_nothing_is_promised() -> None:
     assert Progress(0, 100).eta(START, START + timedelta(seconds=5)) is None
     assert Progress().rows_per_s(START, START + timedelta(seconds=5)) is None
+
+
+def test_of_several_jobs_each_counts_the_same_or_each_row_does() -> None:
+    small, large, unknown = (Progress(10, 10), 100.0), (Progress(0, 90), 0.0), (Progress(5), 0.0)
+
+    assert overall([small, large]) == Overall(mean_percent=50.0, weighted_percent=10.0)
+    assert overall([small, unknown]) == Overall(mean_percent=50.0, weighted_percent=None)
+    assert overall([]) == Overall(mean_percent=100.0, weighted_percent=None)
