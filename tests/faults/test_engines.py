@@ -56,6 +56,7 @@ def test_a_stopped_engine_does_no_duty_after_another_took_over(cluster: Cluster)
     assert first.is_alive
 
 
+@pytest.mark.feature("S4-13")
 def test_an_engine_killed_between_admission_and_bell_costs_a_tick(cluster: Cluster) -> None:
     engine = cluster.start_engine("first")
     eventually(lambda: _leader(cluster) != "None", within_s=20, what="a leader")

@@ -26,9 +26,10 @@ def the_job(cluster: Cluster, job_id: UUID) -> Job:
     return cluster.services.jobs.get("default", job_id)
 
 
+@pytest.mark.feature("S3-18")
 def test_a_terminated_job_that_does_not_listen_is_killed_without_grace_and_its_worker_lives(
     patient: Cluster,
-) -> None:  # S3-18
+) -> None:
     patient.start_engine()
     worker = patient.start_worker(slots=2)
     deaf, untouched = patient.submit("poison", how="deaf"), patient.submit("effect", steps=10, step_s=0.2)
@@ -46,7 +47,8 @@ def test_a_terminated_job_that_does_not_listen_is_killed_without_grace_and_its_w
     assert worker.is_alive
 
 
-def test_a_job_over_its_memory_fails_in_words_and_its_process_goes_on(cluster: Cluster) -> None:  # S2-39
+@pytest.mark.feature("S2-39")
+def test_a_job_over_its_memory_fails_in_words_and_its_process_goes_on(cluster: Cluster) -> None:
     cluster.start_engine()
     worker = cluster.start_worker(slots=1)
     [child] = worker.children()
@@ -62,7 +64,8 @@ def test_a_job_over_its_memory_fails_in_words_and_its_process_goes_on(cluster: C
     assert worker.children() == [child]
 
 
-def test_reserved_processors_of_running_jobs_never_exceed_those_of_their_worker(cluster: Cluster) -> None:  # S2-40
+@pytest.mark.feature("S2-40")
+def test_reserved_processors_of_running_jobs_never_exceed_those_of_their_worker(cluster: Cluster) -> None:
     cluster.start_engine()
     cluster.start_worker(slots=2)
     wide = [submit(cluster, "hog", {"memory_mb": 1, "seconds": 0.4}, resources=Resources(cpu_m=2000)) for _ in range(3)]
@@ -77,7 +80,8 @@ def test_reserved_processors_of_running_jobs_never_exceed_those_of_their_worker(
     assert peaks <= {0, 1}
 
 
-def test_a_worker_that_is_told_to_leave_is_gone_though_a_job_does_not_listen(cluster: Cluster) -> None:  # S4-07, S4-72
+@pytest.mark.feature("S4-07", "S4-72")
+def test_a_worker_that_is_told_to_leave_is_gone_though_a_job_does_not_listen(cluster: Cluster) -> None:
     cluster.start_engine()
     worker = cluster.start_worker(slots=2)
     deaf = cluster.submit("poison", how="deaf")
@@ -108,7 +112,8 @@ def test_a_second_signal_ends_a_worker_at_once_and_its_jobs_come_back(patient: C
     assert the_job(patient, ids[0]).attempts == 0
 
 
-def test_a_pool_grows_and_shrinks_to_what_was_asked_for_though_redis_forgets(cluster: Cluster) -> None:  # S4-133
+@pytest.mark.feature("S4-133")
+def test_a_pool_grows_and_shrinks_to_what_was_asked_for_though_redis_forgets(cluster: Cluster) -> None:
     cluster.start_engine()
     worker = cluster.start_worker(slots=1)
 
@@ -124,7 +129,8 @@ def test_a_pool_grows_and_shrinks_to_what_was_asked_for_though_redis_forgets(clu
     cluster.assert_sound(ids, steps=8, max_rescues=0)
 
 
-def test_nothing_of_a_paused_queue_starts_and_what_runs_goes_on(cluster: Cluster) -> None:  # S3-12, S3-13
+@pytest.mark.feature("S3-12", "S3-13")
+def test_nothing_of_a_paused_queue_starts_and_what_runs_goes_on(cluster: Cluster) -> None:
     cluster.start_engine()
     cluster.start_worker(slots=1)
     ids = cluster.submit("effect", 3, steps=4, step_s=0.2)

@@ -27,6 +27,7 @@ def _running(cluster: Cluster, steps: int = 4, step_s: float = 0.3) -> tuple[lis
     return ids, parts
 
 
+@pytest.mark.feature("S4-13", "S4-17")
 def test_after_flushall_every_job_still_runs_once(cluster: Cluster) -> None:
     ids, parts = _running(cluster)
 

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
+from pathlib import Path
 from time import sleep
 
 import pytest
+import requests
 
 from app.domain.lifecycle import JobState
+from app.runtime.ports import free_port, release
+from app.runtime.stores import Stores
 from tests.faults.cluster import LEASE_S, Cluster, eventually
 
 pytestmark = pytest.mark.fault
@@ -119,6 +124,7 @@ def test_a_cancelled_job_that_does_not_listen_is_killed_after_the_grace_time(clu
     cluster.wait_for_all(ids)
 
 
+@pytest.mark.feature("S4-07")
 def test_a_terminated_worker_hands_its_jobs_back_uncounted(cluster: Cluster) -> None:
     cluster.start_engine()
     worker = cluster.start_worker("first")
@@ -144,3 +150,41 @@ def test_ten_duplicate_bells_start_a_job_once(cluster: Cluster) -> None:
     cluster.wait_for_all(ids)
     cluster.assert_sound(ids, steps=2, max_rescues=0)
     eventually(lambda: all(job.fence == 1 for job in cluster.jobs(ids)), within_s=1, what="one claim a job")
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    number = free_port()
+    yield number
+    release([number])
+
+
+@pytest.fixture
+def served(fault_stores: Stores, tmp_path: Path, port: int) -> Iterator[Cluster]:
+    """A cluster whose web has a port of its own."""
+    cluster = Cluster(fault_stores, tmp_path, HAULIER_PORT=str(port))
+    yield cluster
+    cluster.close()
+
+
+@pytest.mark.feature("S4-02")
+def test_a_killed_web_stops_no_job(served: Cluster, port: int) -> None:
+    served.start_engine()
+    web = served.start_web()
+    served.start_worker()
+    eventually(lambda: _answers(port), within_s=60, what="the web answers", log=web.log)
+    ids = served.submit("effect", 2, steps=6, step_s=0.2)
+    served.wait_for_steps()
+
+    web.send(signal.SIGKILL)
+
+    served.wait_for_all(ids)
+    served.assert_sound(ids, steps=6, max_rescues=0)
+    assert not web.is_alive
+
+
+def _answers(port: int) -> bool:
+    try:
+        return requests.get(f"http://127.0.0.1:{port}/v1/health", timeout=5).ok
+    except requests.ConnectionError:
+        return False

@@ -39,10 +39,10 @@ def claim_again(installation: Installation) -> Any:
     return job
 
 
+@pytest.mark.feature("S2-75", "S3-10")
 def test_a_job_shows_every_attempt_and_rescue_with_worker_error_times_and_rows(
     member: Client, installation: Installation
 ) -> None:
-    """S3-10."""
     job_id = submit(member)
     lost = claim_again(installation)
     with installation.sessions.begin() as session:
@@ -84,6 +84,7 @@ def test_an_attempt_that_runs_has_no_end(member: Client, installation: Installat
     assert (running["outcome"], running["ended_at"], running["error"]) == ("running", None, None)
 
 
+@pytest.mark.feature("S2-73")
 def test_attempts_of_a_job_that_was_opened_again_go_on_behind_the_old_ones(
     member: Client, installation: Installation
 ) -> None:

@@ -180,6 +180,7 @@ def test_a_broken_cursor_and_an_over_high_limit_are_refused(admin: Client) -> No
     assert (too_many.status_code, too_many.get_json()["errors"][0]["pointer"]) == (422, "/limit")
 
 
+@pytest.mark.feature("S4-85")
 def test_a_file_sent_by_presigned_put_has_arrived_whole(member: Client, objects: ObjectStore) -> None:
     created = member.post("/v1/uploads", {"filename": "my contacts.csv", "size_bytes": 5})
     ticket = created.get_json()
@@ -194,6 +195,7 @@ def test_a_file_sent_by_presigned_put_has_arrived_whole(member: Client, objects:
     assert objects.head(ObjectRef(BUCKET, ticket["s3_key"])).size_bytes == 5
 
 
+@pytest.mark.feature("S4-85")
 def test_a_file_sent_in_parts_is_joined_once_and_again_without_harm(member: Client, objects: ObjectStore) -> None:
     blocks = [b"x" * 5 * 2**20, b"end"]
     ticket = member.post("/v1/uploads", {"filename": "a.csv", "parts": 2}).get_json()
@@ -249,6 +251,7 @@ def _job_with_file(member: Client, sessions: Sessions, objects: ObjectStore) -> 
     return job_id
 
 
+@pytest.mark.feature("S0-20", "S0-21", "S2-67", "S4-88")
 def test_a_jobs_file_is_downloaded_without_a_key_for_twelve_hours(
     member: Client, sessions: Sessions, objects: ObjectStore
 ) -> None:
@@ -264,6 +267,7 @@ def test_a_jobs_file_is_downloaded_without_a_key_for_twelve_hours(
     assert (file["rows"], file["size_bytes"], file["sha256"]) == (2, 7, hashlib.sha256(bodies[0]).hexdigest())
 
 
+@pytest.mark.feature("S0-20")
 def test_a_changed_link_downloads_nothing(member: Client, sessions: Sessions, objects: ObjectStore) -> None:
     job_id = _job_with_file(member, sessions, objects)
     [file] = member.get(f"/v1/jobs/{job_id}/artifacts").get_json()["items"]
@@ -294,6 +298,7 @@ def _job_with_failed_rows(member: Client, sessions: Sessions, rows: int) -> str:
     return job_id
 
 
+@pytest.mark.feature("S2-78")
 def test_failed_rows_come_in_the_order_of_the_file_page_by_page(member: Client, sessions: Sessions) -> None:
     job_id = _job_with_failed_rows(member, sessions, 5)
 
@@ -317,6 +322,7 @@ def test_failed_rows_come_in_the_order_of_the_file_page_by_page(member: Client, 
     }
 
 
+@pytest.mark.feature("S2-78")
 def test_all_failed_rows_come_as_one_csv_download(member: Client, sessions: Sessions) -> None:
     job_id = _job_with_failed_rows(member, sessions, 4_321)
 
@@ -339,6 +345,7 @@ def test_the_download_of_another_tenants_failed_rows_is_404(
     assert answer.status_code == 404
 
 
+@pytest.mark.feature("S4-58")
 def test_a_key_made_by_an_admin_works_until_it_is_revoked(admin: Client, web_services: Services) -> None:
     made = admin.post("/v1/keys", {"role": "member", "label": "for tests"}).get_json()
     client = Client(admin.app, made["key"])

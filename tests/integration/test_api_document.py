@@ -53,6 +53,7 @@ def test_errors_are_documented_as_problem_json(document: dict[str, Any]) -> None
     assert "code" in document["components"]["schemas"]["Problem"]["properties"]
 
 
+@pytest.mark.feature("S4-58")
 def test_every_route_without_a_key_is_401_but_those_the_document_opens(
     nobody: Client, document: dict[str, Any]
 ) -> None:
@@ -74,6 +75,7 @@ def test_every_route_without_a_key_is_401_but_those_the_document_opens(
     assert all(answer.status_code == 200 for operation, answer in answers.items() if not operation.needs_key)
 
 
+@pytest.mark.feature("S4-61")
 @pytest.mark.parametrize("key", ["", "wrong", "hl_00000000_" + "a" * 43, "ä" * 50])
 def test_a_wrong_key_is_401_in_the_same_words(nobody: Client, key: str) -> None:
     answer = nobody.get("/v1/jobs", headers={"Authorization": f"Bearer {key}".encode().decode("latin-1")})
@@ -82,6 +84,7 @@ def test_a_wrong_key_is_401_in_the_same_words(nobody: Client, key: str) -> None:
     assert answer.get_json()["detail"] == "the API key is missing or not valid"
 
 
+@pytest.mark.feature("S0-31", "S1-12")
 def test_every_route_with_another_tenants_id_is_404(
     stranger: Client, admin: Client, sessions: Sessions, web_services: Services, document: dict[str, Any]
 ) -> None:
@@ -137,6 +140,7 @@ def test_a_body_of_50_mb_is_413(admin: Client) -> None:
     assert answer.get_json()["code"] == "request.too_large"
 
 
+@pytest.mark.feature("S4-60")
 @pytest.mark.parametrize(
     ("body", "status", "code"),
     [

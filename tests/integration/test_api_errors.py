@@ -107,6 +107,7 @@ def test_a_bearer_token_works_like_the_key_header(member: Client, nobody: Client
     assert answer.status_code == 200
 
 
+@pytest.mark.feature("S4-61")
 def test_a_key_past_its_end_is_401_in_the_words_of_a_wrong_one(web_services: Services, nobody: Client) -> None:
     ended = datetime.now(UTC) - timedelta(seconds=1)
     key, _ = web_services.keys.create("default", Role.MEMBER, created_by="tests", expires_at=ended)
@@ -118,6 +119,7 @@ def test_a_key_past_its_end_is_401_in_the_words_of_a_wrong_one(web_services: Ser
     assert expired.get_json() == wrong.get_json()
 
 
+@pytest.mark.feature("S4-58")
 def test_a_revoked_key_is_forgotten_by_the_process_that_revoked_it(web_services: Services, nobody: Client) -> None:
     key, record = web_services.keys.create("default", Role.MEMBER, created_by="tests")
     before = nobody.get("/v1/jobs", headers={"X-API-Key": key})
@@ -165,6 +167,7 @@ def test_the_viewer_can_be_turned_off(web_services: Services) -> None:
     assert (viewer.status_code, document.status_code) == (404, 200)
 
 
+@pytest.mark.feature("S2-62")
 def test_jobs_read_at_once_say_whether_all_ended_and_all_succeeded(member: Client, sessions: Sessions) -> None:
     ids = [member.post("/v1/jobs", {"type": "echo"}).get_json()["id"] for _ in range(2)]
 

@@ -41,6 +41,7 @@ def a_pipeline(*stages: dict[str, Any], **changes: Any) -> dict[str, Any]:
     return {"name": "nightly", "stages": stages, **changes}
 
 
+@pytest.mark.feature("S2-42")
 def test_a_pipeline_is_a_job_with_its_stages_as_children(admin: Client) -> None:  # S2-42
     template = {"config": {"value": "{{ stages.extract.result.value }}"}}
 
@@ -56,6 +57,7 @@ def test_a_pipeline_is_a_job_with_its_stages_as_children(admin: Client) -> None:
     ]
 
 
+@pytest.mark.feature("S2-38")
 @pytest.mark.parametrize(
     ("body", "expected"),
     [
@@ -84,6 +86,7 @@ def test_a_pipeline_that_does_not_fit_is_422_and_names_the_place(
         assert found == expected
 
 
+@pytest.mark.feature("S3-19")
 def test_payloads_that_come_in_lines_are_stored_as_they_stand(admin: Client) -> None:  # S3-19
     count = 2_500
     body = lines(
@@ -200,6 +203,7 @@ def test_no_more_uploads_of_lines_are_taken_at_once_than_have_a_place(admin: Cli
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
 
 
+@pytest.mark.feature("S3-19")
 @pytest.mark.parametrize("body", [{"payloads": []}, {"payloads": [ECHO], "on_failure": "retry"}])
 def test_a_batch_without_payloads_or_with_the_policy_of_stages_is_refused(admin: Client, body: dict[str, Any]) -> None:
     assert pointers(admin.post("/v1/batches", body)) in (["/payloads"], ["/on_failure"])
@@ -222,6 +226,7 @@ def _work_one(sessions: Sessions, services: Services, *, fails: bool) -> None:
         runs.complete(claimed[0], Result({"value": 42}))
 
 
+@pytest.mark.feature("S3-05")
 @pytest.mark.parametrize("fails", [False, True])
 def test_a_run_that_ends_in_time_is_answered_with_its_result(
     admin: Client, sessions: Sessions, web_services: Services, *, fails: bool
@@ -239,6 +244,7 @@ def test_a_run_that_ends_in_time_is_answered_with_its_result(
         assert (job["state"], job["result"]) == ("completed", {"value": 42})
 
 
+@pytest.mark.feature("S3-05")
 def test_a_run_that_does_not_end_in_time_goes_on_as_a_job(admin: Client) -> None:
     answer = admin.post("/v1/runs", {**ECHO, "wait_s": 0.01, "labels": {"a": "b"}})
 

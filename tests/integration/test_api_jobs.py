@@ -32,6 +32,7 @@ def _claimed(sessions: Sessions, queue: str = "small") -> tuple[Runs, Job]:
     return runs, job
 
 
+@pytest.mark.feature("S0-07", "S0-35", "S1-01", "S1-12")
 def test_a_job_is_accepted_with_its_address(member: Client) -> None:
     answer = member.post("/v1/jobs", {"type": "echo", "config": {"value": 7}, "labels": {"run": "a"}})
     job = answer.get_json()
@@ -43,6 +44,7 @@ def test_a_job_is_accepted_with_its_address(member: Client) -> None:
     assert member.get(answer.headers["Location"]).get_json()["id"] == job["id"]
 
 
+@pytest.mark.feature("S2-92")
 def test_the_same_idempotency_key_answers_with_the_first_job(member: Client) -> None:
     headers = {"Idempotency-Key": "once"}
 
@@ -63,6 +65,7 @@ def test_the_same_idempotency_key_of_another_tenant_is_another_job(member: Clien
     assert len(ids) == 2
 
 
+@pytest.mark.feature("S2-33")
 @pytest.mark.parametrize(
     ("body", "status", "code", "pointer"),
     [
@@ -103,6 +106,7 @@ def test_a_job_that_does_not_fit_is_refused_before_a_row_is_made(
     assert member.get("/v1/jobs").get_json()["items"] == []
 
 
+@pytest.mark.feature("S4-132")
 @pytest.mark.parametrize(
     ("config", "code"),
     [
@@ -118,6 +122,7 @@ def test_another_tenants_place_in_s3_is_403(member: Client, config: dict[str, st
     assert member.get("/v1/jobs").get_json()["items"] == []
 
 
+@pytest.mark.feature("S2-49")
 def test_a_job_that_has_not_changed_is_304(member: Client, sessions: Sessions) -> None:
     location = member.post("/v1/jobs", {"type": "echo"}).headers["Location"]
     etag = member.get(location).headers["ETag"]
@@ -172,6 +177,7 @@ def test_more_waits_than_there_are_places_are_503_and_others_are_served(
     assert meanwhile.status_code == 200
 
 
+@pytest.mark.feature("S0-35")
 def test_a_listing_is_filtered_and_its_pages_hold_every_job_once(member: Client) -> None:
     ids = [
         member.post("/v1/jobs", {"type": "echo", "labels": {"odd": str(number % 2)}}).get_json()["id"]
@@ -198,6 +204,7 @@ def test_a_listing_refuses_what_it_does_not_know(member: Client, query: str) -> 
     assert answer.status_code in (400, 422)
 
 
+@pytest.mark.feature("S2-60")
 def test_many_jobs_are_read_at_once_and_missing_ones_are_marked(member: Client, stranger: Client) -> None:
     own = member.post("/v1/jobs", {"type": "echo"}).get_json()["id"]
     theirs = stranger.post("/v1/jobs", {"type": "echo"}).get_json()["id"]
@@ -226,6 +233,7 @@ def test_how_far_a_set_of_jobs_is_counts_each_job_or_each_row(member: Client, se
     assert (answer["mean_percent"], answer["weighted_percent"]) == (40.6, 20.0)
 
 
+@pytest.mark.feature("S2-71", "S2-73")
 def test_a_failed_job_tells_why_and_can_be_opened_again(member: Client, sessions: Sessions) -> None:
     job_id = member.post("/v1/jobs", {"type": "echo"}).get_json()["id"]
     runs, job = _claimed(sessions)
@@ -245,6 +253,7 @@ def test_a_failed_job_tells_why_and_can_be_opened_again(member: Client, sessions
     assert (again.status_code, again.get_json()["code"]) == (409, "job.not_retriable")
 
 
+@pytest.mark.feature("S0-35")
 def test_a_running_job_is_asked_to_stop_and_an_ended_one_conflicts(member: Client, sessions: Sessions) -> None:
     job_id = member.post("/v1/jobs", {"type": "echo"}).get_json()["id"]
     runs, job = _claimed(sessions)
@@ -257,6 +266,7 @@ def test_a_running_job_is_asked_to_stop_and_an_ended_one_conflicts(member: Clien
     assert (late.status_code, late.get_json()["state"]) == (409, "cancelled")
 
 
+@pytest.mark.feature("S4-106")
 def test_a_clone_is_a_new_job_with_the_same_config(member: Client) -> None:
     first = member.post("/v1/jobs", {"type": "echo", "config": {"value": [1]}, "priority": "high"}).get_json()
 
@@ -268,6 +278,7 @@ def test_a_clone_is_a_new_job_with_the_same_config(member: Client) -> None:
     assert (clone["clone_of"], clone["config"], clone["priority"]) == (first["id"], {"value": [1]}, "high")
 
 
+@pytest.mark.feature("S2-64", "S2-66")
 def test_a_result_is_there_when_the_job_has_ended(member: Client, sessions: Sessions) -> None:
     job_id = member.post("/v1/jobs", {"type": "echo"}).get_json()["id"]
     early = member.get(f"/v1/jobs/{job_id}/result")
@@ -285,6 +296,7 @@ def test_a_result_is_there_when_the_job_has_ended(member: Client, sessions: Sess
     )
 
 
+@pytest.mark.feature("S2-31")
 def test_every_job_type_comes_with_the_schema_of_its_config(member: Client) -> None:
     types = {one["name"]: one for one in member.get("/v1/job-types").get_json()["items"]}
 
@@ -311,6 +323,7 @@ def test_health_tells_of_each_store_and_accepts_jobs_without_redis(
     assert accepted.status_code == 202
 
 
+@pytest.mark.feature("S4-62")
 def test_a_database_that_is_away_is_503_with_a_hint(settings: Settings) -> None:
     away = settings.model_copy(
         update={"database_url": type(settings.database_url)("postgresql://haulier@127.0.0.1:9/haulier")}

@@ -246,6 +246,7 @@ def test_a_preview_of_rules_that_cannot_be_used_is_422_with_the_place(member: Cl
     assert [error["pointer"] for error in answer.get_json()["errors"]] == ["/rules/cron/1"]
 
 
+@pytest.mark.feature("S3-32")
 def test_rules_of_null_run_on_demand(member: Client) -> None:
     path = f"/v1/schedules/{a_schedule(member)['id']}"
 

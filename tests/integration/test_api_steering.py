@@ -26,7 +26,8 @@ def reasons(client: Client, job_id: str) -> dict[str, Any]:
     return {reason["cause"]: reason["data"] for reason in why["reasons"]}
 
 
-def test_a_job_that_waits_is_terminated_at_once(member: Client) -> None:  # S3-18
+@pytest.mark.feature("S3-18")
+def test_a_job_that_waits_is_terminated_at_once(member: Client) -> None:
     job = a_job(member, run_after="2036-01-01T00:00:00Z")
 
     answer = member.post(f"/v1/jobs/{job['id']}:terminate").get_json()
@@ -154,7 +155,8 @@ def test_a_limit_that_means_nothing_is_refused(admin: Client, path: str, body: A
     assert [problem["pointer"] for problem in answer.get_json()["errors"]] == [pointer]
 
 
-def test_changes_of_queues_limits_and_workers_are_recorded(admin: Client) -> None:  # S4-133
+@pytest.mark.feature("S4-133")
+def test_changes_of_queues_limits_and_workers_are_recorded(admin: Client) -> None:
     admin.post("/v1/queues/data:pause")
     admin.post("/v1/queues/data:pause")
     admin.put("/v1/limits/key/bank", {"max_concurrency": 1})
@@ -187,7 +189,8 @@ def test_workers_show_their_slots_and_what_they_hold(admin: Client, sessions: Se
     assert (shown["id"], shown["queue"], shown["job_ids"]) == (str(slot), "small", [job["id"]])
 
 
-def test_a_queued_job_without_a_worker_says_so_and_where_it_stands(member: Client) -> None:  # S0-07
+@pytest.mark.feature("S0-07", "S4-67")
+def test_a_queued_job_without_a_worker_says_so_and_where_it_stands(member: Client) -> None:
     a_job(member)
     job = a_job(member)
 
@@ -270,8 +273,9 @@ def test_the_etag_of_a_waiting_job_changes_with_what_it_waits_for(member: Client
     assert (same, changed) == (304, 200)
 
 
+@pytest.mark.feature("S2-39", "S2-40", "S2-91")
 def test_a_job_with_resources_is_routed_to_a_process_of_its_own_and_shows_them(member: Client) -> None:
-    """As document 002 writes them, and with the priority beside or inside: S2-39, S2-40, S2-91."""
+    """As document 002 writes them, and with the priority beside or inside."""
     job = a_job(member, resources={"memory": "1GB", "cpu": "1000m", "priority": "high"})
     beside = a_job(member, resources={"memory_mb": 512, "cpu": 0.5}, priority="low")
 
@@ -287,6 +291,7 @@ def test_a_job_with_a_time_limit_is_routed_to_where_it_can_be_killed(member: Cli
     assert a_job(member, **option)["queue"] == "data"
 
 
+@pytest.mark.feature("S2-91")
 @pytest.mark.parametrize(
     ("body", "pointer"),
     [

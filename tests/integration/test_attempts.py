@@ -258,9 +258,10 @@ def test_a_checkpoint_tells_a_job_that_it_is_to_be_paused(worker: Worker) -> Non
     assert (job.state, job.paused, job.checkpoint) == (JobState.OPEN, True, {"step": 3})
 
 
+@pytest.mark.feature("S2-39")
 def test_a_job_that_takes_more_memory_than_it_asked_for_fails_and_the_next_has_its_own(
     worker: Worker,
-) -> None:  # S2-39
+) -> None:
     def takes_200_mb(_: RunContext) -> Result:
         return Result({"bytes": len(b"".join(bytes(2**20) for _ in range(200)))})
 

@@ -29,7 +29,7 @@ def a_batch(here: Installation, count: int = 12, **changes: Any) -> Job:
     return here.families.create_batch(SubmitBatch(**request))
 
 
-@pytest.mark.feature("S3-02", "S3-09")
+@pytest.mark.feature("S3-09", "S3-30")
 def test_no_more_than_the_window_are_at_work_and_all_complete(here: Installation) -> None:
     batch = a_batch(here, 12, max_concurrency=5)
 
@@ -54,6 +54,7 @@ def test_payloads_start_in_their_order(here: Installation) -> None:
     assert seen == [0, 1, 2, 3, 4, 5]
 
 
+@pytest.mark.feature("S3-09")
 def test_counts_tell_where_every_payload_is(here: Installation) -> None:
     batch = a_batch(here, 10, max_concurrency=4)
     here.tick()

@@ -312,6 +312,7 @@ def test_without_an_address_the_running_stack_of_a_folder_is_used(
     assert "haulier up" in unknown.stderr
 
 
+@pytest.mark.feature("S4-58")
 def test_keys_are_made_on_the_database_and_work_at_once(
     haulier: Callable[..., Result], stack: Stack, stack_sessions: Sessions
 ) -> None:
@@ -373,6 +374,7 @@ def test_tables_are_listed_shown_and_refused(haulier: Callable[..., Result], peo
     assert "/columns/0/type: Must be one of: text" in refused.stderr
 
 
+@pytest.mark.feature("S4-81")
 def test_settings_are_shown_with_their_sources_and_without_secrets(haulier: Callable[..., Result]) -> None:
     given = {"HAULIER_DATABASE_URL": "postgresql://u:hush@h/d", "PARALLEL_JOBS": "7"}
 
@@ -397,6 +399,7 @@ def test_a_setting_that_cannot_be_used_ends_a_command_with_a_sentence(arguments:
     assert "Traceback" not in ran.stderr
 
 
+@pytest.mark.feature("S4-16", "S4-69", "S4-70", "S4-73")
 @pytest.mark.parametrize(("command", "queue"), [("first_time", "data"), ("retry", "retry")])
 def test_the_two_runners_are_worker_pools(
     stack: Stack, stack_sessions: Sessions, command: str, queue: str, tmp_path: Path

@@ -39,6 +39,7 @@ def counters(imports: Importing, job_id: UUID) -> dict[str, int]:
     return {name: count for name, count in counted.items() if name.startswith("companies")}
 
 
+@pytest.mark.feature("S4-24")
 def test_contacts_of_one_company_make_one_row_and_the_last_line_wins(imports: Importing) -> None:
     body = HEADER + "Ada,L,a,Acme,linkedin.com/acme,10\nBob,M,b,Acme,linkedin.com/acme,12\n"
     job_id = imports.submit(body, companions=True, lanes=1)

@@ -44,6 +44,7 @@ def _listed(client: Client, **body: Any) -> list[dict[str, Any]]:
     return list(answer.json["data"])
 
 
+@pytest.mark.feature("S4-49", "S4-52", "S4-59", "S4-66")
 def test_the_documents_jobs_are_created_and_listed_as_posted(member: Client) -> None:
     for body in (INSERT, EXPORT):
         created = member.post("/common/jobs/create", body)
@@ -63,6 +64,7 @@ def test_the_documents_jobs_are_created_and_listed_as_posted(member: Client) -> 
                            "run_after", "created_at", "updated_at"}  # fmt: skip
 
 
+@pytest.mark.feature("S4-30", "S4-33", "S4-60", "S4-94", "S4-95", "S4-96", "S4-97")
 @pytest.mark.parametrize(
     ("body", "text"),
     [
@@ -85,6 +87,7 @@ def test_a_bad_creation_answers_400_in_the_documents_words_and_makes_no_job(
     assert _listed(member) == []
 
 
+@pytest.mark.feature("S4-101")
 def test_a_query_with_an_unknown_column_is_refused_at_creation(member: Client) -> None:
     body = {
         "job_type": "export_csv_file",
@@ -106,6 +109,7 @@ def test_another_tenants_prefix_answers_403(member: Client) -> None:
     assert answer.json["success"] is False
 
 
+@pytest.mark.feature("S4-60")
 def test_a_body_that_is_no_object_answers_400(member: Client) -> None:
     for data in (b"{", b"[]", b""):
         answer = member.call("POST", "/common/jobs/create", data=data, headers={"Content-Type": "application/json"})
@@ -114,6 +118,7 @@ def test_a_body_that_is_no_object_answers_400(member: Client) -> None:
         assert answer.json == {"error": "the body must be a JSON object", "success": False}
 
 
+@pytest.mark.feature("S4-58", "S4-61")
 def test_a_wrong_key_answers_the_products_401(nobody: Client, member: Client, web_services: Services) -> None:
     web_services.keys.revoke("default", (member.key or "").split("_")[1])
 
@@ -123,6 +128,7 @@ def test_a_wrong_key_answers_the_products_401(nobody: Client, member: Client, we
         assert (answer.status_code, answer.json) == (401, {"error": "unauthorized", "message": "invalid API key"})
 
 
+@pytest.mark.feature("S4-65")
 @pytest.mark.parametrize(
     ("limit", "code"), [(101, "ERR_LIMIT_TOO_HIGH"), (-1, "ERR_INVALID_LIMIT"), ("x", "ERR_INVALID_LIMIT")]
 )
@@ -134,6 +140,7 @@ def test_a_limit_out_of_bounds_is_refused(member: Client, limit: object, code: s
     assert answer.json["error"].startswith(code)
 
 
+@pytest.mark.feature("S4-41", "S4-42", "S4-44", "S4-52", "S4-86")
 def test_status_words_find_what_they_show(member: Client, sessions: Sessions) -> None:
     member.post("/common/jobs/create", INSERT)
     (queued,) = _listed(member, status=["in_queue"])
@@ -159,6 +166,7 @@ def test_an_unknown_status_word_is_refused_with_those_known(member: Client) -> N
     assert "retry_in_queued" in answer.json["error"]
 
 
+@pytest.mark.feature("S4-45", "S4-105")
 def test_run_after_in_the_past_brings_a_failed_job_to_the_retry_runner(member: Client, sessions: Sessions) -> None:
     created = member.post("/common/jobs/create", {**INSERT, "retry_count": 0}).json
     assert created is not None
@@ -201,6 +209,7 @@ def test_another_tenants_job_answers_404(member: Client, stranger: Client) -> No
     assert _listed(stranger) == []
 
 
+@pytest.mark.feature("S4-84", "S4-85")
 def test_an_upload_url_takes_the_file(member: Client, nobody: Client) -> None:
     answer = member.get("/common/upload-url", query_string={"filename": "contacts.csv"})
 

@@ -21,6 +21,7 @@ def here(sessions: Sessions) -> Installation:
     return Installation(sessions)
 
 
+@pytest.mark.feature("S2-38")
 def test_a_job_starts_when_all_it_waits_for_have_completed(here: Installation) -> None:
     first, second = (here.jobs.submit(a_request()).job for _ in range(2))
     last = here.jobs.submit(a_request(depends_on=(first.id, second.id))).job
@@ -45,6 +46,7 @@ def test_one_job_releases_many(here: Installation) -> None:
     assert {job.id for job in here.claim()} == set(waiting)
 
 
+@pytest.mark.feature("S2-87")
 @pytest.mark.parametrize(
     ("policy", "state"),
     [
@@ -107,6 +109,7 @@ def test_a_need_that_is_opened_again_is_counted_once(here: Installation) -> None
     assert here.state(last.id) is JobState.QUEUED
 
 
+@pytest.mark.feature("S2-38")
 def test_a_job_of_another_tenant_is_not_there_to_depend_on(here: Installation, sessions: Sessions) -> None:
     with sessions.begin() as session:
         add_tenant(session, "acme")

@@ -64,6 +64,7 @@ def here(sessions: Sessions, admin: Client) -> Bench:
     return Bench(sessions, admin)
 
 
+@pytest.mark.feature("S2-42", "S2-43")
 def test_the_stages_of_the_documents_pipeline_run_one_after_the_other(here: Bench) -> None:  # S2-42 S2-43
     pipeline = here.pipeline(*STAGES)
 
@@ -76,6 +77,7 @@ def test_the_stages_of_the_documents_pipeline_run_one_after_the_other(here: Benc
     assert (here.job(pipeline)["state"], here.job(pipeline)["outcome"]) == ("completed", "success")
 
 
+@pytest.mark.feature("S2-43")
 def test_each_stage_shows_its_own_status_time_and_output(here: Bench) -> None:  # S2-43
     pipeline = here.pipeline(*STAGES)
     here.finish(here.at_work()["extract"])
@@ -88,6 +90,7 @@ def test_each_stage_shows_its_own_status_time_and_output(here: Bench) -> None:  
     assert (validate["state"], validate["result"], validate["started_at"]) == ("queued", None, None)
 
 
+@pytest.mark.feature("S2-44")
 def test_stop_on_error_skips_the_later_stages_and_fails_the_pipeline(here: Bench) -> None:  # S2-44
     pipeline = here.pipeline(*STAGES)
     here.finish(here.at_work()["extract"])
@@ -99,6 +102,7 @@ def test_stop_on_error_skips_the_later_stages_and_fails_the_pipeline(here: Bench
     assert here.job(pipeline)["state"] == "failed"
 
 
+@pytest.mark.feature("S2-45")
 def test_continue_runs_the_independent_stages_on(here: Bench) -> None:  # S2-45
     pipeline = here.pipeline(*STAGES, ENRICH, failure_strategy="continue")
     here.finish(here.at_work()["extract"])
@@ -112,6 +116,7 @@ def test_continue_runs_the_independent_stages_on(here: Bench) -> None:  # S2-45
     assert (here.job(pipeline)["state"], here.job(pipeline)["outcome"]) == ("completed", "partial")
 
 
+@pytest.mark.feature("S2-46")
 def test_retry_runs_the_failed_stage_alone_again_and_then_stops(here: Bench) -> None:  # S2-46
     pipeline = here.pipeline(*STAGES, failure_strategy="retry", stage_retries=1)
     here.finish(here.at_work()["extract"])
@@ -126,12 +131,14 @@ def test_retry_runs_the_failed_stage_alone_again_and_then_stops(here: Bench) -> 
     assert here.job(pipeline)["state"] == "failed"
 
 
+@pytest.mark.feature("S2-47")
 def test_never_more_stages_run_at_once_than_parallelism_says(here: Bench) -> None:  # S2-47
     here.pipeline(*({"name": f"part{n}", "type": "echo"} for n in range(5)), parallelism=2)
 
     assert here.work_off() == [2, 2, 1]
 
 
+@pytest.mark.feature("S2-48")
 def test_a_pipeline_over_its_thirty_minutes_ends_with_its_stages_for_that_reason(
     here: Bench, sessions: Sessions
 ) -> None:  # S2-48
@@ -149,6 +156,7 @@ def test_a_pipeline_over_its_thirty_minutes_ends_with_its_stages_for_that_reason
     assert (here.job(pipeline)["state"], here.job(pipeline)["cancel_reason"]) == ("cancelled", "timeout")
 
 
+@pytest.mark.feature("S2-51", "S2-57")
 def test_the_current_stage_and_the_completion_percentage_are_shown(here: Bench) -> None:
     pipeline = here.pipeline(*STAGES)
     here.finish(here.at_work()["extract"])
@@ -160,6 +168,7 @@ def test_the_current_stage_and_the_completion_percentage_are_shown(here: Bench) 
     assert (progress["parts_done"], progress["parts_total"]) == (1, 4)
 
 
+@pytest.mark.feature("S2-38", "S2-85")
 def test_sequential_jobs_run_in_order(here: Bench) -> None:  # S2-38 S2-85
     extract = here.submit()
     map_ = here.submit(depends_on=[extract])
@@ -173,6 +182,7 @@ def test_sequential_jobs_run_in_order(here: Bench) -> None:  # S2-38 S2-85
     assert seen == [extract, map_, export]
 
 
+@pytest.mark.feature("S2-86", "S2-87")
 def test_parallel_jobs_after_one_run_together_and_are_joined_before_the_last(here: Bench) -> None:  # S2-86 S2-87
     extract = here.submit()
     validation, enrichment = here.submit(depends_on=[extract]), here.submit(depends_on=[extract])
@@ -188,6 +198,7 @@ def test_parallel_jobs_after_one_run_together_and_are_joined_before_the_last(her
     assert (set(both), set(after_one), set(after_both)) == ({validation, enrichment}, set(), {export})
 
 
+@pytest.mark.feature("S2-87")
 @pytest.mark.parametrize(("policy", "state"), [("cancel", "cancelled"), ("fail", "failed"), ("run", "queued")])
 def test_the_last_is_skipped_or_runs_by_rule_when_one_before_it_failed(
     here: Bench, policy: str, state: str
@@ -201,6 +212,7 @@ def test_the_last_is_skipped_or_runs_by_rule_when_one_before_it_failed(
     assert here.job(export)["state"] == state
 
 
+@pytest.mark.feature("S2-38")
 def test_an_unknown_dependency_is_refused(here: Bench) -> None:  # S2-38
     unknown = "00000000-0000-7000-8000-000000000000"
 
@@ -209,6 +221,7 @@ def test_an_unknown_dependency_is_refused(here: Bench) -> None:  # S2-38
     assert (answer.status_code, answer.get_json()["code"]) == (404, "job.not_found")
 
 
+@pytest.mark.feature("S2-04", "S2-61", "S2-63")
 def test_the_parts_of_a_job_are_counted_by_how_they_ended(here: Bench) -> None:  # S2-04 S2-61 S2-63
     batch = here.client.post("/v1/batches", {"payloads": [{"type": "echo"}] * 4, "max_concurrency": 4}).get_json()["id"]
     one, two, three, _ = here.at_work().values()

@@ -69,6 +69,7 @@ def echo(value: Any) -> dict[str, Any]:
 FAILS = {"type": "fail", "config": {"transient": False}}
 
 
+@pytest.mark.feature("S3-04", "S3-19")
 def test_the_payload_is_one_or_more_apis_each_with_its_parameters(here: Bench) -> None:  # S3-04 S3-19
     batch = here.batch(echo("one"), echo("two"), FAILS)
 
@@ -81,6 +82,7 @@ def test_the_payload_is_one_or_more_apis_each_with_its_parameters(here: Bench) -
     ]
 
 
+@pytest.mark.feature("S3-10")
 def test_the_input_and_the_results_of_each_api_can_be_tracked(here: Bench) -> None:  # S3-10
     batch = here.batch(echo({"page": 1}), FAILS)
 
@@ -92,6 +94,7 @@ def test_the_input_and_the_results_of_each_api_can_be_tracked(here: Bench) -> No
     assert (bad["result"], bad["error"]["message"]) == (None, "failed as asked")
 
 
+@pytest.mark.feature("S3-09")
 def test_a_job_run_tells_the_number_of_pending_and_completed_payloads(here: Bench) -> None:
     batch = here.batch(*(echo(n) for n in range(7)), max_concurrency=3)
     here.run()
@@ -102,6 +105,7 @@ def test_a_job_run_tells_the_number_of_pending_and_completed_payloads(here: Benc
     assert (counts["total"], counts["completed"], counts["pending"]) == (7, 3, 4)
 
 
+@pytest.mark.feature("S3-20")
 def test_the_payload_of_a_job_can_be_extended_during_its_run(here: Bench) -> None:  # S3-20
     batch = here.batch({"type": "extend", "config": {"payloads": [echo("page 2"), echo("page 3")]}})
 
@@ -112,6 +116,7 @@ def test_the_payload_of_a_job_can_be_extended_during_its_run(here: Bench) -> Non
     assert here.client.get(f"/v1/jobs/{batch}").get_json()["state"] == "completed"
 
 
+@pytest.mark.feature("S3-20")
 def test_new_apis_may_have_new_parameters_and_extend_in_their_turn(here: Bench) -> None:  # S3-20
     nested = {"type": "extend", "config": {"payloads": [echo("page 3")]}}
     batch = here.batch({"type": "extend", "config": {"payloads": [echo("page 2"), nested]}})
@@ -121,6 +126,7 @@ def test_new_apis_may_have_new_parameters_and_extend_in_their_turn(here: Bench) 
     assert [item["type"] for item in here.items(batch)] == ["extend", "echo", "extend", "echo"]
 
 
+@pytest.mark.feature("S3-31")
 def test_at_most_five_payloads_run_at_the_same_time_when_nothing_is_said(here: Bench) -> None:
     batch = here.batch(*(echo(n) for n in range(7)))
     here.tick()
@@ -129,6 +135,7 @@ def test_at_most_five_payloads_run_at_the_same_time_when_nothing_is_said(here: B
     assert here.client.get(f"/v1/jobs/{batch}").get_json()["config"]["max_concurrency"] == 5
 
 
+@pytest.mark.feature("S3-05")
 def test_one_payload_can_be_run_directly(here: Bench) -> None:
     accepted = here.client.post("/v1/runs", {**echo("now"), "wait_s": 0})
     here.run()

@@ -78,6 +78,7 @@ def _object(stack: Stack, key: str) -> str:
         return reader.read().decode()
 
 
+@pytest.mark.feature("S4-18", "S4-29", "S4-30", "S4-43", "S4-50", "S4-56", "S4-57", "S4-87")
 def test_example_1_imports_contacts_and_example_3_exports_them(stack: Stack, curl: Curl, tmp_path: Path) -> None:
     make(tmp_path / "contacts.csv", rows=2_000)
 
@@ -125,6 +126,7 @@ def test_example_1_imports_contacts_and_example_3_exports_them(stack: Stack, cur
     assert set(rows[0]) == {"first_name", "last_name", "email", "title", "company_id"}
 
 
+@pytest.mark.feature("S4-30", "S4-90", "S4-91")
 def test_example_2_exports_companies(stack: Stack, curl: Curl) -> None:
     rows = [
         {"name": "Acme", "employees_count": 120, "annual_revenue": 2_000_000, "industries": ["Software"],
@@ -165,6 +167,7 @@ def test_example_2_exports_companies(stack: Stack, curl: Curl) -> None:
     assert [row["name"] for row in found] == ["Acme"]
 
 
+@pytest.mark.feature("S4-44", "S4-50", "S4-51", "S4-105")
 def test_a_failing_job_is_retried_by_the_retry_runner_and_then_by_hand(curl: Curl) -> None:
     missing = {"job_type": "insert_csv_file", "job_data": {"s3_key": "uploads/none.csv"}, "retry_interval": 1}
 

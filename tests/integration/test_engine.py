@@ -65,6 +65,7 @@ def bells(settings: Settings) -> Iterator[redis.Redis]:
     client.close()
 
 
+@pytest.mark.feature("S2-82")
 def test_a_job_for_later_is_admitted_and_rung_when_it_is_due(
     run: Callable[..., Engine], sessions: Sessions, bells: redis.Redis
 ) -> None:
@@ -105,6 +106,7 @@ def test_an_engine_without_postgres_waits_and_stops_when_it_is_told_to(
     assert (failed, stopped) == (True, True)
 
 
+@pytest.mark.feature("S4-118")
 def test_jobs_of_a_slot_whose_lease_lapsed_go_back_one_lease_after_the_engines_start(
     run: Callable[..., Engine], sessions: Sessions
 ) -> None:
@@ -121,6 +123,7 @@ def test_jobs_of_a_slot_whose_lease_lapsed_go_back_one_lease_after_the_engines_s
     assert service.get("default", job.id).attempts == 0
 
 
+@pytest.mark.feature("S2-41")
 def test_a_job_past_its_deadline_is_ended(run: Callable[..., Engine], sessions: Sessions) -> None:
     service = a_service(sessions)
     job = service.submit(a_request(timeout_s=0.05)).job

@@ -135,6 +135,7 @@ def names(objects: S3Store, job: Job) -> list[str]:
     return [key.rsplit("/", 1)[1] for key, _ in objects.list("haulier-test", "t/acme/uploads/") if str(job.id) in key]
 
 
+@pytest.mark.feature("S2-69", "S4-09", "S4-20", "S4-32")
 def test_the_file_holds_exactly_what_the_query_finds(runner: Runner, sessions: Sessions) -> None:
     add_contacts(sessions, "acme", 5_000)
     vql = {"where": {"keyword_match": {"must": {"country": ["US"]}}}, "select_columns": COLUMNS}
@@ -150,6 +151,7 @@ def test_the_file_holds_exactly_what_the_query_finds(runner: Runner, sessions: S
     assert len(list(csv.reader(io.StringIO(body.decode())))) == 2_501
 
 
+@pytest.mark.feature("S0-24")
 def test_a_gzip_file_holds_the_same_as_a_plain_one(runner: Runner, sessions: Sessions) -> None:
     add_contacts(sessions, "acme", 3_000)
     vql = {"select_columns": COLUMNS, "order_by": [{"order_by": "id"}]}
@@ -165,6 +167,7 @@ def test_a_gzip_file_holds_the_same_as_a_plain_one(runner: Runner, sessions: Ses
     assert packed["bytes"] == len(stored) < packed["csv_bytes"]
 
 
+@pytest.mark.feature("S4-37")
 def test_a_file_of_several_parts_is_whole(runner: Runner, sessions: Sessions) -> None:
     add_contacts(sessions, "acme", 120_000)
 
@@ -193,6 +196,7 @@ def test_a_query_that_finds_nothing_leaves_a_header_and_says_so(runner: Runner) 
     assert (result.outcome, result.data["rows"]) == (Outcome.EMPTY, 0)
 
 
+@pytest.mark.feature("S4-34")
 def test_a_limit_takes_the_first_rows_of_the_order(runner: Runner, sessions: Sessions) -> None:
     add_contacts(sessions, "acme", 50)
     vql = {"select_columns": ["id"], "order_by": [{"order_by": "id", "order_direction": "desc"}], "limit": 3}
@@ -226,6 +230,7 @@ def test_another_tenants_rows_are_never_in_the_file_and_its_place_is_not_ours(
         runner.objects.head(ObjectRef("haulier-test", f"t/acme/{data['s3_key']}"))
 
 
+@pytest.mark.feature("S2-68", "S2-69")
 def test_the_artifacts_are_the_file_and_a_manifest_with_links(runner: Runner, sessions: Sessions) -> None:
     add_contacts(sessions, "acme", 10)
     job = runner.job(compression="gzip")
@@ -252,6 +257,7 @@ def test_the_artifacts_are_the_file_and_a_manifest_with_links(runner: Runner, se
             look()
 
 
+@pytest.mark.feature("S0-33")
 def test_expired_artifacts_go_with_their_files_and_others_stay(runner: Runner, sessions: Sessions) -> None:
     old, young = runner.job(), runner.job()
     for job in (old, young):
@@ -269,6 +275,7 @@ def test_expired_artifacts_go_with_their_files_and_others_stay(runner: Runner, s
     assert len(names(runner.objects, young)) == len(artifacts.of_job("acme", young.id)) == 2
 
 
+@pytest.mark.feature("S0-20")
 def test_a_tampered_link_is_refused(runner: Runner, sessions: Sessions) -> None:
     job = runner.job()
     runner.run(job)
@@ -279,6 +286,7 @@ def test_a_tampered_link_is_refused(runner: Runner, sessions: Sessions) -> None:
     assert answer.status_code == 403
 
 
+@pytest.mark.feature("S0-14")
 def test_progress_is_written_and_exact_at_the_end(runner: Runner, sessions: Sessions) -> None:
     add_contacts(sessions, "acme", 1_000)
     job = runner.job()
@@ -445,6 +453,7 @@ def test_a_run_without_the_fence_writes_nothing(runner: Runner, sessions: Sessio
     assert names(runner.objects, job) == []
 
 
+@pytest.mark.feature("S0-11")
 def test_a_cancelled_export_stops_while_rows_flow_and_leaves_no_file(runner: Runner, sessions: Sessions) -> None:
     add_contacts(sessions, "acme", 60_000)
     job = runner.job(vql={"select_columns": [*COLUMNS, "title"]})
@@ -531,6 +540,7 @@ def test_an_export_whose_first_row_is_far_away_stops_at_once(runner: Runner, ses
     assert names(runner.objects, job) == []
 
 
+@pytest.mark.feature("S2-97", "S4-37")
 def test_s3_failing_while_rows_flow_is_transient_and_leaves_no_file(
     runner: Runner, sessions: Sessions, proxy: FaultyS3
 ) -> None:
@@ -579,6 +589,7 @@ def submission(runner: Runner) -> TenantSubmission:
     return TenantSubmission("acme", settings=runner.settings, tables=tables)
 
 
+@pytest.mark.feature("S4-33")
 @pytest.mark.parametrize("vql", [{}, {"select_columns": []}, {"select_columns": None}])
 @pytest.mark.parametrize("table", [{"service": "company"}, {"table": "things"}])
 def test_columns_are_required_at_submit(

@@ -91,6 +91,7 @@ ONE = {"type": "echo", "config": {"value": 1}}
 DONE = JobState.COMPLETED
 
 
+@pytest.mark.feature("S2-08", "S3-20")
 def test_a_payload_adds_payloads_that_run_before_the_batch_is_over(here: Bench) -> None:  # S3-20
     def adds(job: RunContext) -> None:
         job.extend([ONE])
@@ -117,6 +118,7 @@ def test_the_batch_is_not_over_between_the_giver_and_the_given(here: Bench) -> N
     assert [type_ for type_, _ in here.of(batch)] == ["extend", "echo", "echo"]
 
 
+@pytest.mark.feature("S3-20")
 def test_payloads_may_add_payloads_that_add_payloads(here: Bench) -> None:  # S3-20
     inner = {"type": "extend", "config": {"payloads": [ONE, ONE]}}
     batch = here.batch(Payload("extend", {"payloads": [inner, ONE]}))
@@ -276,6 +278,7 @@ def test_a_filled_in_config_passes_the_checks_of_its_type_before_it_runs(here: B
     assert (bad.state, (bad.error or {})["message"]) == (JobState.FAILED, "default may not use theirs")
 
 
+@pytest.mark.feature("S3-20")
 def test_payloads_that_add_themselves_without_end_are_stopped(here: Bench) -> None:  # S3-20
     def adds_itself(job: RunContext) -> None:
         job.extend([{"type": "do", "config": job.job.config}])

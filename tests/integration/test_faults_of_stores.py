@@ -87,6 +87,7 @@ def test_a_batch_whose_commit_was_not_answered_is_seen_by_the_next_run(
     assert (left.state, left.checkpoint, left.progress.rows_done) == (JobState.OPEN, {"step": 1}, 1)
 
 
+@pytest.mark.feature("S4-62")
 def test_a_submit_whose_answer_was_lost_is_the_same_job_when_it_is_sent_again(
     line: FaultyTcp, far: Sessions, sessions: Sessions
 ) -> None:
@@ -190,6 +191,7 @@ def _beats(sessions: Sessions) -> float:
 # More jobs than a queue takes
 
 
+@pytest.mark.feature("S4-06", "S4-15")
 def test_of_20_000_jobs_a_queue_takes_no_more_than_its_bound_and_rings_for_its_free_slots(
     sessions: Sessions, settings: Settings
 ) -> None:

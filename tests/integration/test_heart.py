@@ -81,6 +81,7 @@ def heard(context: RunContext) -> BaseException | None:
     return None
 
 
+@pytest.mark.feature("S0-12", "S2-34")
 @pytest.mark.parametrize(
     ("sets", "why", "said"),
     [
@@ -300,9 +301,10 @@ def test_a_draining_slot_asks_its_job_to_hand_back(patient_worker: Worker, sessi
     assert isinstance(stop, HandBack)
 
 
+@pytest.mark.feature("S3-18")
 def test_a_terminated_job_is_killed_without_grace_and_unheard(
     patient_worker: Worker, kills: list[tuple[int, int]]
-) -> None:  # S3-18
+) -> None:
     job_id = patient_worker.submit(nothing)
     with patient_worker.claimed() as (slot, context):
         a_control(patient_worker.sessions).cancel("default", job_id, actor="test", terminate=True)
@@ -395,9 +397,10 @@ def test_a_job_that_has_more_memory_than_it_asked_for_is_killed_and_fails(
     assert (patient_worker.job(job_id).error or {})["code"] == "resource.memory"
 
 
+@pytest.mark.feature("S4-72")
 def test_a_job_that_does_not_listen_goes_back_when_its_worker_leaves(
     worker: Worker, kills: list[tuple[int, int]], sessions: Sessions
-) -> None:  # S4-72
+) -> None:
     job_id = worker.submit(nothing)
     with worker.claimed() as (slot, context):
         with sessions.begin() as session:

@@ -54,6 +54,7 @@ def refused(imports: Importing, body: bytes | str, **config: Any) -> HaulierErro
     return raised.value
 
 
+@pytest.mark.feature("S2-92")
 def test_rows_are_inserted_then_updated_only_when_they_differ(imports: Importing) -> None:
     first = imports.load("id,name,amount\n1,one,1.50\n2,two,\n", table="things")
     before = imports.rows("SELECT id, haulier_updated_at, haulier_job_id FROM t_default.things ORDER BY id")
@@ -106,6 +107,7 @@ def test_modes_leave_alone_what_they_are_not_for(imports: Importing) -> None:
     assert imports.rows("SELECT id, name FROM t_default.things ORDER BY id") == [(1, "uno"), (2, "two"), (3, "drei")]
 
 
+@pytest.mark.feature("S4-114")
 def test_text_survives_with_every_character_that_copy_gives_a_meaning(imports: Importing) -> None:
     values = [
         "back\\slash",
@@ -148,6 +150,7 @@ def test_arrays_come_as_lists_json_or_postgres_literals(imports: Importing, text
     assert imports.rows("SELECT tags FROM t_default.things") == [(stored,)]
 
 
+@pytest.mark.feature("S1-16", "S2-22", "S2-23", "S4-113")
 def test_refused_rows_stand_in_the_ledger_with_line_field_reason_and_text(imports: Importing) -> None:
     body = (
         "id,name,amount,at\n"
@@ -200,6 +203,7 @@ def test_a_row_that_only_postgres_refuses_is_found_by_halving(imports: Importing
     assert imports.rows("SELECT count(*) FROM t_default.things") == [(98,)]
 
 
+@pytest.mark.feature("S2-12", "S4-113")
 def test_bytes_that_are_no_text_are_kept_in_base64(imports: Importing) -> None:
     imports.load(b"id,name\n1,\xff\xfe\n2,ok\n3,\x00\n", table="things")
 
@@ -207,6 +211,7 @@ def test_bytes_that_are_no_text_are_kept_in_base64(imports: Importing) -> None:
     assert kept == [(2, "csv.encoding", "MSz//go=", True), (4, "csv.nul", "MywACg==", True)]
 
 
+@pytest.mark.feature("S2-11", "S2-12", "S4-112")
 @pytest.mark.parametrize(
     ("body", "config"),
     [
@@ -229,6 +234,7 @@ def test_a_file_is_read_whatever_its_form(imports: Importing, body: bytes, confi
     assert result.outcome is Outcome.SUCCESS
 
 
+@pytest.mark.feature("S4-111", "S4-116")
 @pytest.mark.parametrize(
     ("body", "config", "code"),
     [
@@ -257,6 +263,7 @@ def test_a_file_that_cannot_be_imported_fails_with_its_reason(
     assert imports.rows("SELECT count(*) FROM t_default.things") == [(0,)]
 
 
+@pytest.mark.feature("S4-112")
 def test_an_unknown_header_is_named_with_the_nearest_column(imports: Importing) -> None:
     error = refused(imports, "id,nmae\n")
 
@@ -312,6 +319,7 @@ def test_a_key_is_made_of_the_named_columns_when_the_file_brings_none(imports: I
     assert [(line, code) for line, code, *_ in imports.ledger()] == [(4, "value.required")]
 
 
+@pytest.mark.feature("S4-24")
 def test_keys_that_postgres_finds_equal_are_one_row(imports: Importing) -> None:
     body = (
         "uuid,first_name\n123E4567-E89B-12D3-A456-426614174000,a\n{123e4567e89b12d3a456426614174000},b\n"
@@ -364,6 +372,7 @@ def test_the_ledger_keeps_the_text_of_the_first_rows_only(imports: Importing) ->
     assert [raw for *_, raw in imports.ledger()] == ["x,n"] * 3 + [None] * 7
 
 
+@pytest.mark.feature("S0-14")
 def test_progress_counts_every_record_once_and_bytes_to_the_end(imports: Importing) -> None:
     body = "id,name\n" + "".join(f"{number if number % 5 else 'x'},n\n" for number in range(100)) + "\n"
     job_id = imports.submit(body, table="things", batch_rows=7)
@@ -421,6 +430,7 @@ MESSY = "id,name,amount,note\n" + "".join(
 )
 
 
+@pytest.mark.feature("S2-97")
 @pytest.mark.parametrize(("commits", "packed"), [(1, False), (2, True), (3, False), (8, True), (13, False)])
 def test_killed_between_any_batches_it_ends_as_if_undisturbed(imports: Importing, commits: int, packed: bool) -> None:
     body = gzip.compress(MESSY.encode()) if packed else MESSY.encode()

@@ -67,6 +67,7 @@ def take_the_fence(worker: Worker, job: RunContext) -> None:
         session.execute(text("UPDATE jobs SET fence = fence + 1 WHERE id = :id"), {"id": job.id})
 
 
+@pytest.mark.feature("S2-77")
 def test_a_refused_record_stands_in_the_ledger_and_makes_the_outcome_partial(worker: Worker) -> None:
     def refuses(job: RunContext) -> Result:
         job.fail_record(7, code="x.bad", message="expected a number, got 'a'", field="amount", raw="A;a")
@@ -236,6 +237,7 @@ def test_a_former_holder_leaves_no_file(worker: Worker, objects: ObjectStore, se
     assert [key for key, _ in objects.list(BUCKET, "") if str(job_id) in key] == []
 
 
+@pytest.mark.feature("S2-100")
 def test_a_cached_value_is_there_for_the_tenants_next_job_until_its_time_is_over(worker: Worker) -> None:
     seen = []
     worker.submit(lambda job: job.cache.set("rate", {"EUR": 1.1}, ttl_s=60))
@@ -296,6 +298,7 @@ def test_a_former_holder_caches_nothing(worker: Worker) -> None:
         assert context.cache.get("k") is None
 
 
+@pytest.mark.feature("S2-96")
 def test_a_line_of_the_jobs_log_bears_its_id_and_its_tenant(worker: Worker, caplog: pytest.LogCaptureFixture) -> None:
     job_id = worker.submit(lambda job: job.log.warning("mine.said", extra={"rows": 5}))
 

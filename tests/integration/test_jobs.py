@@ -26,6 +26,7 @@ def a_running_job(sessions: Sessions, **changes: object) -> Job:
     return job
 
 
+@pytest.mark.feature("S2-81")
 def test_a_due_job_goes_straight_to_the_queue_and_rings(sessions: Sessions) -> None:
     bell = RecordingBell()
 
@@ -35,6 +36,7 @@ def test_a_due_job_goes_straight_to_the_queue_and_rings(sessions: Sessions) -> N
     assert bell.rings == ["small"]
 
 
+@pytest.mark.feature("S2-82")
 def test_a_job_for_later_waits_open(sessions: Sessions) -> None:
     job = a_service(sessions).submit(a_request(run_after=datetime.now(UTC) + timedelta(hours=1))).job
 
@@ -45,6 +47,7 @@ def test_a_job_for_later_waits_open(sessions: Sessions) -> None:
     assert admitted == 0
 
 
+@pytest.mark.feature("S4-06")
 def test_a_full_queue_leaves_new_jobs_open_and_admission_fills_it_exactly(sessions: Sessions) -> None:
     service = a_service(sessions, queue_bound=10)
     for _ in range(25):
@@ -70,6 +73,7 @@ def test_admission_takes_tenants_in_turn(sessions: Sessions) -> None:
     assert len(service.find("acme", Filters(states=(JobState.QUEUED,)), limit=10)) == 2
 
 
+@pytest.mark.feature("S4-14")
 def test_of_ten_workers_one_starts_the_job(sessions: Sessions) -> None:
     a_service(sessions).submit(a_request())
     runs = Runs(sessions)
@@ -165,6 +169,7 @@ def test_a_failed_attempt_waits_by_the_jobs_policy_and_then_gives_up(sessions: S
     assert [event.data["error"]["message"] for event in failures] == ["S3 hiccup", "S3 hiccup again"]
 
 
+@pytest.mark.feature("S4-68")
 def test_a_retry_of_a_connectra_job_goes_to_the_retry_runner(sessions: Sessions) -> None:
     job = a_running_job(sessions, origin=Origin.CONNECTRA, retry=fixed_interval(1, 0))
 
@@ -259,6 +264,7 @@ def test_pausing_a_running_job_tells_its_holder_and_an_ended_one_conflicts(sessi
         a_control(sessions).pause("default", job.id, actor="test")
 
 
+@pytest.mark.feature("S2-73")
 def test_a_failed_job_opens_again_with_attempts_anew_and_its_fence_kept(sessions: Sessions) -> None:
     job = a_running_job(sessions)
     Runs(sessions).fail(job, TransientError("no"))
@@ -291,6 +297,7 @@ def test_a_clone_has_another_id_and_the_same_config(sessions: Sessions) -> None:
     assert (clone.clone_of, clone.config, clone.labels) == (first.id, first.config, first.labels)
 
 
+@pytest.mark.feature("S2-92")
 def test_an_idempotency_key_makes_one_job_of_twenty_requests(sessions: Sessions) -> None:
     service = a_service(sessions)
 
@@ -354,6 +361,7 @@ def test_an_unknown_job_type_is_refused_with_those_known(sessions: Sessions) -> 
         a_service(sessions).submit(a_request(type="nope"))
 
 
+@pytest.mark.feature("S2-41")
 def test_a_waiting_job_past_its_deadline_is_cancelled_for_its_timeout(sessions: Sessions) -> None:
     service = a_service(sessions)
     job = service.submit(a_request(timeout_s=0.001)).job

@@ -56,6 +56,7 @@ def run_jobs(installation: Installation, count: int, *, tenant: str = "default")
     fold(installation.leader)
 
 
+@pytest.mark.feature("S2-06")
 def test_every_event_is_heard_in_order_with_its_tenant_and_type(installation: Installation, sessions: Sessions) -> None:
     heard: list[HeardEvent] = []
     hearing = a_hearing(sessions, heard.append)
@@ -69,6 +70,7 @@ def test_every_event_is_heard_in_order_with_its_tenant_and_type(installation: In
     assert hearing.hear() == 0
 
 
+@pytest.mark.feature("S2-06")
 def test_a_filter_lets_through_only_its_events_and_job_types(installation: Installation, sessions: Sessions) -> None:
     heard: list[HeardEvent] = []
     ends = a_hearing(sessions, heard.append, events=frozenset({"job.completed"}), job_types=frozenset({"echo"}))
@@ -110,6 +112,7 @@ def test_a_new_listener_hears_what_happens_from_then_on_and_of_a_new_tenant_ever
     ]
 
 
+@pytest.mark.feature("S2-06")
 def test_a_listener_that_was_killed_before_its_cursor_moved_hears_the_events_again(
     installation: Installation, sessions: Sessions
 ) -> None:
@@ -232,6 +235,7 @@ def _true() -> bool:
     return True
 
 
+@pytest.mark.feature("S2-06")
 def test_listeners_are_found_by_their_entry_points_and_a_broken_one_is_left_out_and_logged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -54,6 +54,7 @@ FAILED = (JobState.FAILED, None)
 SKIPPED = (JobState.CANCELLED, "skipped")
 
 
+@pytest.mark.feature("S2-42", "S2-43")
 def test_stages_run_in_the_order_of_what_they_wait_for(here: Bench) -> None:  # S2-42 S2-43
     pipeline = here.pipeline(
         stage("last", "left", "right"), stage("left", "first"), stage("right", "first"), stage("first")
@@ -68,6 +69,7 @@ def test_stages_run_in_the_order_of_what_they_wait_for(here: Bench) -> None:  # 
     assert (here.job(pipeline).state, here.job(pipeline).outcome) == (JobState.COMPLETED, Outcome.SUCCESS)
 
 
+@pytest.mark.feature("S2-47")
 def test_no_more_stages_are_at_work_than_may_be(here: Bench) -> None:  # S2-47
     here.pipeline(*(stage(f"s{n}") for n in range(5)), parallelism=2)
 
@@ -121,6 +123,7 @@ def test_a_stage_whose_config_cannot_be_filled_in_fails_and_says_why(
         here.control.retry("default", later.id, actor="test")
 
 
+@pytest.mark.feature("S2-44")
 def test_stop_on_error_skips_what_has_not_begun_and_lets_the_rest_end(here: Bench) -> None:  # S2-44
     stages = [stage("bad"), stage("beside"), stage("after", "bad"), stage("elsewhere", "beside")]
     pipeline = here.pipeline(*stages)
@@ -137,6 +140,7 @@ def test_stop_on_error_skips_what_has_not_begun_and_lets_the_rest_end(here: Benc
     assert here.job(pipeline).state is JobState.FAILED
 
 
+@pytest.mark.feature("S2-45")
 def test_continue_skips_only_what_waits_for_the_failed_one(here: Bench) -> None:  # S2-45
     stages = [
         stage("bad"),
@@ -157,6 +161,7 @@ def test_continue_skips_only_what_waits_for_the_failed_one(here: Bench) -> None:
     assert (here.job(pipeline).state, here.job(pipeline).outcome) == (JobState.COMPLETED, Outcome.PARTIAL)
 
 
+@pytest.mark.feature("S2-46")
 def test_retry_runs_the_failed_stage_again_as_a_whole_and_goes_on(here: Bench) -> None:  # S2-46
     stages = [stage("flaky"), stage("after", "flaky")]
     pipeline = here.pipeline(*stages, failure_strategy=OnFailure.RETRY)
@@ -171,6 +176,7 @@ def test_retry_runs_the_failed_stage_again_as_a_whole_and_goes_on(here: Bench) -
     assert here.job(pipeline).outcome is Outcome.SUCCESS
 
 
+@pytest.mark.feature("S2-46")
 def test_retry_stops_when_the_stage_has_failed_as_often_as_it_may(here: Bench) -> None:  # S2-46
     stages = [stage("bad"), stage("after", "bad")]
     pipeline = here.pipeline(*stages, failure_strategy=OnFailure.RETRY, stage_retries=2)
@@ -232,6 +238,7 @@ def test_cancelling_a_pipeline_ends_what_waits_and_asks_what_runs(here: Bench) -
     assert here.job(first).cancel_requested
 
 
+@pytest.mark.feature("S2-48")
 def test_a_pipeline_over_its_time_cancels_its_stages_with_that_reason(here: Bench, sessions: Sessions) -> None:  # S2-48
     pipeline = here.pipeline(stage("first"), stage("later", "first"), timeout_s=3600)
     here.at_work()
@@ -244,6 +251,7 @@ def test_a_pipeline_over_its_time_cancels_its_stages_with_that_reason(here: Benc
     assert here.job(pipeline).cancel_reason == "timeout"
 
 
+@pytest.mark.feature("S2-57")
 def test_a_pipeline_tells_which_stages_are_at_work_and_how_many_are_over(here: Bench) -> None:
     pipeline = here.pipeline(
         stage("first"), stage("left", "first"), stage("right", "first"), stage("last", "left", "right")

@@ -16,16 +16,19 @@ import requests
 from celery.exceptions import Retry
 from sqlalchemy import text
 
+from app.bootstrap import build_services
 from app.domain.clock import SystemClock
 from app.domain.errors import TransientError
 from app.domain.job_types import discover
 from app.domain.jobs import Outcome, SubmitJob
 from app.domain.plugins import PluginError
 from app.domain.ports import ObjectStore
+from app.factory import create_app
 from app.persistence import failed_records
 from app.persistence.sessions import Sessions
 from app.services.artifacts import Artifacts
 from config.settings import Settings
+from tests.integration.conftest import Client
 from tests.integration.packages import install, install_example
 from tests.integration.worker import Worker, a_task, jobs_of
 
@@ -62,6 +65,7 @@ def submit(worker: Worker, lines: list[str]) -> UUID:
     return worker.service.submit(request).job.id
 
 
+@pytest.mark.feature("S2-28", "S2-103")
 def test_the_example_adds_up_refuses_what_is_bad_and_stores_its_file(
     example: Worker, sessions: Sessions, objects: ObjectStore, settings: Settings
 ) -> None:
@@ -105,6 +109,21 @@ def test_the_example_goes_on_from_its_checkpoint_after_an_attempt_that_failed(
     assert checkpoint["lines"] == 100
     assert (job.result or {})["sums"] == {"alice": "150"}
     assert (job.attempts, job.error_count) == (2, 1)
+
+
+@pytest.mark.feature("S2-103")
+def test_the_catalogue_lists_the_example_with_the_schema_of_its_config(
+    site: Path, settings: Settings, member: Client
+) -> None:
+    install_example(site)
+    services = build_services(settings, application_name="tests plug-ins", pool_size=2)
+    client = Client(create_app(settings, services), member.key)
+
+    listed = {one["name"]: one["config_schema"] for one in client.get("/v1/job-types").get_json()["items"]}
+
+    services.sessions.kw["bind"].dispose()
+    sys.modules.pop("haulier_example_transfers", None)
+    assert "lines" in listed["add_up_transfers"]["properties"]
 
 
 def _is_away(*_: Any, **__: Any) -> None:

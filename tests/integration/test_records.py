@@ -221,6 +221,7 @@ _WHERE = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.feature("S4-31", "S4-89", "S4-90", "S4-91", "S4-92")
 @given(where=_WHERE)
 @property_settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_query_finds_what_its_rules_say(records: Records, things: Table, where: dict[str, Any]) -> None:
@@ -231,6 +232,7 @@ def test_a_query_finds_what_its_rules_say(records: Records, things: Table, where
 _ORDERABLE = ("id", "name", "size", "price", "live", "seen")
 
 
+@pytest.mark.feature("S4-34", "S4-36", "S4-38")
 @given(
     terms=st.lists(st.tuples(st.sampled_from(_ORDERABLE), st.booleans()), max_size=3, unique_by=lambda term: term[0]),
     limit=st.integers(7, 31),
@@ -354,6 +356,7 @@ def test_a_filter_on_companies_works_before_there_are_any(records: Records) -> N
     assert records.count("acme", "contacts", {"where": {"keyword_match": {"must": {"company_country": "US"}}}}) == 0
 
 
+@pytest.mark.feature("S4-36")
 def test_search_after_and_cursor_take_the_last_rows_values(records: Records, things: Table) -> None:
     order = [{"order_by": "size", "order_direction": "desc"}]
     first = records.query("acme", "things", {"order_by": order, "limit": 5})

@@ -31,7 +31,8 @@ def claims(sessions: Sessions, slots: list[UUID]) -> list[UUID]:
     return [job.id for slot in slots for job in runs.claim("data", slot, most=1, oldest=False)]
 
 
-def test_reserved_processors_never_exceed_those_of_a_worker(sessions: Sessions, four: list[UUID]) -> None:  # S2-40
+@pytest.mark.feature("S2-40")
+def test_reserved_processors_never_exceed_those_of_a_worker(sessions: Sessions, four: list[UUID]) -> None:
     wide, plain, another, waits = data_jobs(sessions, 2000, None, None, None)
 
     claimed = claims(sessions, four)

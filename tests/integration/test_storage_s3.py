@@ -93,6 +93,7 @@ def test_an_object_that_changed_is_refused_at_the_start_and_in_the_middle(store:
         assert error.value.code == "s3.changed"
 
 
+@pytest.mark.feature("S4-99")
 def test_wrong_credentials_are_permanent_and_say_no_secret(settings: Settings, ref: ObjectRef) -> None:
     wrong = settings.model_copy(update={"s3_secret_access_key": SecretStr("wrong-secret-canary")})
 
@@ -169,6 +170,7 @@ def test_parts_with_a_gap_are_refused(store: S3Store, ref: ObjectRef) -> None:
     assert error.value.code == "s3.parts_invalid"
 
 
+@pytest.mark.feature("S0-20")
 def test_presigned_urls_work_and_tampered_or_expired_ones_do_not(store: S3Store, ref: ObjectRef) -> None:
     put_url = store.presign_put(ref, ttl_s=60, content_type="text/csv")
     stored = requests.put(put_url, data=b"a,b\n1,2\n", headers={"Content-Type": "text/csv"}, timeout=5)

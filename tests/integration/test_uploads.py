@@ -132,6 +132,7 @@ def test_what_cannot_be_uploaded_is_refused(uploads: Uploads, wrong: dict[str, A
     assert [problem.pointer for problem in error.value.problems] == [pointer]
 
 
+@pytest.mark.feature("S4-84")
 def test_a_file_name_never_leaves_its_place(uploads: Uploads) -> None:
     ticket = uploads.create("acme", filename="../../t/other/evil.csv", created_by="key")
 

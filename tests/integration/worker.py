@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from time import monotonic, sleep
 from typing import Any
 from uuid import UUID
 
 from celery import Celery
+from celery.exceptions import Retry
 
+from app.domain.errors import TransientError
 from app.domain.job_types import JobConfig, JobType, Registry, Result
 from app.domain.jobs import Job, SubmitJob
 from app.domain.lifecycle import JobState
@@ -17,7 +19,7 @@ from app.domain.ports import ObjectStore
 from app.persistence.sessions import Sessions
 from app.services.jobs import Jobs
 from config.settings import Settings
-from tasks.base import JobTask
+from tasks.base import JobFailed, JobTask
 from tasks.context import RunContext
 from tasks.members import run_members
 from tasks.process import WorkerProcess, enter
@@ -109,6 +111,15 @@ def run_small(worker: Worker, *, most: int = 50) -> int:
         claimed = slot.runs.claim("small", slot.id, most=most, oldest=False)
         run_members(worker.task, slot, claimed)
     return len(claimed)
+
+
+def attempt(worker: Worker) -> None:
+    """The best job of a worker's queue, once, as Celery runs it; what comes of it stands in the job."""
+    with worker.claimed() as (slot, context), suppress(Retry, JobFailed):
+        try:
+            worker.task.run_job(slot, context)
+        except TransientError as error:
+            worker.task.retry(exc=error)
 
 
 def within(seconds: float, condition: Callable[[], object]) -> bool:

@@ -140,6 +140,7 @@ def test_start_and_end_are_included_and_nothing_fires_outside() -> None:
     assert recurrence.next_after(fires[-1]) is None
 
 
+@pytest.mark.feature("S3-32")
 def test_without_rules_nothing_ever_fires() -> None:
     recurrence = parse({})
 

@@ -72,6 +72,7 @@ def _download(store: _Store, target: Path, sha256: str = hashlib.sha256(BODY).he
     download(lambda: store.url, target, size_bytes=len(BODY), sha256=sha256, quiet=True)
 
 
+@pytest.mark.feature("S0-22")
 def test_a_download_that_breaks_off_goes_on_where_it_was(store: _Store, tmp_path: Path) -> None:
     store.cut_bytes, store.cuts = 300_000, 2
 

@@ -107,6 +107,7 @@ def test_records_tile_any_file_without_hole_or_overlap(data: bytes, width: int, 
     assert lines == [1 + len(data[:begin].splitlines()) for _, begin, *_ in told]
 
 
+@pytest.mark.feature("S4-114")
 @given(
     st.lists(
         st.lists(st.text(st.characters(exclude_characters="\0", codec="utf-8"), max_size=12), min_size=3, max_size=3),
@@ -123,6 +124,7 @@ def test_what_the_csv_module_writes_comes_back(rows: list[list[str]], block_byte
     assert values_of(chunks) == [tuple(value.encode() for value in row) for row in rows]
 
 
+@pytest.mark.feature("S4-114")
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 def test_every_kind_of_line_end_ends_a_record(end: str) -> None:
     data = end.join(["a,b", "c,d", "e,f", ""]).encode()
@@ -132,6 +134,7 @@ def test_every_kind_of_line_end_ends_a_record(end: str) -> None:
     assert [(line, what) for line, _, _, what in told] == [(1, (b"a", b"b")), (2, (b"c", b"d")), (3, (b"e", b"f"))]
 
 
+@pytest.mark.feature("S4-114")
 def test_a_quoted_line_end_belongs_to_its_field_and_counts_as_a_line() -> None:
     told = outcome(chunks_of(b'a,"b\r\nc"\nd,e\n', 2))
 
@@ -154,6 +157,7 @@ def test_a_record_with_another_number_of_fields_says_both_numbers() -> None:
     }
 
 
+@pytest.mark.feature("S4-114")
 def test_bytes_that_are_no_text_and_nul_are_refused_alone() -> None:
     values = values_of(chunks_of(b"a,b\nc,\xff\nd,\x00\n\xc3\xa9,f\n", 2, block_bytes=1 << 16))
 

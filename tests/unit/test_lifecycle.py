@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from itertools import product
 
+import pytest
+
 from app.domain.lifecycle import TERMINAL, TRANSITIONS, Event, JobState, is_legal
 
 
@@ -17,6 +19,7 @@ def test_completed_jobs_never_move() -> None:
     assert not [target for target in JobState if is_legal(JobState.COMPLETED, target)]
 
 
+@pytest.mark.feature("S4-47")
 def test_exactly_the_drawn_moves_are_legal() -> None:
     legal = {(source, target) for source, target in product(JobState, JobState) if is_legal(source, target)}
 

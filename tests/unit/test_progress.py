@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
 from app.domain.progress import Overall, Progress, overall
 
 START = datetime(2026, 11, 1, tzinfo=UTC)
 
 
+@pytest.mark.feature("S0-13")
 def test_a_job_that_runs_never_shows_100_percent() -> None:
     assert Progress(100, 100).percent(ended=False) == 99.9
     assert Progress(100, 100).percent(ended=True) == 100.0
@@ -20,6 +23,7 @@ def test_rows_count_before_bytes() -> None:
     assert Progress().fraction is None
 
 
+@pytest.mark.feature("S0-15")
 def test_half_way_after_a_minute_the_end_is_a_minute_ahead() -> None:
     now = START + timedelta(minutes=1)
 
@@ -27,6 +31,7 @@ def test_half_way_after_a_minute_the_end_is_a_minute_ahead() -> None:
     assert Progress(50, 100).rows_per_s(START, now) == 50 / 60
 
 
+@pytest.mark.feature("S0-15")
 def test_before_the_first_batch_nothing_is_promised() -> None:
     assert Progress(0, 100).eta(START, START + timedelta(seconds=5)) is None
     assert Progress().rows_per_s(START, START + timedelta(seconds=5)) is None

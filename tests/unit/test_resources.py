@@ -7,11 +7,12 @@ import pytest
 from app.domain.resources import cpu_m, memory_mb
 
 
+@pytest.mark.feature("S2-39")
 @pytest.mark.parametrize(
     ("said", "mebibytes"),
     [("1GB", 1024), ("2GB", 2048), ("512MiB", 512), ("1.5 g", 1536), ("2048K", 2), ("1048576B", 1), (256, 256)],
 )
-def test_memory_is_read_in_the_units_people_write(said: object, mebibytes: int) -> None:  # S2-39
+def test_memory_is_read_in_the_units_people_write(said: object, mebibytes: int) -> None:
     assert memory_mb(said) == mebibytes
 
 
@@ -23,10 +24,11 @@ def test_what_is_no_memory_is_refused_with_what_came(said: object) -> None:
         memory_mb(said)
 
 
+@pytest.mark.feature("S2-40")
 @pytest.mark.parametrize(
     ("said", "thousandths"), [("1000m", 1000), ("2000m", 2000), ("1.5", 1500), (2, 2000), (0.25, 250), ("250m", 250)]
 )
-def test_processors_are_read_with_and_without_millicores(said: object, thousandths: int) -> None:  # S2-40
+def test_processors_are_read_with_and_without_millicores(said: object, thousandths: int) -> None:
     assert cpu_m(said) == thousandths
 
 

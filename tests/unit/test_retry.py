@@ -30,6 +30,7 @@ def test_the_native_default_is_three_attempts_of_what_is_transient_doubling_from
     assert RetryPolicy() == RetryPolicy(3, 1.0, 2.0, 60.0, jitter=True, transient_only=True, non_retryable=())
 
 
+@pytest.mark.feature("S3-27")
 @given(
     initial_s=st.floats(0.001, 1e6),
     coefficient=st.floats(1, 10),
@@ -39,15 +40,14 @@ def test_the_native_default_is_three_attempts_of_what_is_transient_doubling_from
 def test_a_wait_is_the_lesser_of_the_calculated_and_the_longest_interval(
     initial_s: float, coefficient: float, longest_s: float, attempt: int
 ) -> None:
-    """S3-27."""
     policy = RetryPolicy(1000, initial_s, coefficient, longest_s, jitter=False)
 
     assert policy.wait_s(attempt + 1) == min(initial_s * coefficient**attempt, longest_s)
 
 
+@pytest.mark.feature("S3-25")
 @given(policy=POLICIES, failures=st.integers(1, 10**9))
 def test_no_wait_overflows_or_exceeds_the_longest(policy: RetryPolicy, failures: int) -> None:
-    """S3-25."""
     assert 0 <= policy.wait_s(failures) <= policy.maximum_interval_s
 
 
@@ -58,17 +58,17 @@ def test_jitter_only_ever_shortens_a_wait(policy: RetryPolicy, failures: int) ->
     assert wait_s is None or 0 <= wait_s <= policy.wait_s(failures)
 
 
+@pytest.mark.feature("S3-26")
 @pytest.mark.parametrize(("coefficient", "waits"), [(1, [1.5, 1.5, 1.5]), (2, [1.5, 3.0, 6.0])])
 def test_a_coefficient_of_one_waits_the_same_and_of_two_doubles(coefficient: float, waits: list[float]) -> None:
-    """S3-26."""
     policy = RetryPolicy(10, 1.5, coefficient, 60.0, jitter=False)
 
     assert [policy.wait_s(failures) for failures in (1, 2, 3)] == waits
 
 
+@pytest.mark.feature("S3-22")
 @given(attempts=st.integers(1, 50), failures=st.integers(1, 60))
 def test_a_policy_of_n_attempts_waits_n_minus_1_times(attempts: int, failures: int) -> None:
-    """S3-22."""
     wait_s = RetryPolicy(maximum_attempts=attempts).next_wait_s(failures)
 
     assert (wait_s is None) == (failures >= attempts)
@@ -78,6 +78,7 @@ def test_a_receivers_own_wish_is_waited_for() -> None:
     assert RetryPolicy(jitter=True).next_wait_s(1, retry_after_s=90.0) == 90.0
 
 
+@pytest.mark.feature("S4-103")
 def test_three_retries_mean_four_attempts_of_every_failure() -> None:
     policy = fixed_interval(3, 30)
 
@@ -85,13 +86,14 @@ def test_three_retries_mean_four_attempts_of_every_failure() -> None:
     assert not policy.transient_only
 
 
+@pytest.mark.feature("S2-35")
 @given(retries=st.integers(0, 100), failures=st.integers(1, 100))
 def test_retry_attempts_come_after_the_first_one(retries: int, failures: int) -> None:
     assert (retry_attempts(retries).next_wait_s(failures) is not None) == (failures <= retries)
 
 
+@pytest.mark.feature("S3-28")
 def test_without_a_policy_document_003_has_three_attempts_and_no_delay() -> None:
-    """S3-28."""
     policy = without_delay()
 
     assert [policy.next_wait_s(failures) for failures in (1, 2, 3)] == [0.0, 0.0, None]
@@ -149,8 +151,8 @@ def test_a_first_wait_that_is_given_is_not_cut_by_a_longest_one_that_is_not(
     assert RetryChanges(given).applied_to(RetryPolicy()).maximum_interval_s == longest_s
 
 
+@pytest.mark.feature("S3-23")
 def test_a_payloads_own_changes_go_over_those_of_its_batch() -> None:
-    """S3-23."""
     of_batch = RetryChanges({"maximum_attempts": 3, "initial_interval_s": 5.0})
 
     made = policy_of(RetryChanges({"maximum_attempts": 1}).over(of_batch), RetryPolicy())

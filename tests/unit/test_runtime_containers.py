@@ -25,10 +25,12 @@ def services() -> dict[str, Any]:
     return found
 
 
+@pytest.mark.feature("S4-76")
 def test_compose_runs_the_stores_and_every_process_of_the_procfile(services: dict[str, Any]) -> None:
     assert set(services) == _STORES | {"setup"} | set(_NAMES)
 
 
+@pytest.mark.feature("S4-75", "S4-76")
 @pytest.mark.parametrize("name", _NAMES)
 def test_each_process_is_its_role_restarts_and_waits_for_the_database(services: dict[str, Any], name: str) -> None:
     service = services[name]
@@ -72,6 +74,7 @@ def test_a_name_of_the_procfile_becomes_its_command(name: str) -> None:
     assert command_of([name]) == ["/bin/sh", "-c", f"exec {command}"]
 
 
+@pytest.mark.feature("S4-75")
 def test_other_words_become_a_haulier_command() -> None:
     assert command_of(["jobs", "first_time"]) == ["haulier", "jobs", "first_time"]
 
@@ -91,6 +94,7 @@ def test_no_role_is_refused_with_the_names_there_are() -> None:
     assert "one of web, engine, worker" in told.stderr
 
 
+@pytest.mark.feature("S4-75")
 def test_the_images_command_splits_the_role_into_words() -> None:
     line = next(line for line in (_ROOT / "Dockerfile").read_text().splitlines() if line.startswith("CMD"))
     command = yaml.safe_load(line.removeprefix("CMD "))

@@ -9,6 +9,7 @@ import pytest
 from config.settings import SettingsError, explain, from_env
 
 
+@pytest.mark.feature("S4-81")
 def test_a_flag_wins_over_the_environment_the_environment_over_the_file_and_the_file_over_the_default(
     tmp_path: Path,
 ) -> None:
@@ -22,6 +23,7 @@ def test_a_flag_wins_over_the_environment_the_environment_over_the_file_and_the_
     assert settings.host == "127.0.0.1"
 
 
+@pytest.mark.feature("S4-23", "S4-70", "S4-80")
 def test_the_documents_names_work_without_a_prefix_and_lose_to_those_with_one() -> None:
     bare = {"PARALLEL_JOBS": "7", "S3_UPLOAD_FILE_PATH_PREFIX": "/in/", "BATCH_SIZE_FOR_INSERTION": "50"}
 
@@ -32,6 +34,7 @@ def test_the_documents_names_work_without_a_prefix_and_lose_to_those_with_one() 
     assert both.data_slots == 9
 
 
+@pytest.mark.feature("S4-70", "S4-77")
 def test_an_empty_variable_is_one_that_is_not_set() -> None:
     settings = from_env({"HAULIER_PORT": "", "PARALLEL_JOBS": ""}, env_file=None)
 
@@ -73,6 +76,7 @@ def test_every_wrong_value_is_named_at_once() -> None:
     assert "HAULIER_LANES (flag): " in str(refused.value)
 
 
+@pytest.mark.feature("S4-81")
 def test_no_secret_is_shown_when_settings_are_explained() -> None:
     environ = {
         "HAULIER_DATABASE_URL": "postgresql://u:hush@h/d",

@@ -108,6 +108,7 @@ def test_an_upload_that_is_gone_needs_no_abort(code: str) -> None:
     a_store(Client(abort_multipart_upload=raising(refused(404, code)))).abort_upload(REF, "id")
 
 
+@pytest.mark.feature("S4-99")
 def test_an_abort_that_is_not_allowed_is_told() -> None:
     store = a_store(Client(abort_multipart_upload=raising(refused(403, "AccessDenied"))))
 

@@ -34,6 +34,7 @@ def test_a_key_is_relative_to_the_tenants_root(tenant: str, bucket: str | None, 
     assert resolve(SETTINGS, tenant, bucket, key) == expected
 
 
+@pytest.mark.feature("S4-132")
 def test_a_bucket_that_is_not_allowed_is_forbidden() -> None:
     with pytest.raises(ForbiddenError) as error:
         resolve(SETTINGS, "acme", "someone-elses", "a.csv")
@@ -42,6 +43,7 @@ def test_a_bucket_that_is_not_allowed_is_forbidden() -> None:
     assert error.value.status == 403
 
 
+@pytest.mark.feature("S4-132")
 @pytest.mark.parametrize("tenant", ["default", "acme"])
 @pytest.mark.parametrize(
     "key",
@@ -113,6 +115,7 @@ def test_a_safe_name_keeps_what_it_can(filename: str, expected: str) -> None:
     assert safe_name(filename) == expected
 
 
+@pytest.mark.feature("S4-39", "S4-80")
 def test_an_exports_key_is_the_prefix_and_the_jobs_id() -> None:
     job_id = UUID(int=5)
 

@@ -66,6 +66,7 @@ def ranges(**must: Any) -> dict[str, Any]:
     return {"where": {"range_query": {"must": must}}}
 
 
+@pytest.mark.feature("S4-101")
 def test_an_unknown_column_is_named_with_the_nearest_ones() -> None:
     code, pointer, detail = refused(keywords(contry="US"))
 
@@ -74,6 +75,7 @@ def test_an_unknown_column_is_named_with_the_nearest_ones() -> None:
     assert "'country'" in detail
 
 
+@pytest.mark.feature("S4-34", "S4-101")
 @pytest.mark.parametrize(
     ("vql", "pointer"),
     [
@@ -107,6 +109,7 @@ def test_a_pointer_escapes_what_rfc_6901_asks_for() -> None:
     assert pointer.endswith("/must/a~1b~0c")
 
 
+@pytest.mark.feature("S4-100")
 @pytest.mark.parametrize(
     ("vql", "code", "pointer"),
     [
@@ -175,6 +178,7 @@ def test_every_fault_of_a_query_is_reported_at_once() -> None:
     ]
 
 
+@pytest.mark.feature("S4-90")
 @pytest.mark.parametrize(
     ("column", "good", "bad"),
     [
@@ -233,6 +237,7 @@ def test_nulls_count_as_left_out_where_a_client_sends_every_field() -> None:
     assert (query.must, query.must_not, query.order, query.after) == ((), (), (), None)
 
 
+@pytest.mark.feature("S4-38", "S4-130")
 def test_the_key_is_added_to_an_order_once() -> None:
     plain = parse({}, CATALOGUE)
     by_email = parse({"order_by": [{"order_by": "email", "order_direction": "DESC"}]}, CATALOGUE)
