@@ -15,9 +15,9 @@ from typing import Any, Final
 import click
 
 from app.cli import demo_data, output
+from app.cli.artifacts import fetch
 from app.cli.books import first_failed, show_books, show_failed
 from app.cli.client import Client
-from app.cli.exports import fetch
 from app.cli.failures import Exit, failed, on_the_stores
 from app.cli.imports import submit
 from app.cli.target import json_option

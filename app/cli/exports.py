@@ -10,11 +10,11 @@ from urllib.parse import quote
 import click
 
 from app.cli import output
+from app.cli.artifacts import fetch
 from app.cli.client import Client
 from app.cli.failures import Exit, failed
 from app.cli.imports import submit
 from app.cli.target import json_option, with_client
-from app.cli.transfer import download
 from app.cli.watching import exit_of_job, tell_end, watch
 
 
@@ -58,28 +58,6 @@ def export(
     else:
         tell_end(job)
     context.exit(exit_of_job(job))
-
-
-def fetch(client: Client, job_id: str, target: Path, *, quiet: bool = False) -> dict[str, Any]:
-    """Download what an export wrote to ``target`` and check it; the file's record, without its links."""
-    artifact = _artifact(client, job_id)
-    download(
-        lambda: str(_artifact(client, job_id)["url"]),
-        target,
-        size_bytes=artifact["size_bytes"],
-        sha256=artifact["sha256"],
-        quiet=quiet,
-    )
-    kept = ("id", "name", "content_type", "s3_key", "size_bytes", "sha256", "rows", "expires_at")
-    return {**{name: artifact[name] for name in kept}, "path": str(target)}
-
-
-def _artifact(client: Client, job_id: str) -> dict[str, Any]:
-    items = client.get(f"/v1/jobs/{job_id}/artifacts")["items"]
-    found: dict[str, Any] | None = next((one for one in items if one["kind"] == "export"), None)
-    if found is None:
-        raise failed(f"job {job_id} has no file", Exit.NOT_FOUND, code="artifact.not_found")
-    return found
 
 
 def _vql(

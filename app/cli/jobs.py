@@ -11,6 +11,7 @@ from typing import Any, Final
 import click
 
 from app.cli import output
+from app.cli.artifacts import artifacts_, download_
 from app.cli.books import first_failed, show_books, show_failed
 from app.cli.client import Client
 from app.cli.failures import Exit
@@ -25,6 +26,10 @@ _STATES: Final = ("blocked", "open", "queued", "running", "retry_wait", "complet
 @click.group()
 def jobs() -> None:
     """Jobs: what runs, what ran, and what became of it."""
+
+
+jobs.add_command(artifacts_)
+jobs.add_command(download_)
 
 
 @jobs.command("list")

@@ -124,7 +124,8 @@ def _put(file: IO[bytes], url: str, offset: int, length: int, told: _Told) -> st
 def download(fresh_url: Callable[[], str], target: Path, *, size_bytes: int, sha256: str, quiet: bool = False) -> None:
     """Fetch a file by presigned URLs to ``target``; a break goes on where it was, and the whole is checked.
 
-    The file appears under its name when it is whole and its SHA-256 is the one told; until then it is ``NAME.part``.
+    The file appears under its name when it is whole and its SHA-256 is the one told; until then it is ``NAME.part``,
+    and what such a file of an earlier try holds is not fetched again.
 
     Args:
         fresh_url: Makes a new URL, for each try.
@@ -135,8 +136,9 @@ def download(fresh_url: Callable[[], str], target: Path, *, size_bytes: int, sha
     """
     partial = target.with_name(target.name + ".part")
     digest = hashlib.sha256()
-    with showing("download", quiet=quiet) as show, partial.open("wb") as sink:
+    with showing("download", quiet=quiet) as show, partial.open("a+b") as sink:
         told = _Told(show, size_bytes)
+        told(_kept(sink, digest.update, size_bytes))
         _fetch(fresh_url, sink, digest.update, told, size_bytes)
         sink.flush()
         os.fsync(sink.fileno())
@@ -150,6 +152,16 @@ def download(fresh_url: Callable[[], str], target: Path, *, size_bytes: int, sha
             hint="Something between S3 and here changed it; run the command again.",
         )
     partial.replace(target)
+
+
+def _kept(sink: IO[bytes], digest: Callable[[bytes], None], size_bytes: int) -> int:
+    """How much of the file is there; more than it is to have is none of it."""
+    sink.seek(0)
+    if os.fstat(sink.fileno()).st_size > size_bytes:
+        sink.truncate(0)
+    while block := sink.read(_BLOCK_BYTES):
+        digest(block)
+    return sink.tell()
 
 
 def _fetch(

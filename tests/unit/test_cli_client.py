@@ -562,3 +562,18 @@ def test_an_unknown_command_is_refused_by_name() -> None:
 
     assert result.exit_code == 2
     assert "No such command 'improt'" in result.stderr
+
+
+@pytest.mark.feature("S4-88")
+def test_the_link_of_a_file_is_one_command_away(api: ScriptedApi, haulier: Callable[..., Result]) -> None:
+    file = {"name": "a.csv", "kind": "export", "size_bytes": 3, "sha256": "00", "id": ID, "url": "http://s3/a?signed"}
+    api.answer(f"{JOB}/artifacts", (200, {"items": [file]}))
+
+    links = haulier("jobs", "artifacts", ID, "--links")
+    table = haulier("jobs", "artifacts", ID)
+    other = haulier("jobs", "download", ID, "--name", "b.csv", "-o", "b.csv")
+
+    assert links.stdout == "http://s3/a?signed\n"
+    assert "a.csv" in table.stdout
+    assert "signed" not in table.stdout
+    assert (other.exit_code, "It has a.csv." in other.stderr) == (5, True)

@@ -85,6 +85,26 @@ def test_a_download_that_breaks_off_goes_on_where_it_was(store: _Store, tmp_path
     assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]
 
 
+@pytest.mark.feature("S0-22")
+def test_a_download_that_was_broken_off_goes_on_when_it_is_asked_for_again(store: _Store, tmp_path: Path) -> None:
+    (tmp_path / "a.csv.part").write_bytes(BODY[:250_000])
+
+    _download(store, tmp_path / "a.csv")
+
+    assert store.ranges == ["bytes=250000-"]
+    assert (tmp_path / "a.csv").read_bytes() == BODY
+
+
+def test_a_part_of_another_file_is_found_out_and_the_next_download_begins_anew(store: _Store, tmp_path: Path) -> None:
+    (tmp_path / "a.csv.part").write_bytes(b"x" * 1_000)
+    with pytest.raises(CommandFailed, match="not the one the job wrote"):
+        _download(store, tmp_path / "a.csv")
+
+    _download(store, tmp_path / "a.csv")
+
+    assert (tmp_path / "a.csv").read_bytes() == BODY
+
+
 def test_a_store_that_is_busy_for_a_moment_is_asked_again(store: _Store, tmp_path: Path) -> None:
     store.refuse = 2
 
