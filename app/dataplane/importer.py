@@ -206,6 +206,7 @@ def _load(context: ImportContext, plan: Plan, table: Table, options: Options, en
         encoding=plan.encoding,
         lanes=plan.lanes,
         raw_rows=context.settings.ledger_raw_rows,
+        batch_timeout_s=options.batch_timeout_s,
     )
 
 
