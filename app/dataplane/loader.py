@@ -74,6 +74,9 @@ class LaneWriter:
         self._merger = Merger(load.target, load.companions, self._go_on)
         self._guess = _Guess(possible=load.target.mode is not Mode.UPDATE)
         self._over_at = 0.0
+        self._began_at = 0.0
+        self._entered_at = 0.0
+        self._tail_s = 0.0
 
     def prepare(self) -> None:
         """Make the lane's stages; those that another job left on the connection go."""
@@ -95,12 +98,16 @@ class LaneWriter:
             JobError: The table refuses for another reason than its rows.
             FenceLost: From ``finish``.
         """
-        return retried(
+        # What comes after a part's entry in the books is counted with the next part.
+        self._began_at = monotonic() - self._tail_s
+        counts = retried(
             lambda: self._write_once(part, finish),
             again=self._met_others,
             what=f"batch {part.batch.number}",
             limit_s=self._load.batch_timeout_s,
         )
+        self._tail_s = monotonic() - self._entered_at
+        return counts
 
     def _met_others(self) -> None:
         self._guess.was_wrong()
@@ -136,6 +143,7 @@ class LaneWriter:
             counts["failed"] += len(part.faults)
             counts["skipped"] += part.blanks
             batch = part.batch
+            self._entered_at = monotonic()
             imports.add_batch(
                 session,
                 self._load.job_id,
@@ -144,6 +152,7 @@ class LaneWriter:
                 lines=(batch.first_line, batch.last_line),
                 byte_range=(batch.first_byte, batch.end_byte),
                 counts=counts,
+                seconds=self._entered_at - self._began_at,
             )
             self._go_on()
             finish(session, part, counts)
