@@ -19,6 +19,7 @@ from app.services.families import Families
 from app.services.feed import Feed
 from app.services.firing import Firing
 from app.services.health import Health
+from app.services.import_batches import ImportBatches
 from app.services.jobs import Jobs
 from app.services.keys import Keys
 from app.services.pipelines import Pipelines
@@ -82,6 +83,7 @@ class Services:
     uploads: Uploads
     artifacts: Artifacts
     failed_records: FailedRecords
+    import_batches: ImportBatches
 
 
 def build_services(settings: Settings, *, application_name: str, pool_size: int) -> Services:
@@ -132,6 +134,7 @@ def build_services(settings: Settings, *, application_name: str, pool_size: int)
         uploads=Uploads(sessions, objects, settings, clock),
         artifacts=Artifacts(sessions, objects, settings, clock),
         failed_records=FailedRecords(sessions),
+        import_batches=ImportBatches(sessions, tables, clock),
     )
 
 

@@ -39,6 +39,10 @@ class Client:
             return self._json("POST", path, json=body)
         return self._patiently("POST", path, json=body, headers={"Idempotency-Key": idempotency_key})
 
+    def put(self, path: str, body: dict[str, Any]) -> Any:
+        """The answer to a PUT, sent again like a GET."""
+        return self._patiently("PUT", path, json=body)
+
     def delete(self, path: str) -> Any:
         """The answer to a DELETE, ``None`` when it has no body."""
         return self._json("DELETE", path)

@@ -26,6 +26,9 @@ from app.cli.watching import exit_of_job, tell_end, watch
 @click.option("--encoding", type=click.Choice(["utf-8", "latin-1", "utf-16"]), default="utf-8", show_default=True)
 @click.option("--delimiter", default=",", show_default=True, help="One character.")
 @click.option("--ignore-unknown", is_flag=True, help="Leave out fields whose header is no column.")
+@click.option("--batch-size", type=click.IntRange(1, 1_000_000), help="Rows per batch; see 'haulier batch-report'.")
+@click.option("--parallel-batches", type=click.IntRange(1, 8), help="Connections that write side by side.")
+@click.option("--batch-timeout-s", type=float, help="Take a batch back that takes longer, and try it again.")
 @click.option("--max-errors", type=click.IntRange(0), help="Pause the job when more rows than this are refused.")
 @click.option(
     "--show-failed",
@@ -73,12 +76,12 @@ def _config(
     encoding: str,
     delimiter: str,
     ignore_unknown: bool,
-    max_errors: int | None,
+    **bounds: float | None,
 ) -> dict[str, Any]:
     given = {
         "key": list(keys) or None,
         "mapping": dict(_pair(one) for one in mapping) or None,
-        "max_errors": max_errors,
+        **bounds,
     }
     return {
         "table": table,

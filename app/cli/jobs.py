@@ -21,6 +21,11 @@ from config.process import environment, settings
 
 _BY_WEIGHT: Final = (Exit.OK, Exit.PARTIAL, Exit.CANCELLED, Exit.FAILED)
 _STATES: Final = ("blocked", "open", "queued", "running", "retry_wait", "completed", "failed", "cancelled")
+_FATES: Final = {
+    "ended": "is cancelled.",
+    "killed": "is being killed with its process.",
+    "asked": "was asked to stop: it shares its process with other jobs.",
+}
 
 
 @click.group()
@@ -108,6 +113,25 @@ def show_job(job: dict[str, Any]) -> None:
     )
 
 
+@jobs.command()
+@click.argument("job_id", type=click.UUID)
+@json_option
+@with_client
+def why(client: Client, job_id: Any, as_json: bool) -> None:
+    """Say what a job waits for."""
+    job = client.get(f"/v1/jobs/{job_id}")
+    waits = job["why_waiting"]
+    if as_json:
+        output.as_json(waits)
+        return
+    if waits is None:
+        click.echo(f"Job {job_id} waits for nothing: it is {job['state']}.")
+        return
+    click.echo(f"Job {job_id} is {job['state']}.")
+    output.columns(("waits for", "why"), ((one["cause"], one["message"]) for one in waits["reasons"]))
+    output.facts([("place", waits["position"]), ("likely start", waits["likely_start_at"])])
+
+
 @jobs.command("attempts")
 @click.argument("job_id", type=click.UUID)
 @json_option
@@ -185,6 +209,47 @@ def cancel(client: Client, job_id: Any, as_json: bool) -> None:
         click.echo(f"Job {job_id} is cancelled.")
     else:
         click.echo(f"Job {job_id} was asked to stop.")
+
+
+@jobs.command()
+@click.argument("job_id", type=click.UUID)
+@json_option
+@with_client
+def terminate(client: Client, job_id: Any, as_json: bool) -> None:
+    """End a job now: one that runs is killed, where its process is its own."""
+    answer = client.post(f"/v1/jobs/{job_id}:terminate")
+    if as_json:
+        output.as_json(answer)
+    else:
+        click.echo(f"Job {job_id} {_FATES[answer['fate']]}")
+
+
+@jobs.command()
+@click.argument("job_id", type=click.UUID)
+@json_option
+@with_client
+def pause(client: Client, job_id: Any, as_json: bool) -> None:
+    """Keep a job from starting; one that runs stops at its next checkpoint."""
+    job = client.post(f"/v1/jobs/{job_id}:pause")
+    if as_json:
+        output.as_json(job)
+    elif job["state"] == "running":
+        click.echo(f"Job {job_id} was asked to stop at its next checkpoint, and waits there.")
+    else:
+        click.echo(f"Job {job_id} is paused.")
+
+
+@jobs.command()
+@click.argument("job_id", type=click.UUID)
+@json_option
+@with_client
+def resume(client: Client, job_id: Any, as_json: bool) -> None:
+    """Let a paused job go on from its checkpoint."""
+    job = client.post(f"/v1/jobs/{job_id}:resume")
+    if as_json:
+        output.as_json(job)
+    else:
+        click.echo(f"Job {job_id} is {job['state']}.")
 
 
 @jobs.command()

@@ -21,6 +21,12 @@ COMMANDS: Final = {
     "import": "app.cli.imports:import_",
     "export": "app.cli.exports:export",
     "jobs": "app.cli.jobs:jobs",
+    "batches": "app.cli.batches:batches",
+    "batch-report": "app.cli.batches:batch_report",
+    "schedules": "app.cli.schedules:schedules",
+    "queues": "app.cli.queues:queues",
+    "limits": "app.cli.limits:limits",
+    "workers": "app.cli.queues:workers",
     "config": "app.cli.config:config",
     "demo": "app.cli.demo:demo",
 }

@@ -87,7 +87,7 @@ def import_csv(context: ImportContext, ref: ObjectRef, table: Table, options: Op
         with _Lanes(context, _load(context, plan, table, options, encoder), begin, account) as lanes:
             fresh = _feed(lanes, plan.lanes, context.check, _placed(batches, plan, begin, source))
     records = begin.place.batch * plan.batch_rows + fresh
-    return _close(context, plan, records=records, end_byte=reader.next_byte)
+    return _close(context, plan, table, records=records, end_byte=reader.next_byte)
 
 
 # The plan
@@ -206,6 +206,7 @@ def _load(context: ImportContext, plan: Plan, table: Table, options: Options, en
         encoding=plan.encoding,
         lanes=plan.lanes,
         raw_rows=context.settings.ledger_raw_rows,
+        batch_timeout_s=options.batch_timeout_s,
     )
 
 
@@ -360,7 +361,7 @@ class _LaneStopped(Exception):  # noqa: N818 - it is a signal, replaced by the l
 # The end
 
 
-def _close(context: ImportContext, plan: Plan, *, records: int, end_byte: int) -> Result:
+def _close(context: ImportContext, plan: Plan, table: Table, *, records: int, end_byte: int) -> Result:
     """Check the books and make the result of them."""
     with context.sessions.begin() as session:
         closed = books.close(session, context.id, plan, records=records, end_byte=end_byte)
@@ -368,7 +369,13 @@ def _close(context: ImportContext, plan: Plan, *, records: int, end_byte: int) -
     good = closed.read - closed.failed - closed.skipped
     outcome = Outcome.PARTIAL if closed.failed else Outcome.SUCCESS if closed.read else Outcome.EMPTY
     return Result(
-        data={"books": closed.as_dict(), "bytes": end_byte, "lanes": plan.lanes, "batch_rows": plan.batch_rows},
+        data={
+            "table": table.name,
+            "books": closed.as_dict(),
+            "bytes": end_byte,
+            "lanes": plan.lanes,
+            "batch_rows": plan.batch_rows,
+        },
         message=f"successfully loaded {good} of {closed.read} records",
         outcome=outcome,
     )

@@ -6,6 +6,7 @@ import base64
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from time import monotonic
 from typing import Final
 from uuid import UUID
 
@@ -16,7 +17,7 @@ from app.dataplane.batches import Batch, Part
 from app.dataplane.faults import Fault
 from app.dataplane.merging import Counts, Merger, Rows, Target, companion_counters
 from app.dataplane.plan import Mode
-from app.dataplane.postgres_errors import retried
+from app.dataplane.postgres_errors import OverTime, retried
 from app.dataplane.records import Encoding
 from app.persistence import imports, ledger
 from app.persistence.sessions import Sessions
@@ -41,6 +42,7 @@ class Load:
         job_id: Whose books, ledger and checkpoint they keep.
         encoding: Of the file, for the ledger's text.
         raw_rows: Refused records whose text the ledger keeps.
+        batch_timeout_s: How long one transaction of a lane may take; ``None`` is as long as it takes.
     """
 
     target: Target
@@ -49,6 +51,7 @@ class Load:
     encoding: Encoding
     lanes: int
     raw_rows: int
+    batch_timeout_s: float | None
 
     @property
     def counters(self) -> tuple[str, ...]:
@@ -60,7 +63,7 @@ class LaneWriter:
     """Writes the parts of one lane on a connection of its own.
 
     Args:
-        check: Called between the steps of long repairs; raises when the job is to stop.
+        check: Called before each statement that rows wait for; raises when the job is to stop.
     """
 
     def __init__(self, connection: Connection, sessions: Sessions, load: Load, check: Callable[[], None]) -> None:
@@ -68,13 +71,21 @@ class LaneWriter:
         self._sessions = sessions
         self._load = load
         self._check = check
-        self._merger = Merger(load.target, load.companions, check)
+        self._merger = Merger(load.target, load.companions, self._go_on)
         self._guess = _Guess(possible=load.target.mode is not Mode.UPDATE)
+        self._over_at = 0.0
+        self._began_at = 0.0
+        self._entered_at = 0.0
+        self._tail_s = 0.0
 
     def prepare(self) -> None:
         """Make the lane's stages; those that another job left on the connection go."""
+        retried(self._prepare_once, again=self._check, what="the stage of a lane", limit_s=self._load.batch_timeout_s)
+
+    def _prepare_once(self) -> None:
         with self._transaction() as session:
             self._merger.prepare(session)
+            self._go_on()
             self._guess.begin(empty=self._merger.is_empty(session))
 
     def write(self, part: Part, finish: Finish) -> Counts:
@@ -83,13 +94,20 @@ class LaneWriter:
         Returns:
             What became of its records: ``Load.counters``, and ``refused``: those refused before they reached Postgres.
         Raises:
-            TransientError: Deadlocks or a lack of room that did not pass.
+            TransientError: Deadlocks, too little time or a lack of room that did not pass.
             JobError: The table refuses for another reason than its rows.
             FenceLost: From ``finish``.
         """
-        return retried(
-            lambda: self._write_once(part, finish), again=self._met_others, what=f"batch {part.batch.number}"
+        # What comes after a part's entry in the books is counted with the next part.
+        self._began_at = monotonic() - self._tail_s
+        counts = retried(
+            lambda: self._write_once(part, finish),
+            again=self._met_others,
+            what=f"batch {part.batch.number}",
+            limit_s=self._load.batch_timeout_s,
         )
+        self._tail_s = monotonic() - self._entered_at
+        return counts
 
     def _met_others(self) -> None:
         self._guess.was_wrong()
@@ -97,8 +115,19 @@ class LaneWriter:
 
     @contextmanager
     def _transaction(self) -> Iterator[Session]:
+        self._over_at = monotonic() + (self._load.batch_timeout_s or 0)
         with self._sessions(bind=self._connection) as session, session.begin():
             yield session
+
+    def _go_on(self) -> None:
+        """Check, and leave the next statement what is left of the transaction's time."""
+        self._check()
+        if self._load.batch_timeout_s is None:
+            return
+        left_s = self._over_at - monotonic()
+        if left_s <= 0:
+            raise OverTime
+        self._connection.execute(text(f"SET LOCAL statement_timeout = {max(1, int(left_s * 1000))}"))
 
     def _write_once(self, part: Part, finish: Finish) -> Counts:
         counts = dict.fromkeys((*self._load.counters, "refused"), 0)
@@ -107,12 +136,14 @@ class LaneWriter:
             session.execute(text(f"SET LOCAL synchronous_commit = off; SET LOCAL work_mem = '{_WORK_MEM}'"))
             refused = self._merge(session, part, counts)
             faults = {**part.faults, **refused}
+            self._go_on()
             ledger.add(session, self._load.target.tenant, self._load.job_id, self._failed(part.batch, faults))
             counts["read"] = part.count
             counts["refused"] = len(part.faults)
             counts["failed"] += len(part.faults)
             counts["skipped"] += part.blanks
             batch = part.batch
+            self._entered_at = monotonic()
             imports.add_batch(
                 session,
                 self._load.job_id,
@@ -121,7 +152,9 @@ class LaneWriter:
                 lines=(batch.first_line, batch.last_line),
                 byte_range=(batch.first_byte, batch.end_byte),
                 counts=counts,
+                seconds=self._entered_at - self._began_at,
             )
+            self._go_on()
             finish(session, part, counts)
         return counts
 

@@ -75,7 +75,7 @@ class Merger:
 
     Args:
         companions: Where the rows beside them go.
-        check: Called between the steps of long repairs; raises when the work is to stop.
+        check: Called before each statement that rows wait for; raises when the work is to stop.
     """
 
     def __init__(self, target: Target, companions: Target | None, check: Callable[[], None]) -> None:
@@ -102,7 +102,7 @@ class Merger:
         end = b"\t" + str(self._target.job_id or "").encode() + b"\n"
         try:
             with session.begin_nested():
-                _copy(session, self._statements.copy_straight, end.join(rows.rows) + end)
+                self._copy(session, self._statements.copy_straight, end.join(rows.rows) + end)
                 counts = self._merge_companions(session, rows)
         except POSTGRES_ERRORS as error:
             if not is_of_a_row(error):
@@ -132,7 +132,6 @@ class Merger:
             except POSTGRES_ERRORS as error:
                 if not is_of_a_row(error):
                     raise
-                self._check()
                 if len(rows.rows) == 1:
                     refused[rows.places[0]] = refusal(error)
                     counts["failed"] += 1
@@ -149,10 +148,11 @@ class Merger:
 
     def _merge(self, session: Session, rows: Rows, *, distinct: bool) -> Counts:
         if distinct:
-            _copy(session, self._statements.copy, b"\n".join(rows.rows))
+            self._copy(session, self._statements.copy, b"\n".join(rows.rows))
         else:
             placed = b"\n".join(b"%b\t%d" % row for row in zip(rows.rows, rows.places, strict=True))
-            _copy(session, self._statements.copy_placed, placed)
+            self._copy(session, self._statements.copy_placed, placed)
+        self._check()
         statement = self._statements.merge if distinct else self._statements.merge_last
         row = session.execute(text(statement), {"job": self._target.job_id}).one()
         staged = len(rows.rows) if distinct else row.staged
@@ -174,17 +174,18 @@ class Merger:
         new, changed = companion_counters(self._companions)
         if not last:
             return {new: 0, changed: 0}
-        _copy(session, self._beside.copy, b"\n".join(last.values()))
+        self._copy(session, self._beside.copy, b"\n".join(last.values()))
+        self._check()
         merged = session.execute(text(self._beside.merge), {"job": self._companions.job_id}).one()
         return {new: merged.inserted, changed: merged.updated}
 
-
-def _copy(session: Session, statement: str, data: bytes) -> None:
-    cursor: Any = session.connection().connection.cursor()
-    try:
-        cursor.copy_expert(statement, io.BytesIO(data), _COPY_BYTES)
-    finally:
-        cursor.close()
+    def _copy(self, session: Session, statement: str, data: bytes) -> None:
+        self._check()
+        cursor: Any = session.connection().connection.cursor()
+        try:
+            cursor.copy_expert(statement, io.BytesIO(data), _COPY_BYTES)
+        finally:
+            cursor.close()
 
 
 class _Statements:

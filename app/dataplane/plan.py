@@ -37,6 +37,7 @@ class Options:
         compression: ``auto`` (by the file's first bytes), ``none`` or ``gzip``.
         delimiter: One ASCII character.
         batch_rows: Records per batch; ``lanes``: connections that write.
+        batch_timeout_s: How long a lane's transaction may take; ``None`` as long as its statements do.
         ignore_unknown: Leave out fields whose header is no column, instead of refusing the file.
         companions: Take the columns of the row beside each too, a contact's company.
         max_errors: Refused rows that pause the job when exceeded; ``max_error_rate``: the same as a part, 0 to 1.
@@ -49,6 +50,7 @@ class Options:
     mode: Mode = Mode.UPSERT
     batch_rows: int | None = None
     lanes: int | None = None
+    batch_timeout_s: float | None = None
     ignore_unknown: bool = False
     companions: bool = False
     max_errors: int | None = None

@@ -12,7 +12,16 @@ from sqlalchemy.exc import DBAPIError
 from app.dataplane.faults import Fault
 from app.domain.errors import JobError, TransientError
 
-PostgresError: TypeAlias = psycopg2.Error | DBAPIError
+_CANCELLED: Final = "57014"
+
+
+class OverTime(Exception):  # noqa: N818 - it is what Postgres calls a cancelled query
+    """A transaction took longer than it may, found between two statements; within one Postgres finds it."""
+
+    pgcode = _CANCELLED
+
+
+PostgresError: TypeAlias = psycopg2.Error | DBAPIError | OverTime
 POSTGRES_ERRORS: Final = (psycopg2.Error, DBAPIError)
 _ROW_FAULTS: Final = ("22", "23", "54000")
 _RETRIED: Final = frozenset({"40001", "40P01", "55P03"})
@@ -23,30 +32,40 @@ _FIRST_WAIT_S: Final = 0.05
 _T = TypeVar("_T")
 
 
-def retried(write: Callable[[], _T], *, again: Callable[[], None], what: str) -> _T:
+def retried(write: Callable[[], _T], *, again: Callable[[], None], what: str, limit_s: float | None = None) -> _T:
     """What ``write``, a whole transaction, gives; once more after a deadlock or a lock that was not to be had.
 
     Args:
         again: Called after a failure that is followed by another attempt, or by the error when it was the last.
         what: What is written, for the message.
+        limit_s: What ``write`` allows itself: it is tried again when that was over, too.
     Raises:
-        TransientError: Deadlocks or a lack of room that did not pass.
+        TransientError: Deadlocks, too little time or a lack of room that did not pass.
         JobError: The table refuses for another reason than its rows.
     """
     for attempt in range(_ATTEMPTS):
         try:
             return write()
-        except POSTGRES_ERRORS as error:
+        except (*POSTGRES_ERRORS, OverTime) as error:
             state = sqlstate(error)
-            if state not in _RETRIED:
+            if state not in _RETRIED and (state != _CANCELLED or limit_s is None):
                 raise _as_job_error(error) from error
             if attempt == _ATTEMPTS - 1:
-                raise TransientError(
-                    f"{what} met other writers {_ATTEMPTS} times: {_message(error)}", code=f"db.{state}"
-                ) from error
+                raise _given_up(error, what, limit_s) from error
         time.sleep(_FIRST_WAIT_S * 2**attempt)
         again()
     raise AssertionError("the loop returns or raises")
+
+
+def _given_up(error: PostgresError, what: str, limit_s: float | None) -> TransientError:
+    state = sqlstate(error)
+    if state != _CANCELLED:
+        return TransientError(f"{what} met other writers {_ATTEMPTS} times: {_message(error)}", code=f"db.{state}")
+    return TransientError(
+        f"{what} took longer than its {limit_s:g} s, {_ATTEMPTS} times",
+        code="import.batch_timeout",
+        hint="See who holds locks on the table, or import with a smaller batch_size or a longer batch_timeout_s.",
+    )
 
 
 def sqlstate(error: PostgresError) -> str | None:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import text
 from sqlalchemy.orm import Session
+
+from app.domain.batch_sizes import SizeUse
+from app.persistence.partitions import first_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,32 @@ class Gap:
     byte: int
 
 
+@dataclass(frozen=True, slots=True)
+class Entered:
+    """A batch as it stands in the books.
+
+    Args:
+        batch: Its number, from 0; ``lanes`` how many have written their part of it.
+        rows: Records of those parts; ``failed`` were refused.
+        seconds: What the slowest lane took.
+    """
+
+    batch: int
+    lanes: int
+    first_line: int
+    last_line: int
+    first_byte: int
+    end_byte: int
+    rows: int
+    failed: int
+    seconds: float
+
+    @property
+    def rows_per_s(self) -> float | None:
+        """How fast it was written."""
+        return self.rows / self.seconds if self.seconds else None
+
+
 def add_batch(
     session: Session,
     job_id: UUID,
@@ -48,22 +78,26 @@ def add_batch(
     lines: tuple[int, int],
     byte_range: tuple[int, int],
     counts: Mapping[str, int],
+    seconds: float,
 ) -> None:
     """Enter a lane's part of a batch in the books and move the lane's checkpoint to it.
 
     Args:
         lines: The batch's first and last line, both within; ``byte_range``: its first byte and the one after its last.
         counts: What became of the records of this part.
+        seconds: How long the lane was at work on it.
     """
     session.execute(
         text(
             """
             WITH entered AS (
-                INSERT INTO import_batches (job_id, batch, lane, first_line, last_line, first_byte, end_byte, counts)
-                VALUES (:job, :batch, :lane, :first_line, :last_line, :first_byte, :end_byte, CAST(:counts AS jsonb))
+                INSERT INTO import_batches
+                    (job_id, batch, lane, first_line, last_line, first_byte, end_byte, counts, seconds)
+                VALUES (:job, :batch, :lane, :first_line, :last_line, :first_byte, :end_byte, CAST(:counts AS jsonb),
+                    :seconds)
             )
-            INSERT INTO import_lanes (job_id, lane, batch) VALUES (:job, :lane, :batch)
-            ON CONFLICT (job_id, lane) DO UPDATE SET batch = excluded.batch
+            INSERT INTO import_lanes AS kept (job_id, lane, batch, seconds) VALUES (:job, :lane, :batch, :seconds)
+            ON CONFLICT (job_id, lane) DO UPDATE SET batch = excluded.batch, seconds = kept.seconds + excluded.seconds
             """
         ),
         {
@@ -75,6 +109,7 @@ def add_batch(
             "first_byte": byte_range[0],
             "end_byte": byte_range[1],
             "counts": json.dumps(dict(counts)),
+            "seconds": seconds,
         },
     )
 
@@ -144,3 +179,46 @@ def ends(session: Session, job_id: UUID) -> dict[int, int]:
         {"job": job_id},
     )
     return {row.lane: row.end_byte for row in rows}
+
+
+def entered(session: Session, job_id: UUID, *, after: int, limit: int) -> list[Entered]:
+    """The batches behind number ``after`` that some lane has entered, in the order of the file."""
+    rows = session.execute(
+        text(
+            """
+            SELECT batch, count(*) AS lanes, min(first_line) AS first_line, max(last_line) AS last_line,
+                   min(first_byte) AS first_byte, max(end_byte) AS end_byte,
+                   sum((counts ->> 'read')::bigint)::bigint AS rows,
+                   sum((counts ->> 'failed')::bigint)::bigint AS failed, max(seconds) AS seconds
+            FROM import_batches WHERE job_id = :job AND batch > :after GROUP BY batch ORDER BY batch LIMIT :limit
+            """
+        ),
+        {"job": job_id, "after": after, "limit": limit},
+    )
+    return [Entered(**row._mapping) for row in rows]
+
+
+def use_of_sizes(session: Session, tenant: str, table: str, *, since: datetime) -> list[SizeUse]:
+    """What imports into a table, submitted since then and completed, came to by their batch size, smallest first.
+
+    An import without a full batch is left out, for it says nothing of that size.
+    """
+    rows = session.execute(
+        text(
+            """
+            WITH imports AS MATERIALIZED (
+                SELECT j.result ->> 'batch_rows' AS size, j.rows_done AS rows, j.error_count AS failed, l.seconds
+                FROM (
+                    SELECT job_id, max(seconds) AS seconds FROM import_lanes WHERE job_id >= :first GROUP BY job_id
+                ) AS l JOIN jobs AS j ON j.id = l.job_id AND j.id >= :first
+                WHERE j.tenant = :tenant AND j.state = 'completed' AND j.result ->> 'table' = :table
+            )
+            SELECT size::integer AS batch_size, count(*) AS jobs, sum(rows)::bigint AS rows,
+                   sum(failed)::bigint AS failed, sum(seconds) AS seconds,
+                   percentile_cont(0.5) WITHIN GROUP (ORDER BY rows / seconds) AS rows_per_s
+            FROM imports WHERE rows >= size::integer AND seconds > 0 GROUP BY size::integer ORDER BY 1
+            """
+        ),
+        {"tenant": tenant, "table": table, "first": first_id(since)},
+    )
+    return [SizeUse(**row._mapping) for row in rows]

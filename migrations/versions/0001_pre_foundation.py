@@ -285,11 +285,12 @@ CREATE TABLE declared_tables (
     PRIMARY KEY (tenant, name)
 );
 
--- Where an import stands: a lane's committed work is a prefix of its rows in file order.
+-- Where an import stands: a lane's committed work is a prefix of its rows in file order; it took so many seconds.
 CREATE TABLE import_lanes (
     job_id      uuid NOT NULL,
     lane        integer NOT NULL,
     batch       bigint NOT NULL,
+    seconds     double precision NOT NULL,
     PRIMARY KEY (job_id, lane)
 );
 
@@ -303,6 +304,7 @@ CREATE TABLE import_batches (
     first_byte  bigint NOT NULL,
     end_byte    bigint NOT NULL,
     counts      jsonb NOT NULL,
+    seconds     double precision NOT NULL,
     PRIMARY KEY (job_id, batch, lane)
 ) PARTITION BY RANGE (job_id);
 CREATE TABLE import_batches_other PARTITION OF import_batches DEFAULT;

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field, field_validator
+from pydantic import AliasChoices, Field, field_validator
 
 from app.dataplane.companions import Companions, check_companions
 from app.dataplane.importer import import_csv
@@ -35,8 +35,26 @@ class InsertCsvFile(JobConfig):
     encoding: Literal["utf-8", "latin-1", "utf-16"] = "utf-8"
     compression: Literal["auto", "none", "gzip"] = Field("auto", description="auto looks at the file's first bytes.")
     delimiter: str = Field(",", min_length=1, max_length=1)
-    batch_rows: int | None = Field(None, ge=1, le=1_000_000, description="Records per transaction and lane set.")
-    lanes: int | None = Field(None, ge=1, le=8, description="Connections that write side by side.")
+    batch_rows: int | None = Field(
+        None,
+        ge=1,
+        le=1_000_000,
+        validation_alias=AliasChoices("batch_size", "batch_rows"),
+        description="Records per batch; batch_rows is the same.",
+    )
+    lanes: int | None = Field(
+        None,
+        ge=1,
+        le=8,
+        validation_alias=AliasChoices("parallel_batches", "lanes"),
+        description="Connections that write side by side, at most so many batches at once; lanes is the same.",
+    )
+    batch_timeout_s: float | None = Field(
+        None,
+        ge=0.1,
+        le=3600,
+        description="A batch that takes longer is taken back and tried again; after six times the attempt has failed.",
+    )
     ignore_unknown: bool = Field(False, description="Leave out fields whose header is no column.")
     companions: bool = Field(
         False, description="Take company_* columns of contacts too: they become the contact's company."
@@ -61,6 +79,7 @@ class InsertCsvFile(JobConfig):
             mode=Mode(self.mode),
             batch_rows=self.batch_rows,
             lanes=self.lanes,
+            batch_timeout_s=self.batch_timeout_s,
             ignore_unknown=self.ignore_unknown,
             companions=self.companions,
             max_errors=self.max_errors,

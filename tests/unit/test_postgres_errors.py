@@ -6,7 +6,7 @@ import psycopg2
 import pytest
 
 from app.dataplane import postgres_errors
-from app.dataplane.postgres_errors import retried
+from app.dataplane.postgres_errors import OverTime, retried
 from app.domain.errors import JobError, TransientError
 
 
@@ -23,7 +23,7 @@ def an_error(code: str | None) -> psycopg2.Error:
 class Write:
     """A transaction that fails with each of ``errors`` in turn before it is committed."""
 
-    def __init__(self, *errors: psycopg2.Error) -> None:
+    def __init__(self, *errors: Exception) -> None:
         self.errors = list(errors)
         self.again = 0
 
@@ -57,6 +57,27 @@ def test_a_write_that_meets_others_each_time_is_worth_another_attempt_of_the_job
 
     assert given_up.value.code == "db.40P01"
     assert len(write.errors) == 44
+
+
+@pytest.mark.parametrize("error", [an_error("57014"), OverTime()], ids=["within a statement", "between two"])
+def test_a_write_whose_time_was_over_is_tried_again_and_worth_another_attempt_of_the_job(error: Exception) -> None:
+    write = Write(*[error] * 50)
+
+    with pytest.raises(TransientError, match=r"the batch took longer than its 0\.5 s, 6 times") as given_up:
+        retried(write, again=write.note, what="the batch", limit_s=0.5)
+
+    assert given_up.value.code == "import.batch_timeout"
+    assert len(write.errors) == 44
+
+
+def test_a_write_without_a_limit_that_was_cancelled_is_not_tried_again() -> None:
+    cancelled = an_error("57014")
+    write = Write(cancelled)
+
+    with pytest.raises(psycopg2.Error) as told:
+        retried(write, again=write.note, what="the request")
+
+    assert told.value is cancelled
 
 
 def test_a_full_disk_may_pass() -> None:
