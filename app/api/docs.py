@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Final
 
 from flask import Blueprint, Response, redirect, send_from_directory, url_for
+from markupsafe import Markup
 from werkzeug.wrappers import Response as AnyResponse
 
+from app.domain.error_codes import REMEDIES
 from app.domain.errors import NotFoundError
 from app.web.current import services
 
@@ -39,9 +41,16 @@ def viewer() -> Response:
 
 
 @blueprint.get("/docs/errors")
-def errors() -> AnyResponse:
-    """Where the ``type`` of every error points."""
-    return redirect(url_for("docs.viewer"))
+def errors() -> Response:
+    """Every error code and what to do about it; where the ``type`` of each points."""
+    rows = Markup().join(
+        Markup('<tr id="{0}"><td><a href="#{0}">{0}</a></td><td>{1}</td></tr>').format(code, remedy)
+        for code, remedy in REMEDIES.items()
+    )
+    page = (_STATIC / "errors.html").read_text().replace("<!-- rows -->", rows)
+    response = Response(page, mimetype="text/html")
+    response.headers["Content-Security-Policy"] = _POLICY
+    return response
 
 
 @blueprint.get("/docs/static/<path:name>")

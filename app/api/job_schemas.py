@@ -245,7 +245,9 @@ class JobErrorSchema(Schema):
     code = fields.String()
     message = fields.String()
     hint = fields.String(allow_none=True)
+    docs_url = fields.String(metadata={"description": "Where the code is told about."})
     stage = fields.String(allow_none=True)
+    cause = fields.String(allow_none=True, metadata={"description": "What it was raised from."})
     errors = fields.List(fields.Dict(), metadata={"description": "Faults in the config, each with a pointer."})
     number = fields.Integer(metadata={"description": "Of the event that tells it."})
 

@@ -26,6 +26,7 @@ from app.api.job_schemas import (
     trail_body,
 )
 from app.domain.artifacts import ArtifactKind
+from app.domain.error_codes import docs_url
 from app.domain.jobs import Job, JobEvent, Outcome, SubmitJob
 from app.domain.lifecycle import TERMINAL, WAITING, JobState
 from app.domain.progress import overall
@@ -194,7 +195,8 @@ def errors(query: dict[str, Any], job_id: UUID) -> Any:
 
 
 def _error(event: JobEvent) -> dict[str, Any]:
-    return {**event.data["error"], "at": event.at, "number": event.number}
+    said = event.data["error"]
+    return {**said, "docs_url": docs_url(said["code"]), "at": event.at, "number": event.number}
 
 
 @blueprint.route("/jobs/<uuid:job_id>/result")

@@ -11,6 +11,7 @@ from uuid import UUID
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
+from app.domain.error_codes import REMEDIES
 from app.domain.errors import FenceLost, HaulierError
 from app.domain.job_types import OWN_PROCESS_QUEUE, Result
 from app.domain.jobs import Job, Origin
@@ -70,6 +71,7 @@ def describe(error: BaseException, job: Job) -> dict[str, Any]:
         said["errors"] = [{"pointer": one.pointer, "detail": _clean(one.detail)} for one in error.problems]
     else:
         said = {"code": CRASHED, "message": f"{type(error).__name__}: {error}"}
+    said["hint"] = said.get("hint") or REMEDIES.get(said["code"])
     said |= {"attempt": job.attempts, "cause": _cause(error)}
     return {name: _clean(value) for name, value in said.items() if value not in (None, {}, [], "")}
 

@@ -11,6 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from werkzeug.exceptions import HTTPException
 
+from app.domain.error_codes import REMEDIES, docs_url
 from app.domain.errors import (
     HaulierError,
     InvalidRequestError,
@@ -66,15 +67,16 @@ def answer(error: HaulierError) -> Response:
 def problem(error: HaulierError, status: int) -> Response:
     """The native form."""
     body: dict[str, Any] = {
-        "type": f"/docs/errors#{error.code}",
+        "type": docs_url(error.code),
         "title": error.code,
         "status": status,
         "detail": error.detail,
         "code": error.code,
         "instance": request.path,
     }
-    if error.hint:
-        body["hint"] = error.hint
+    hint = error.hint or REMEDIES.get(error.code)
+    if hint:
+        body["hint"] = hint
     if error.problems:
         body["errors"] = [{"pointer": fault.pointer, "detail": fault.detail} for fault in error.problems]
     body |= {name: value for name, value in error.data.items() if name not in body}
