@@ -158,7 +158,7 @@ def terminate(job_id: UUID) -> Any:
 @blueprint.route("/jobs/<uuid:job_id>:retry", methods=["POST"])
 @blueprint.response(200, JobSchema)
 def retry(job_id: UUID) -> Job:
-    """Open a failed or cancelled job again; it goes on from its checkpoint."""
+    """Open a failed or cancelled job again; it goes on from its checkpoint, a family with what has not completed."""
     return services().control.retry(tenant(), job_id, actor=actor())
 
 
@@ -179,8 +179,8 @@ def resume(job_id: UUID) -> Job:
 @blueprint.route("/jobs/<uuid:job_id>:clone", methods=["POST"])
 @blueprint.response(202, JobSchema)
 def clone(job_id: UUID) -> Any:
-    """Make a new job with the same type, config and options."""
-    job = services().control.clone(tenant(), job_id, actor=actor())
+    """Make a new job with the same type, config and options; a family with the payloads or stages it was given."""
+    job = services().clones.clone(tenant(), job_id, actor=actor())
     return job, 202, _location(job)
 
 

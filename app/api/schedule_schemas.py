@@ -148,7 +148,7 @@ def _template(template: Template) -> dict[str, Any]:
             }
             for member in plan.members
         ]
-        what = {**template.config, "max_payloads": plan.max_payloads, "payloads": payloads}
+        what = {**template.config, "payloads": payloads}
     else:
         what = {**template.config, "name": template.name}
     return {

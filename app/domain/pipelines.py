@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from graphlib import CycleError, TopologicalSorter
 from typing import Any, Final, NamedTuple
 
@@ -52,6 +52,16 @@ class Stage:
     depends_on: tuple[str, ...] = ()
     retry: RetryChanges | None = None
     attempt_timeout_s: float | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """As the pipeline's config keeps it, and as it could be sent."""
+        return {**asdict(self), "retry": self.retry.as_json() if self.retry else None}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Stage:
+        """The inverse of ``as_json``."""
+        retry = RetryChanges.from_json(value["retry"]) if value["retry"] else None
+        return cls(**{**value, "depends_on": tuple(value["depends_on"]), "retry": retry})
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,18 +28,18 @@ def extend(session: Session, batch: Job, giver: UUID) -> None:
     first = families.grow(session, batch.id, len(payloads))
     for start in range(0, len(payloads), AT_ONCE):
         chunk = payloads[start : start + AT_ONCE]
-        new = [_child(batch, payload, first + start + place) for place, payload in enumerate(chunk)]
+        new = [_child(batch, giver, payload, first + start + place) for place, payload in enumerate(chunk)]
         new_jobs.insert(session, [job.text for job in new])
 
 
-def _child(batch: Job, payload: Mapping[str, Any], place: int) -> NewJob:
+def _child(batch: Job, giver: UUID, payload: Mapping[str, Any], place: int) -> NewJob:
     changes = RetryChanges.from_json(payload["retry_changes"]).over(RetryChanges.from_json(batch.config["retry"]))
     retry = changes.applied_to(RetryPolicy.from_json(payload["retry"]))
     request = SubmitJob(
         tenant=batch.tenant,
         type=payload["type"],
         config=payload["config"],
-        created_by=batch.created_by,
+        created_by=f"{families.GIVER}{giver}",
         origin=batch.origin,
         priority=batch.priority,
         attempt_timeout_s=payload["attempt_timeout_s"],

@@ -111,7 +111,7 @@ def _go_on(session: Session, parent: Job, family: Family) -> None:
     """Open the next children or end the parent; one that is paused opens nothing."""
     if family.failed and family.on_failure is not OnFailure.CONTINUE:
         families.skip_children(session, parent.tenant, parent.id)
-    elif not parent.paused:
+    if not parent.paused:
         if family.kind is Kind.PIPELINE:
             stages.fill_in(session, parent)
         families.release(session, parent.id, window=family.max_concurrency)

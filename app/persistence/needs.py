@@ -11,9 +11,10 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from app.domain.jobs import OnDependencyFailure
-from app.domain.lifecycle import Event, JobState
+from app.domain.lifecycle import TERMINAL, Event, JobState
 from app.persistence.prepared import Prepared
 
+_TERMINAL: Final = ", ".join(f"'{state}'" for state in sorted(TERMINAL))
 NEED_FAILED: Final = {"code": "job.need_failed", "message": "a job that this one waited for did not complete"}
 
 
@@ -49,15 +50,16 @@ def of_job(session: Session, job_id: UUID) -> list[UUID]:
     return [row.needs_id for row in rows]
 
 
-# A dependent of several ended jobs counts each of them down; its own policy says what a failed one does to it.
+# A dependent of several ended jobs counts each of them down; its own policy says what a failed one does to it. One that
+# was opened again before its end was heard of is waited for anew.
 _RELEASE: Final = Prepared(
     f"""
     WITH fresh AS MATERIALIZED (
-        UPDATE job_needs SET over = true WHERE needs_id = ANY(CAST(:ended AS uuid[])) AND NOT over
-        RETURNING job_id, needs_id
+        UPDATE job_needs AS e SET over = true FROM jobs AS n
+        WHERE e.needs_id = ANY(CAST(:ended AS uuid[])) AND NOT e.over AND n.id = e.needs_id AND n.state IN ({_TERMINAL})
+        RETURNING e.job_id, n.state <> 'completed' AS has_failed
     ), over AS (
-        SELECT f.job_id, count(*) AS needs, bool_or(j.state <> 'completed') AS any_failed
-        FROM fresh AS f JOIN jobs AS j ON j.id = f.needs_id GROUP BY f.job_id
+        SELECT job_id, count(*) AS needs, bool_or(has_failed) AS any_failed FROM fresh GROUP BY job_id
     ), waiting AS (
         SELECT j.id, o.needs, o.any_failed, j.on_dependency_failure, j.parent_id, j.needs_left FROM jobs AS j
         JOIN over AS o ON o.job_id = j.id WHERE j.state = 'blocked' ORDER BY j.id FOR UPDATE OF j

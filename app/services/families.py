@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from itertools import islice
 from tempfile import SpooledTemporaryFile
@@ -64,6 +64,7 @@ class SubmitBatch:
     run_after: datetime | None = None
     timeout_s: float | None = None
     labels: dict[str, str] = field(default_factory=dict)
+    clone_of: UUID | None = None
     payloads_at: str = "/payloads"
     first_place: int = 0
 
@@ -159,6 +160,17 @@ class Families:
                 problems=(Problem("/payloads", f"expected at most {max(0, places)} items, got {more}"),),
             )
 
+    def given(self, tenant: str, batch_id: UUID) -> Iterator[Payload]:
+        """The payloads that a batch was given, in order; not those that its payloads added."""
+        after = -1
+        while page := self._page(tenant, batch_id, after=after):
+            yield from (_given(member) for _, member in page)
+            after, _ = page[-1]
+
+    def _page(self, tenant: str, batch_id: UUID, *, after: int) -> list[tuple[int, Member]]:
+        with self._sessions.begin() as session:
+            return families.payloads(session, tenant, batch_id, after=after, limit=CHILDREN_AT_ONCE)
+
     def counts(self, tenant: str, parent_id: UUID) -> Counts:
         """How many children of a job stand where; a job that is no parent has none."""
         self._jobs.get(tenant, parent_id)
@@ -192,12 +204,19 @@ class Families:
         return replace(self._jobs.member(request, at=at), name=payload.name)
 
 
+def _given(member: Member) -> Payload:
+    return Payload(
+        member.type, member.config, RetryChanges(asdict(member.retry)), member.attempt_timeout_s, member.name
+    )
+
+
 def _parent(batch: SubmitBatch) -> SubmitJob:
     return SubmitJob(
         tenant=batch.tenant,
         type=Kind.BATCH,
         config={
             "max_concurrency": batch.max_concurrency,
+            "max_payloads": batch.max_payloads,
             "on_failure": batch.on_failure,
             "retry": (batch.retry or RetryChanges()).as_json(),
         },
@@ -205,6 +224,7 @@ def _parent(batch: SubmitBatch) -> SubmitJob:
         priority=batch.priority,
         run_after=batch.run_after,
         timeout_s=batch.timeout_s,
+        clone_of=batch.clone_of,
         labels=batch.labels,
         retry=NO_RETRY,
     )

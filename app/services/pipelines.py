@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any
+from uuid import UUID
 
 from app.domain import pipelines
 from app.domain.families import Kind, Member, OnFailure, Plan
@@ -39,6 +39,7 @@ class SubmitPipeline:
     run_after: datetime | None = None
     timeout_s: float | None = None
     labels: dict[str, str] = field(default_factory=dict)
+    clone_of: UUID | None = None
 
 
 class Pipelines:
@@ -97,7 +98,7 @@ def _parent(pipeline: SubmitPipeline) -> SubmitJob:
         tenant=pipeline.tenant,
         type=Kind.PIPELINE,
         config={
-            "stages": [_as_json(stage) for stage in pipeline.stages],
+            "stages": [stage.as_json() for stage in pipeline.stages],
             "failure_strategy": pipeline.failure_strategy,
             "stage_retries": pipeline.stage_retries,
             "parallelism": pipeline.parallelism,
@@ -106,11 +107,7 @@ def _parent(pipeline: SubmitPipeline) -> SubmitJob:
         priority=pipeline.priority,
         run_after=pipeline.run_after,
         timeout_s=pipeline.timeout_s,
+        clone_of=pipeline.clone_of,
         labels=pipeline.labels,
         retry=NO_RETRY,
     )
-
-
-def _as_json(stage: Stage) -> dict[str, Any]:
-    said = asdict(stage)
-    return {**said, "retry": stage.retry.as_json() if stage.retry else None}
