@@ -12,8 +12,9 @@ from flask.views import MethodView
 from flask_smorest import Blueprint
 from marshmallow import Schema, ValidationError, fields, post_load, validate
 
+from app.api.accepted import KEY, accepted
 from app.api.job_requests import YEAR_S, OptionsSchema, RetrySchema
-from app.api.job_schemas import FinishedJobSchema, JobSchema, job_json
+from app.api.job_schemas import FinishedJobSchema, JobSchema
 from app.api.lines import MIMETYPE, misfit, read_lines
 from app.domain.errors import InvalidRequestError, Problem
 from app.domain.families import OnFailure
@@ -139,7 +140,7 @@ def _or_lines(view: Callable[[], Any]) -> Callable[[], Any]:
 @_or_lines
 @blueprint.arguments(SubmitBatchSchema())
 @blueprint.response(202, JobSchema, headers={"Location": {"schema": {"type": "string"}}})
-@blueprint.doc(requestBody={"content": {MIMETYPE: {"schema": {"type": "string"}}}})
+@blueprint.doc(requestBody={"content": {MIMETYPE: {"schema": {"type": "string"}}}}, parameters=[KEY])
 def create(body: dict[str, Any]) -> Any:
     """Accept a batch: all of its payloads, or none.
 
@@ -192,9 +193,8 @@ def _loaded(schema: Schema, place: int, value: Any) -> Any:
 
 
 def _created(batch: SubmitBatch) -> Response:
-    job = services().families.create_batch(batch)
-    headers = {"Location": f"/v1/jobs/{job.id}", "Retry-After": "1"}
-    return Response(job_json(job), 202, headers, mimetype="application/json")
+    submitted = services().families.create_batch(batch, idempotency_key=request.headers.get("Idempotency-Key"))
+    return accepted(submitted.job, replayed=submitted.replayed)
 
 
 @blueprint.route("/jobs/<uuid:job_id>/children")

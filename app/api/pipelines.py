@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask import Response
+from flask import request
 from flask_smorest import Blueprint
 from marshmallow import Schema, fields, post_load, validate
 
+from app.api.accepted import KEY, accepted
 from app.api.job_requests import YEAR_S, OptionsSchema, RetrySchema
-from app.api.job_schemas import JobSchema, job_json
+from app.api.job_schemas import JobSchema
 from app.domain.families import OnFailure
 from app.domain.pipelines import MAX_STAGES, NAME, Stage
 from app.services.pipelines import SubmitPipeline
@@ -75,8 +76,11 @@ class SubmitPipelineSchema(OptionsSchema):
 @blueprint.route("/pipelines", methods=["POST"])
 @blueprint.arguments(SubmitPipelineSchema())
 @blueprint.response(202, JobSchema, headers={"Location": {"schema": {"type": "string"}}})
+@blueprint.doc(parameters=[KEY])
 def create(body: dict[str, Any]) -> Any:
     """Accept a pipeline: its stages are the children of the job."""
-    job = services().pipelines.create(SubmitPipeline(tenant=tenant(), created_by=actor(), **body))
-    headers = {"Location": f"{blueprint.url_prefix}/jobs/{job.id}", "Retry-After": "1"}
-    return Response(job_json(job), 202, headers, mimetype="application/json")
+    submitted = services().pipelines.create(
+        SubmitPipeline(tenant=tenant(), created_by=actor(), **body),
+        idempotency_key=request.headers.get("Idempotency-Key"),
+    )
+    return accepted(submitted.job, replayed=submitted.replayed)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
 from enum import StrEnum
 from typing import Any
 
@@ -46,6 +47,17 @@ class Member:
     name: str | None = None
     depends_on: tuple[str, ...] = ()
 
+    def as_json(self) -> dict[str, Any]:
+        """As it is kept until it is made."""
+        said = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {**said, "retry": self.retry.as_json()}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Member:
+        """The inverse of ``as_json``."""
+        retry, depends_on = RetryPolicy.from_json(value["retry"]), tuple(value["depends_on"])
+        return cls(**{**value, "retry": retry, "depends_on": depends_on})
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -66,16 +78,12 @@ class Plan:
 
     def as_json(self) -> dict[str, Any]:
         """As a schedule keeps it."""
-        members = [{**asdict(member), "retry": member.retry.as_json()} for member in self.members]
-        return {**asdict(self), "members": members}
+        return {**asdict(replace(self, members=())), "members": [member.as_json() for member in self.members]}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Plan:
         """The inverse of ``as_json``."""
-        members = tuple(
-            Member(**{**one, "retry": RetryPolicy.from_json(one["retry"]), "depends_on": tuple(one["depends_on"])})
-            for one in value["members"]
-        )
+        members = tuple(Member.from_json(one) for one in value["members"])
         return cls(
             **{**value, "kind": Kind(value["kind"]), "on_failure": OnFailure(value["on_failure"]), "members": members}
         )

@@ -32,8 +32,8 @@ class Clones:
         if first.queue != PARENT_QUEUE:
             return self._jobs.submit(_job(first, actor)).job
         if first.type == Kind.BATCH:
-            return self._families.create_batch(self._batch(first, actor))
-        return self._pipelines.create(_pipeline(first, actor))
+            return self._families.create_batch(self._batch(first, actor)).job
+        return self._pipelines.create(_pipeline(first, actor)).job
 
     def _batch(self, first: Job, actor: str) -> SubmitBatch:
         said = first.config

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
@@ -24,6 +26,7 @@ from app.persistence.new_jobs import NewJob
 from app.persistence.sessions import Sessions
 from app.services.founding import CHILDREN_AT_ONCE, NO_RETRY, add_parent, child, insert
 from app.services.jobs import Jobs
+from app.services.once import Submitted, check_key, once
 
 MAX_PAYLOADS: Final = 1_000_000
 _SPOOL_BYTES: Final = 8 * 2**20
@@ -77,31 +80,40 @@ class Families:
         self._bell = bell
         self._jobs = jobs
 
-    def create_batch(self, batch: SubmitBatch) -> Job:
+    def create_batch(self, batch: SubmitBatch, *, idempotency_key: str | None = None) -> Submitted:
         """Store a batch and all its payloads, or none.
 
+        Args:
+            idempotency_key: As ``Jobs.submit`` takes it; the payloads and their order are of the request.
         Raises:
             InvalidRequestError: A payload does not fit its type; the pointer names it.
+            ConflictError: A request with the same key is in flight.
         """
+        check_key(idempotency_key)
         parent = self._jobs.prepared(_parent(batch), queue=PARENT_QUEUE)
         # Checked and put by before the transaction begins: it waits for nobody who sends slowly or not at all.
         with SpooledTemporaryFile(max_size=_SPOOL_BYTES) as spool:
-            total = self._put_by(parent, batch, spool)
+            total, members = self._put_by(parent, batch, spool)
             with self._sessions.begin() as session:
-                job = add_parent(session, parent, _plan(batch), total=total)
-                while chunk := list(islice(spool, CHILDREN_AT_ONCE)):
-                    new_jobs.insert(session, [line.decode() for line in chunk])
+                submitted = once(
+                    session,
+                    parent.request,
+                    idempotency_key,
+                    lambda: _store(session, parent, batch, total, spool),
+                    members=members,
+                )
         self._bell.ring_engine()
-        return job
+        return submitted
 
-    def _put_by(self, parent: NewJob, batch: SubmitBatch, spool: IO[bytes]) -> int:
-        """Write a line for each payload, ready to be stored; how many there are."""
-        total = 0
+    def _put_by(self, parent: NewJob, batch: SubmitBatch, spool: IO[bytes]) -> tuple[int, bytes]:
+        """Write a line for each payload, ready to be stored; how many there are, and a digest of what they say."""
+        total, digest = 0, hashlib.sha256()
         for member in self._members(batch):
             spool.write(child(parent, total, member).text.encode() + b"\n")
+            digest.update(json.dumps(member.as_json(), sort_keys=True).encode() + b"\n")
             total += 1
         spool.seek(0)
-        return total
+        return total, digest.digest()
 
     def _members(self, batch: SubmitBatch) -> Iterator[Member]:
         of_all = batch.retry or RetryChanges()
@@ -202,6 +214,13 @@ class Families:
             attempt_timeout_s=payload.attempt_timeout_s,
         )
         return replace(self._jobs.member(request, at=at), name=payload.name)
+
+
+def _store(session: Session, parent: NewJob, batch: SubmitBatch, total: int, spool: IO[bytes]) -> Job:
+    job = add_parent(session, parent, _plan(batch), total=total)
+    while chunk := list(islice(spool, CHILDREN_AT_ONCE)):
+        new_jobs.insert(session, [line.decode() for line in chunk])
+    return job
 
 
 def _given(member: Member) -> Payload:

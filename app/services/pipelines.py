@@ -9,13 +9,14 @@ from uuid import UUID
 
 from app.domain import pipelines
 from app.domain.families import Kind, Member, OnFailure, Plan
-from app.domain.jobs import Job, Priority, SubmitJob
+from app.domain.jobs import Priority, SubmitJob
 from app.domain.pipelines import Stage
 from app.domain.ports import Bell
 from app.persistence.families import PARENT_QUEUE
 from app.persistence.sessions import Sessions
 from app.services.founding import NO_RETRY, found
 from app.services.jobs import Jobs
+from app.services.once import Submitted, once
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,18 +51,23 @@ class Pipelines:
         self._bell = bell
         self._jobs = jobs
 
-    def create(self, pipeline: SubmitPipeline) -> Job:
+    def create(self, pipeline: SubmitPipeline, *, idempotency_key: str | None = None) -> Submitted:
         """Store a pipeline and its stages, or nothing.
 
+        Args:
+            idempotency_key: As ``Jobs.submit`` takes it.
         Raises:
             InvalidRequestError: The stages do not fit together or to their types; the pointer names the place.
+            ConflictError: A request with the same key is in flight.
         """
         request, plan = self.planned(pipeline)
         parent = self._jobs.prepared(request, queue=PARENT_QUEUE, name=pipeline.name)
         with self._sessions.begin() as session:
-            job = found(session, parent, plan)
+            submitted = once(
+                session, request, idempotency_key, lambda: found(session, parent, plan), name=pipeline.name
+            )
         self._bell.ring_engine()
-        return job
+        return submitted
 
     def planned(self, pipeline: SubmitPipeline) -> tuple[SubmitJob, Plan]:
         """A pipeline to be made, once or again and again: its parent and its stages.

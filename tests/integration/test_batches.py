@@ -26,7 +26,7 @@ def payloads(count: int) -> list[Payload]:
 
 def a_batch(here: Installation, count: int = 12, **changes: Any) -> Job:
     request = {"tenant": "default", "payloads": payloads(count), "created_by": "test", **changes}
-    return here.families.create_batch(SubmitBatch(**request))
+    return here.families.create_batch(SubmitBatch(**request)).job
 
 
 @pytest.mark.feature("S3-09", "S3-30")

@@ -54,7 +54,7 @@ class Bench(Installation):
 
     def batch(self, *payloads: Payload | Action, **options: Any) -> Job:
         made = [one if isinstance(one, Payload) else Payload("do", self.worker.config(one)) for one in payloads]
-        return self.families.create_batch(SubmitBatch("default", made, "test", **options))
+        return self.families.create_batch(SubmitBatch("default", made, "test", **options)).job
 
     def run(self, most: int = 50) -> int:
         """One claim's worth of work; how many jobs that was."""
@@ -243,7 +243,7 @@ def test_a_job_without_a_batch_cannot_add_payloads(here: Bench) -> None:
     alone = here.jobs.submit(request).job
     pipeline = here.pipelines.create(
         SubmitPipeline("default", "p", [Stage("one", "extend", {"payloads": [ONE]})], "test")
-    )
+    ).job
 
     here.run()
 
@@ -256,7 +256,7 @@ def test_a_filled_in_config_that_does_not_fit_fails_its_stage_and_is_said(here: 
         Stage("first", "echo", {"value": "many"}),
         Stage("bad", "fail", {"until_attempt": "{{ stages.first.result.value }}"}, ("first",)),
     ]
-    pipeline = here.pipelines.create(SubmitPipeline("default", "p", stages, "test"))
+    pipeline = here.pipelines.create(SubmitPipeline("default", "p", stages, "test")).job
 
     here.run_all()
 
@@ -270,7 +270,7 @@ def test_a_filled_in_config_passes_the_checks_of_its_type_before_it_runs(here: B
         Stage("first", "echo", {"value": "theirs"}),
         Stage("bad", "guarded", {"place": "{{ stages.first.result.value }}"}, ("first",)),
     ]
-    pipeline = here.pipelines.create(SubmitPipeline("default", "p", stages, "test"))
+    pipeline = here.pipelines.create(SubmitPipeline("default", "p", stages, "test")).job
 
     here.run_all()
 

@@ -30,10 +30,10 @@ class Bench(Installation):
 
     def batch(self, count: int = 4, **options: Any) -> Job:
         payloads = [Payload("echo", {"value": number}, name=f"p{number}") for number in range(count)]
-        return self.families.create_batch(SubmitBatch("default", payloads, "test", **options))
+        return self.families.create_batch(SubmitBatch("default", payloads, "test", **options)).job
 
     def pipeline(self, *stages: Stage, **options: Any) -> Job:
-        return self.pipelines.create(SubmitPipeline("default", "test", stages, "test", **options))
+        return self.pipelines.create(SubmitPipeline("default", "test", stages, "test", **options)).job
 
     def at_work(self) -> dict[str, Job]:
         """Claims what may run now."""
