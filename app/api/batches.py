@@ -13,7 +13,7 @@ from flask_smorest import Blueprint
 from marshmallow import Schema, ValidationError, fields, post_load, validate
 
 from app.api.accepted import KEY, accepted
-from app.api.job_requests import YEAR_S, OptionsSchema, RetrySchema
+from app.api.job_requests import YEAR_S, BeginSchema, OptionsSchema, RetrySchema
 from app.api.job_schemas import FinishedJobSchema, JobSchema
 from app.api.lines import MIMETYPE, misfit, read_lines
 from app.domain.errors import InvalidRequestError, Problem
@@ -22,7 +22,6 @@ from app.domain.lifecycle import JobState
 from app.services.families import MAX_PAYLOADS, Payload, SubmitBatch
 from app.web.current import actor, services, tenant
 from app.web.errors import problems
-from app.web.fields import Instant
 from app.web.paging import link_next, page
 
 blueprint = Blueprint("batches", __name__, url_prefix="/v1", description="Jobs whose work is their children.")
@@ -44,7 +43,7 @@ class PayloadSchema(Schema):
         return Payload(**data)
 
 
-class BatchOptionsSchema(OptionsSchema):
+class BatchOptionsSchema(OptionsSchema, BeginSchema):
     """How a batch is run."""
 
     max_concurrency = fields.Integer(load_default=5, strict=True, validate=validate.Range(1, 10_000))
@@ -68,7 +67,6 @@ class BatchOptionsSchema(OptionsSchema):
         allow_none=True,
         metadata={"description": "Of every payload, where it does not say otherwise itself."},
     )
-    run_after = Instant(load_default=None, allow_none=True)
 
 
 class FirstLineSchema(BatchOptionsSchema):

@@ -145,21 +145,15 @@ class SteeredSchema(OptionsSchema):
         return {**data, "resources": (data["resources"] or {}).get("resources", Resources())}
 
 
-class SubmitJobSchema(SteeredSchema):
-    """A job to be made."""
+class BeginSchema(Schema):
+    """When a job may begin."""
 
-    type = fields.String(required=True, metadata={"example": "insert_csv_file"})
-    config = fields.Dict(
-        keys=fields.String(),
-        load_default=dict,
-        metadata={"description": "Checked by the type's own schema (GET /v1/job-types)."},
-    )
     run_after = Instant(load_default=None, allow_none=True, metadata={"description": "Not before then."})
     depends_on = fields.List(
         fields.UUID(),
         load_default=list,
         validate=validate.Length(0, 1000),
-        metadata={"description": "Jobs that must be over before this one starts."},
+        metadata={"description": "Jobs, batches and pipelines that must be over before this one starts."},
     )
     on_dependency_failure = fields.Enum(
         OnDependencyFailure,
@@ -170,7 +164,18 @@ class SubmitJobSchema(SteeredSchema):
 
     @post_load
     def _without_doubles(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
-        return {**data, "depends_on": tuple(dict.fromkeys(data["depends_on"]))}
+        return {**data, "depends_on": tuple(dict.fromkeys(data["depends_on"]))} if "depends_on" in data else data
+
+
+class SubmitJobSchema(SteeredSchema, BeginSchema):
+    """A job to be made."""
+
+    type = fields.String(required=True, metadata={"example": "insert_csv_file"})
+    config = fields.Dict(
+        keys=fields.String(),
+        load_default=dict,
+        metadata={"description": "Checked by the type's own schema (GET /v1/job-types)."},
+    )
 
 
 class JobListQuerySchema(Schema):

@@ -9,13 +9,12 @@ from flask_smorest import Blueprint
 from marshmallow import Schema, fields, post_load, validate
 
 from app.api.accepted import KEY, accepted
-from app.api.job_requests import YEAR_S, OptionsSchema, RetrySchema
+from app.api.job_requests import YEAR_S, BeginSchema, OptionsSchema, RetrySchema
 from app.api.job_schemas import JobSchema
 from app.domain.families import OnFailure
 from app.domain.pipelines import MAX_STAGES, NAME, Stage
 from app.services.pipelines import SubmitPipeline
 from app.web.current import actor, services, tenant
-from app.web.fields import Instant
 
 blueprint = Blueprint("pipelines", __name__, url_prefix="/v1", description="Stages that wait for each other.")
 _EXAMPLE = {"value": "{{ stages.extract.result.value }}"}
@@ -50,7 +49,7 @@ class StageSchema(Schema):
         return Stage(**{**data, "depends_on": tuple(data["depends_on"])})
 
 
-class SubmitPipelineSchema(OptionsSchema):
+class SubmitPipelineSchema(OptionsSchema, BeginSchema):
     """A pipeline to be made; ``timeout_s`` is for the whole of it."""
 
     name = fields.String(required=True, validate=validate.Length(1, 255), metadata={"example": "nightly"})
@@ -70,7 +69,6 @@ class SubmitPipelineSchema(OptionsSchema):
     parallelism = fields.Integer(
         load_default=5, strict=True, validate=validate.Range(1, MAX_STAGES), metadata={"description": "Stages at once."}
     )
-    run_after = Instant(load_default=None, allow_none=True)
 
 
 @blueprint.route("/pipelines", methods=["POST"])

@@ -7,7 +7,7 @@ from typing import Any, Final
 from marshmallow import Schema, fields, pre_dump, validate
 
 from app.api.batches import PayloadSchema, SubmitBatchSchema
-from app.api.job_requests import SteeredSchema
+from app.api.job_requests import BeginSchema, SteeredSchema
 from app.api.job_schemas import shown_resources
 from app.api.pipelines import SubmitPipelineSchema
 from app.domain.calendars import MissedPolicy, OverlapPolicy
@@ -16,7 +16,7 @@ from app.domain.schedules import LONGEST_WINDOW_S, MAX_PAYLOADS, Schedule, Templ
 
 _NAME = validate.Length(1, 255)
 _WINDOW = validate.Range(0, LONGEST_WINDOW_S)
-_TEMPLATE = "A job; or, with `type` `batch` or `pipeline`, what their POST takes but `run_after`."
+_TEMPLATE = "A job; or, with `type` `batch` or `pipeline`, what their POST takes but for when they begin."
 _RULES = {
     "type": "object",
     "description": "`intervals`, `cron`, `calendars`, `at`, `timezone`, `start`, `end`, `jitter`; none is on demand.",
@@ -37,7 +37,7 @@ class BatchTemplateSchema(SubmitBatchSchema):
     class Meta:
         """A fire says when."""
 
-        exclude = ("run_after",)
+        exclude = tuple(BeginSchema().fields)
 
     type = fields.Constant(Kind.BATCH)
     payloads = fields.List(fields.Nested(PayloadSchema), required=True, validate=validate.Length(1, MAX_PAYLOADS))
@@ -49,7 +49,7 @@ class PipelineTemplateSchema(SubmitPipelineSchema):
     class Meta:
         """A fire says when."""
 
-        exclude = ("run_after",)
+        exclude = tuple(BeginSchema().fields)
 
     type = fields.Constant(Kind.PIPELINE)
 

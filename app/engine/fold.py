@@ -74,8 +74,10 @@ def _hand_on(session: Session, ended: Sequence[Ended]) -> None:
     _extend(session, ended, parents)
     ended = [end for end in ended if not _is_run_again(session, end, parents)]
     needed = [end.job_id for end in ended if end.is_needed and end.target in TERMINAL]
-    ready = needs.release(session, needed) if needed else set()
-    parents |= {parent: families.lock(session, parent) for parent in sorted(ready - parents.keys())}
+    released = needs.release(session, needed) if needed else needs.Released()
+    for tenant, stopped in released.stopped:
+        families.cancel_children(session, tenant, stopped, actor="engine", reason="skipped")
+    parents |= {parent: families.lock(session, parent) for parent in sorted(released.parents - parents.keys())}
     changes = _counted(ended)
     for parent_id, parent in parents.items():
         family = families.fold(session, parent_id, changes.get(parent_id, {}))

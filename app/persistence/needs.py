@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import text
@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from app.domain.jobs import OnDependencyFailure
 from app.domain.lifecycle import TERMINAL, Event, JobState
+from app.persistence.families import PARENT_QUEUE
 from app.persistence.prepared import Prepared
 
 _TERMINAL: Final = ", ".join(f"'{state}'" for state in sorted(TERMINAL))
@@ -87,16 +88,28 @@ _RELEASE: Final = Prepared(
                    WHEN 'failed' THEN jsonb_build_object('error', CAST(:error AS jsonb)) ELSE '{{}}' END
         FROM moved WHERE state <> 'blocked'
     )
-    SELECT id, state, parent_id FROM moved
+    SELECT id, tenant, parent_id, state IN ('cancelled', 'failed') AND queue = '{PARENT_QUEUE}' AS is_stopped_parent
+    FROM moved
     """
 )
 
 
-def release(session: Session, ended: Sequence[UUID]) -> set[UUID]:
-    """Count ended jobs down on those that wait for them, and move those that wait for nothing more.
+class Released(NamedTuple):
+    """What the ends of jobs did to those that wait for them.
 
-    Returns:
-        The parents of children that may start now; when they start is for the family's window to say.
+    Args:
+        parents: Of children that may start now; when they start is for the family's window to say.
+        stopped: Parents, each with its tenant, that are over before they began; their children wait still.
     """
+
+    parents: frozenset[UUID] = frozenset()
+    stopped: tuple[tuple[str, UUID], ...] = ()
+
+
+def release(session: Session, ended: Sequence[UUID]) -> Released:
+    """Count ended jobs down on those that wait for them, and move those that wait for nothing more."""
     rows = _RELEASE.execute(session, {"ended": list(ended), "error": json.dumps(NEED_FAILED)})
-    return {row.parent_id for row in rows if row.parent_id is not None}
+    return Released(
+        frozenset(row.parent_id for row in rows if row.parent_id is not None),
+        tuple((row.tenant, row.id) for row in rows if row.is_stopped_parent),
+    )

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from app.domain.errors import ConflictError, InvalidRequestError, NotFoundError, Problem
 from app.domain.families import Counts, Kind, Member, OnFailure, Plan
-from app.domain.jobs import Job, Priority, SubmitJob
+from app.domain.jobs import Job, OnDependencyFailure, Priority, SubmitJob
 from app.domain.lifecycle import JobState
 from app.domain.ports import Bell
 from app.domain.retry import RetryChanges
@@ -24,7 +24,7 @@ from app.persistence import families, new_jobs
 from app.persistence.families import PARENT_QUEUE
 from app.persistence.new_jobs import NewJob
 from app.persistence.sessions import Sessions
-from app.services.founding import CHILDREN_AT_ONCE, NO_RETRY, add_parent, child, insert
+from app.services.founding import CHILDREN_AT_ONCE, NO_RETRY, add_parent, child, insert, skip_if_over
 from app.services.jobs import Jobs
 from app.services.once import Submitted, check_key, once
 
@@ -67,6 +67,8 @@ class SubmitBatch:
     run_after: datetime | None = None
     timeout_s: float | None = None
     labels: dict[str, str] = field(default_factory=dict)
+    depends_on: tuple[UUID, ...] = ()
+    on_dependency_failure: OnDependencyFailure = OnDependencyFailure.CANCEL
     clone_of: UUID | None = None
     payloads_at: str = "/payloads"
     first_place: int = 0
@@ -217,9 +219,11 @@ class Families:
 
 
 def _store(session: Session, parent: NewJob, batch: SubmitBatch, total: int, spool: IO[bytes]) -> Job:
-    job = add_parent(session, parent, _plan(batch), total=total)
     while chunk := list(islice(spool, CHILDREN_AT_ONCE)):
         new_jobs.insert(session, [line.decode() for line in chunk])
+    # Last: what it waits for is locked from here on, and cannot end meanwhile.
+    job = add_parent(session, parent, _plan(batch), total=total)
+    skip_if_over(session, job)
     return job
 
 
@@ -243,6 +247,8 @@ def _parent(batch: SubmitBatch) -> SubmitJob:
         priority=batch.priority,
         run_after=batch.run_after,
         timeout_s=batch.timeout_s,
+        depends_on=batch.depends_on,
+        on_dependency_failure=batch.on_dependency_failure,
         clone_of=batch.clone_of,
         labels=batch.labels,
         retry=NO_RETRY,

@@ -14,6 +14,7 @@ from app.domain.retry import RetryPolicy
 from app.persistence import families, needs, new_jobs, stages
 from app.persistence.new_jobs import Child, NewJob
 from app.persistence.stages import NewStage
+from app.services import depending
 from app.services.jobs import new_id
 
 CHILDREN_AT_ONCE: Final = 1000
@@ -26,6 +27,7 @@ def found(session: Session, parent: NewJob, plan: Plan) -> Job:
     job = add_parent(session, parent, plan, total=len(plan.members))
     children = [child(parent, place, member) for place, member in enumerate(plan.members)]
     insert(session, children)
+    skip_if_over(session, job)
     if plan.kind is Kind.PIPELINE:
         ids = {member.name: one.id for member, one in zip(plan.members, children, strict=True)}
         edges = [(ids[member.name], ids[needed], False) for member in plan.members for needed in member.depends_on]
@@ -35,8 +37,8 @@ def found(session: Session, parent: NewJob, plan: Plan) -> Job:
 
 
 def add_parent(session: Session, parent: NewJob, plan: Plan, *, total: int) -> Job:
-    """Store a parent of ``total`` children that are still to be stored."""
-    [job] = new_jobs.add_all(session, [parent], room=0)
+    """Store a parent of ``total`` children, whenever these are stored; a need of it may have ended it already."""
+    job = depending.add(session, parent, room=0)
     families.add(
         session,
         job.tenant,
@@ -54,6 +56,12 @@ def insert(session: Session, children: Sequence[NewJob]) -> None:
     """Store children of a parent that counts them already."""
     for start in range(0, len(children), CHILDREN_AT_ONCE):
         new_jobs.insert(session, [one.text for one in children[start : start + CHILDREN_AT_ONCE]])
+
+
+def skip_if_over(session: Session, parent: Job) -> None:
+    """End the children of a parent that a need of it ended as it was stored."""
+    if parent.is_terminal:
+        families.cancel_children(session, parent.tenant, parent.id, actor="engine", reason="skipped")
 
 
 def child(parent: NewJob | Job, place: int, member: Member) -> NewJob:

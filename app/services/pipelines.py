@@ -9,7 +9,7 @@ from uuid import UUID
 
 from app.domain import pipelines
 from app.domain.families import Kind, Member, OnFailure, Plan
-from app.domain.jobs import Priority, SubmitJob
+from app.domain.jobs import OnDependencyFailure, Priority, SubmitJob
 from app.domain.pipelines import Stage
 from app.domain.ports import Bell
 from app.persistence.families import PARENT_QUEUE
@@ -40,6 +40,8 @@ class SubmitPipeline:
     run_after: datetime | None = None
     timeout_s: float | None = None
     labels: dict[str, str] = field(default_factory=dict)
+    depends_on: tuple[UUID, ...] = ()
+    on_dependency_failure: OnDependencyFailure = OnDependencyFailure.CANCEL
     clone_of: UUID | None = None
 
 
@@ -113,6 +115,8 @@ def _parent(pipeline: SubmitPipeline) -> SubmitJob:
         priority=pipeline.priority,
         run_after=pipeline.run_after,
         timeout_s=pipeline.timeout_s,
+        depends_on=pipeline.depends_on,
+        on_dependency_failure=pipeline.on_dependency_failure,
         clone_of=pipeline.clone_of,
         labels=pipeline.labels,
         retry=NO_RETRY,
