@@ -10,10 +10,10 @@ from uuid import UUID
 from flask import Response, make_response, request
 from flask.views import MethodView
 from flask_smorest import Blueprint
-from marshmallow import Schema, ValidationError, fields, post_load, validate
+from marshmallow import Schema, ValidationError, fields, validate
 
 from app.api.accepted import KEY, accepted
-from app.api.job_requests import YEAR_S, BeginSchema, OptionsSchema, RetrySchema
+from app.api.job_requests import BeginSchema, ChildSchema, OptionsSchema, RetrySchema
 from app.api.job_schemas import FinishedJobSchema, JobSchema
 from app.api.lines import MIMETYPE, misfit, read_lines
 from app.domain.errors import InvalidRequestError, Problem
@@ -27,20 +27,11 @@ from app.web.paging import link_next, page
 blueprint = Blueprint("batches", __name__, url_prefix="/v1", description="Jobs whose work is their children.")
 
 
-class PayloadSchema(Schema):
-    """One item: a job type and its config."""
+class PayloadSchema(ChildSchema):
+    """One item: a job type and its config; ``max_concurrency`` is of its ``concurrency_key``, as any job's."""
 
-    type = fields.String(required=True, metadata={"example": "echo"})
-    config = fields.Dict(keys=fields.String(), load_default=dict)
-    retry = fields.Nested(RetrySchema, load_default=None, allow_none=True)
-    attempt_timeout_s = fields.Float(
-        load_default=None, allow_none=True, validate=validate.Range(0, YEAR_S, min_inclusive=False)
-    )
+    makes = Payload
     name = fields.String(load_default=None, allow_none=True, validate=validate.Length(1, 255))
-
-    @post_load
-    def _make(self, data: dict[str, Any], **_: Any) -> Payload:
-        return Payload(**data)
 
 
 class BatchOptionsSchema(OptionsSchema, BeginSchema):

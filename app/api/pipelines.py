@@ -6,10 +6,10 @@ from typing import Any
 
 from flask import request
 from flask_smorest import Blueprint
-from marshmallow import Schema, fields, post_load, validate
+from marshmallow import fields, post_load, validate
 
 from app.api.accepted import KEY, accepted
-from app.api.job_requests import YEAR_S, BeginSchema, OptionsSchema, RetrySchema
+from app.api.job_requests import BeginSchema, ChildSchema, OptionsSchema
 from app.api.job_schemas import JobSchema
 from app.domain.families import OnFailure
 from app.domain.pipelines import MAX_STAGES, NAME, Stage
@@ -20,9 +20,10 @@ blueprint = Blueprint("pipelines", __name__, url_prefix="/v1", description="Stag
 _EXAMPLE = {"value": "{{ stages.extract.result.value }}"}
 
 
-class StageSchema(Schema):
+class StageSchema(ChildSchema):
     """One stage: a job of a type, after those it depends on."""
 
+    makes = Stage
     name = fields.String(
         required=True,
         validate=validate.Regexp(
@@ -30,7 +31,6 @@ class StageSchema(Schema):
         ),
         metadata={"example": "extract"},
     )
-    type = fields.String(required=True, metadata={"example": "echo"})
     config = fields.Dict(
         keys=fields.String(),
         load_default=dict,
@@ -39,14 +39,10 @@ class StageSchema(Schema):
     depends_on = fields.List(
         fields.String(), load_default=list, metadata={"description": "Stages that must have completed."}
     )
-    retry = fields.Nested(RetrySchema, load_default=None, allow_none=True)
-    attempt_timeout_s = fields.Float(
-        load_default=None, allow_none=True, validate=validate.Range(0, YEAR_S, min_inclusive=False)
-    )
 
     @post_load
-    def _make(self, data: dict[str, Any], **_: Any) -> Stage:
-        return Stage(**{**data, "depends_on": tuple(data["depends_on"])})
+    def _make(self, data: dict[str, Any], **_: Any) -> Any:
+        return super()._make({**data, "depends_on": tuple(data["depends_on"])})
 
 
 class SubmitPipelineSchema(OptionsSchema, BeginSchema):

@@ -8,7 +8,6 @@ from marshmallow import Schema, fields, pre_dump, validate
 
 from app.api.batches import PayloadSchema, SubmitBatchSchema
 from app.api.job_requests import BeginSchema, SteeredSchema
-from app.api.job_schemas import shown_resources
 from app.api.pipelines import SubmitPipelineSchema
 from app.domain.calendars import MissedPolicy, OverlapPolicy
 from app.domain.families import Kind
@@ -135,17 +134,11 @@ def _template(template: Template) -> dict[str, Any]:
             "attempt_timeout_s": template.attempt_timeout_s,
             "concurrency_key": template.concurrency_key,
             "max_concurrency": template.max_concurrency,
-            "resources": shown_resources(template.resources),
+            "resources": template.resources.as_json(),
         }
     elif plan.kind is Kind.BATCH:
         payloads = [
-            {
-                "type": member.type,
-                "config": member.config,
-                "retry": member.retry.as_json(),
-                "attempt_timeout_s": member.attempt_timeout_s,
-                "name": member.name,
-            }
+            {name: value for name, value in member.as_json().items() if name not in {"queue", "depends_on"}}
             for member in plan.members
         ]
         what = {**template.config, "payloads": payloads}

@@ -11,8 +11,9 @@ from sqlalchemy import Row, text
 from sqlalchemy.orm import Session
 
 from app.domain.families import Counts, Kind, Member, OnFailure
-from app.domain.jobs import Job
+from app.domain.jobs import Job, Priority
 from app.domain.lifecycle import TRANSITIONS, Event, JobState
+from app.domain.resources import Resources
 from app.domain.retry import RetryPolicy
 from app.persistence.jobs import COLUMNS, to_job
 from app.persistence.prepared import Prepared
@@ -330,7 +331,8 @@ def payloads(session: Session, tenant: str, batch: UUID, *, after: int, limit: i
     rows = session.execute(
         text(
             f"""
-            SELECT child_no, type, config, queue, retry, attempt_timeout_s, name FROM jobs
+            SELECT child_no, type, config, queue, retry, attempt_timeout_s, name, priority, concurrency_key,
+                max_concurrency, memory_mb, cpu_m FROM jobs
             WHERE parent_id = :batch AND tenant = :tenant AND child_no > :after AND created_by NOT LIKE '{GIVER}%'
             ORDER BY child_no LIMIT :limit
             """
@@ -348,6 +350,10 @@ def _member(row: Row[Any]) -> Member:
         retry=RetryPolicy.from_json(row.retry),
         attempt_timeout_s=row.attempt_timeout_s,
         name=row.name,
+        priority=Priority(row.priority),
+        concurrency_key=row.concurrency_key or None,
+        max_concurrency=row.max_concurrency or None,
+        resources=Resources(row.memory_mb, row.cpu_m),
     )
 
 

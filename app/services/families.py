@@ -19,6 +19,7 @@ from app.domain.families import Counts, Kind, Member, OnFailure, Plan
 from app.domain.jobs import Job, OnDependencyFailure, Priority, SubmitJob
 from app.domain.lifecycle import JobState
 from app.domain.ports import Bell
+from app.domain.resources import Resources
 from app.domain.retry import RetryChanges
 from app.persistence import families, new_jobs
 from app.persistence.families import PARENT_QUEUE
@@ -35,13 +36,17 @@ _SPOOL_BYTES: Final = 8 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class Payload:
-    """One item of a batch: a job of its own, but for its place."""
+    """One item of a batch: a job of its own, but for its place; ``max_concurrency`` is of its key, as any job's."""
 
     type: str
     config: dict[str, Any]
     retry: RetryChanges | None = None
     attempt_timeout_s: float | None = None
     name: str | None = None
+    priority: Priority | None = None
+    concurrency_key: str | None = None
+    max_concurrency: int | None = None
+    resources: Resources = Resources()
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,8 +219,11 @@ class Families:
             created_by=actor,
             retry=(payload.retry or RetryChanges()).over(of_all),
             attempt_timeout_s=payload.attempt_timeout_s,
+            concurrency_key=payload.concurrency_key,
+            max_concurrency=payload.max_concurrency,
+            resources=payload.resources,
         )
-        return replace(self._jobs.member(request, at=at), name=payload.name)
+        return replace(self._jobs.member(request, at=at), name=payload.name, priority=payload.priority)
 
 
 def _store(session: Session, parent: NewJob, batch: SubmitBatch, total: int, spool: IO[bytes]) -> Job:
@@ -229,7 +237,15 @@ def _store(session: Session, parent: NewJob, batch: SubmitBatch, total: int, spo
 
 def _given(member: Member) -> Payload:
     return Payload(
-        member.type, member.config, RetryChanges(asdict(member.retry)), member.attempt_timeout_s, member.name
+        type=member.type,
+        config=member.config,
+        retry=RetryChanges(asdict(member.retry)),
+        attempt_timeout_s=member.attempt_timeout_s,
+        name=member.name,
+        priority=member.priority,
+        concurrency_key=member.concurrency_key,
+        max_concurrency=member.max_concurrency,
+        resources=member.resources,
     )
 
 

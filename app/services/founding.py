@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Final
+from uuid import UUID
 
 from sqlalchemy.orm import Session
 
@@ -64,17 +65,20 @@ def skip_if_over(session: Session, parent: Job) -> None:
         families.cancel_children(session, parent.tenant, parent.id, actor="engine", reason="skipped")
 
 
-def child(parent: NewJob | Job, place: int, member: Member) -> NewJob:
-    """A member at its place among the parent's children."""
+def child(parent: NewJob | Job, place: int, member: Member, *, giver: UUID | None = None) -> NewJob:
+    """A member at its place among the parent's children; made by its ``giver`` if another payload added it."""
     said = parent if isinstance(parent, Job) else parent.request
     request = SubmitJob(
         tenant=said.tenant,
         type=member.type,
         config=member.config,
-        created_by=said.created_by,
+        created_by=f"{families.GIVER}{giver}" if giver else said.created_by,
         origin=said.origin,
-        priority=said.priority,
+        priority=said.priority if member.priority is None else member.priority,
         attempt_timeout_s=member.attempt_timeout_s,
+        concurrency_key=member.concurrency_key,
+        max_concurrency=member.max_concurrency,
+        resources=member.resources,
     )
     return new_jobs.new_job(
         request,

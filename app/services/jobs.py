@@ -108,7 +108,16 @@ class Jobs:
         checked = self._checks.checked(request, at=at, templates=templates)
         job_type = self._registry.get(checked.type)
         retry = policy_of(checked.retry, job_type.retry)
-        return Member(checked.type, checked.config, job_type.queue_for(checked), retry, checked.attempt_timeout_s)
+        return Member(
+            type=checked.type,
+            config=checked.config,
+            queue=job_type.queue_for(checked),
+            retry=retry,
+            attempt_timeout_s=checked.attempt_timeout_s,
+            concurrency_key=checked.concurrency_key,
+            max_concurrency=checked.max_concurrency,
+            resources=checked.resources,
+        )
 
     def _store_all(self, new: Sequence[NewJob]) -> list[Job]:
         with self._single.begin() as session:

@@ -97,8 +97,12 @@ class Pipelines:
             created_by=pipeline.created_by,
             retry=stage.retry,
             attempt_timeout_s=stage.attempt_timeout_s,
+            concurrency_key=stage.concurrency_key,
+            max_concurrency=stage.max_concurrency,
+            resources=stage.resources,
         )
-        return replace(self._jobs.member(request, at=at, templates=True), name=stage.name, depends_on=stage.depends_on)
+        member = self._jobs.member(request, at=at, templates=True)
+        return replace(member, name=stage.name, depends_on=stage.depends_on, priority=stage.priority)
 
 
 def _parent(pipeline: SubmitPipeline) -> SubmitJob:

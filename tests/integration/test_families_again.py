@@ -8,12 +8,12 @@ import pytest
 from sqlalchemy import text
 
 from app.domain.errors import ConflictError, InvalidRequestError, NotFoundError, TransientError
-from app.domain.families import Counts, OnFailure
+from app.domain.families import Counts, Member, OnFailure
 from app.domain.job_types import Result
 from app.domain.jobs import Job, Outcome, Priority
 from app.domain.lifecycle import Event, JobState
 from app.domain.pipelines import Stage
-from app.domain.retry import RetryChanges
+from app.domain.retry import RetryChanges, RetryPolicy
 from app.engine.fold import begin_families, fold
 from app.persistence.sessions import Sessions
 from app.services.families import Payload, SubmitBatch
@@ -323,8 +323,8 @@ def test_a_clone_of_a_batch_has_the_payloads_it_was_given_and_none_that_were_add
     options: dict[str, Any] = {"max_concurrency": 3, "max_payloads": 9, "on_failure": OnFailure.STOP}
     first = here.batch(2, priority=Priority.LOW, timeout_s=90, labels={"a": "b"}, retry=AT_ONCE, **options)
     here.families.extend("default", first.id, [Payload("echo", {}, AT_ONCE, 5, "sent later")])
-    given = {"type": "echo", "config": {}, "queue": "small", "retry": {}, "retry_changes": {}}
-    extension = ({**given, "attempt_timeout_s": None, "name": "added"},)
+    added = Member("echo", {}, "small", RetryPolicy(), name="added")
+    extension = ({**added.as_json(), "retry_changes": {}},)
     here.runs.complete(here.at_work()["p0"], Result(extension=extension))
     here.tick()
 
