@@ -69,13 +69,13 @@ def test_a_payload_without_a_priority_has_that_of_its_batch(here: Installation) 
 
 def test_a_clone_of_a_batch_runs_its_payloads_as_the_first_does(here: Installation) -> None:
     how: dict[str, Any] = {"concurrency_key": "bank", "max_concurrency": 2, "resources": Resources(64, None)}
-    first = a_batch(here, Payload("echo", {}, name="one", priority=Priority.HIGH, **how))
+    first = a_batch(here, Payload("echo", {}, name="one", priority=Priority.HIGH, **how), priority=Priority.LOW)
 
     clone = here.clones.clone("default", first.id, actor="test")
 
     one = here.children(clone.id)["one"]
     assert {name: getattr(one, name) for name in how} == how
-    assert (one.priority, one.queue) == (Priority.HIGH, "data")
+    assert (clone.priority, one.priority, one.queue) == (Priority.LOW, Priority.HIGH, "data")
 
 
 def _children(client: Client, answer: Any) -> list[dict[str, Any]]:
