@@ -73,11 +73,11 @@ class ResourcesSchema(Schema):
     """What a job may use; one that says so runs in a process of its own."""
 
     memory = fields.Raw(
-        allow_none=True, metadata={"type": ["string", "integer", "null"], "description": '`"1GB"`, or mebibytes.'}
+        allow_none=True, metadata={"type": ["string", "integer"], "description": '`"1GB"`, or mebibytes.'}
     )
     memory_mb = fields.Integer(strict=True, allow_none=True, metadata={"description": "The same, in mebibytes."})
     cpu = fields.Raw(
-        allow_none=True, metadata={"type": ["string", "number", "null"], "description": '`2`, `"1.5"` or `"1500m"`.'}
+        allow_none=True, metadata={"type": ["string", "number"], "description": '`2`, `"1.5"` or `"1500m"`.'}
     )
     priority = fields.String(validate=validate.OneOf(_PRIORITIES), metadata={"description": "The job's own priority."})
 

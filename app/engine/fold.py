@@ -110,7 +110,10 @@ def _counted(ended: Sequence[Ended]) -> dict[UUID, Counter[JobState]]:
 
 
 def _go_on(session: Session, parent: Job, family: Family) -> None:
-    """Open the next children or end the parent; one that is paused opens nothing."""
+    """Open the next children or end the parent; one that is paused opens nothing.
+
+    After a failure that stops the others, those are opened that have begun and wait for another attempt.
+    """
     if family.failed and family.on_failure is not OnFailure.CONTINUE:
         families.skip_children(session, parent.tenant, parent.id)
     if not parent.paused:

@@ -50,6 +50,7 @@ def here(sessions: Sessions) -> Bench:
     return Bench(sessions)
 
 
+@pytest.mark.feature("S2-38")
 @KINDS
 def test_a_family_begins_when_all_it_waits_for_have_completed(here: Bench, kind: str) -> None:
     first = here.a_job()
@@ -66,6 +67,7 @@ def test_a_family_begins_when_all_it_waits_for_have_completed(here: Bench, kind:
     assert here.all(family) == [DONE, DONE, DONE]
 
 
+@pytest.mark.feature("S2-85")
 @KINDS
 def test_a_job_a_batch_and_a_pipeline_follow_each_other(here: Bench, kind: str) -> None:
     first = here.family(kind)
