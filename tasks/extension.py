@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
 from app.domain.durations import duration_s
 from app.domain.errors import HaulierError, InvalidRequestError, JobError
-from app.domain.families import Kind
+from app.domain.families import Kind, Member
 from app.domain.job_types import JobConfig
-from app.domain.jobs import Job, SubmitJob
+from app.domain.jobs import Job, SubmitJob, priority_of
+from app.domain.resources import Resources, cpu_m, memory_mb
 from app.domain.texts import is_storable
 from app.persistence import families
 from app.persistence.sessions import Sessions
@@ -35,6 +36,12 @@ def _interval_ms(value: float | str) -> float:
 Interval = Annotated[float | str, AfterValidator(_interval_ms)]
 
 
+Memory = Annotated[int, BeforeValidator(memory_mb)]
+Mebibytes = Annotated[int, AfterValidator(memory_mb)]
+Processors = Annotated[int, BeforeValidator(cpu_m)]
+Word = Literal["high", "normal", "low"]
+
+
 class GivenRetry(JobConfig):
     """A retry policy, as a batch's payload has it; what is left out is as in the batch's."""
 
@@ -47,6 +54,21 @@ class GivenRetry(JobConfig):
     non_retryable: list[Annotated[str, Field(min_length=1, max_length=100)]] = Field([], max_length=50)
 
 
+class GivenResources(JobConfig):
+    """What a payload may use; a priority in it is the payload's, unless that has one."""
+
+    memory: Memory | None = None
+    memory_mb: Mebibytes | None = None
+    cpu: Processors | None = None
+    priority: Word | None = None
+
+    @model_validator(mode="after")
+    def _once(self) -> Self:
+        if self.memory is not None and self.memory_mb is not None:
+            raise ValueError("expected memory or memory_mb, got both")
+        return self
+
+
 class GivenPayload(JobConfig):
     """A payload, as a batch takes it."""
 
@@ -55,6 +77,16 @@ class GivenPayload(JobConfig):
     retry: GivenRetry | None = None
     attempt_timeout_s: float | None = Field(None, gt=0, le=_YEAR_S)
     name: str | None = Field(None, min_length=1, max_length=255)
+    priority: Word | None = None
+    concurrency_key: str | None = Field(None, min_length=1, max_length=255)
+    max_concurrency: int | None = Field(None, ge=1, le=1_000_000)
+    resources: GivenResources = GivenResources()
+
+    @model_validator(mode="after")
+    def _has_key(self) -> Self:
+        if self.max_concurrency is not None and self.concurrency_key is None:
+            raise ValueError("expected a concurrency_key beside max_concurrency, got none")
+        return self
 
 
 class Extension:
@@ -114,8 +146,9 @@ class Extension:
 
     def _ready(self, payload: GivenPayload, checks: Checks) -> dict[str, Any]:
         """As the engine stores it, which asks no job type."""
-        if not is_storable(payload.name):
-            raise InvalidRequestError("the name holds U+0000 or half of a surrogate pair")
+        if not is_storable([payload.name, payload.concurrency_key]):
+            raise InvalidRequestError("the name or the key holds U+0000 or half of a surrogate pair")
+        uses = payload.resources
         request = checks.checked(
             SubmitJob(
                 self._job.tenant,
@@ -123,15 +156,23 @@ class Extension:
                 payload.config,
                 created_by=self._job.created_by,
                 attempt_timeout_s=payload.attempt_timeout_s,
+                concurrency_key=payload.concurrency_key,
+                max_concurrency=payload.max_concurrency,
+                resources=Resources(uses.memory or uses.memory_mb, uses.cpu),
             )
         )
         job_type = checks.registry.get(request.type)
-        return {
-            "type": request.type,
-            "config": request.config,
-            "queue": job_type.queue_for(request),
-            "retry": job_type.retry.as_json(),
-            "retry_changes": payload.retry.model_dump(exclude_unset=True) if payload.retry else {},
-            "attempt_timeout_s": request.attempt_timeout_s,
-            "name": payload.name,
-        }
+        member = Member(
+            type=request.type,
+            config=request.config,
+            queue=job_type.queue_for(request),
+            retry=job_type.retry,
+            attempt_timeout_s=request.attempt_timeout_s,
+            name=payload.name,
+            priority=priority_of(payload.priority or uses.priority),
+            concurrency_key=request.concurrency_key,
+            max_concurrency=request.max_concurrency,
+            resources=request.resources,
+        )
+        retry = payload.retry.model_dump(exclude_unset=True) if payload.retry else {}
+        return {**member.as_json(), "retry_changes": retry}

@@ -16,8 +16,11 @@ from app.domain.lifecycle import JobState
 from app.domain.retry import RetryPolicy
 from app.persistence import new_jobs, workers
 from app.persistence.sessions import Sessions
+from app.services.clones import Clones
 from app.services.control import Control
+from app.services.families import Families
 from app.services.jobs import Jobs
+from app.services.pipelines import Pipelines
 from app.services.submissions import TenantSubmission
 from app.services.tables import Tables
 from config.settings import Settings
@@ -50,8 +53,12 @@ def a_service(sessions: Sessions, *, queue_bound: int = 100, bell: RecordingBell
 
 
 def a_control(sessions: Sessions, *, bell: RecordingBell | None = None) -> Control:
-    rung = bell or RecordingBell()
-    return Control(sessions, rung, a_service(sessions, bell=rung))
+    return Control(sessions, bell or RecordingBell())
+
+
+def a_cloner(sessions: Sessions) -> Clones:
+    bell, jobs = RecordingBell(), a_service(sessions)
+    return Clones(jobs, Families(sessions, bell, jobs), Pipelines(sessions, bell, jobs))
 
 
 def _submission(sessions: Sessions) -> Callable[[str], Submission]:

@@ -10,10 +10,11 @@ from uuid import UUID
 from flask import Response, make_response, request
 from flask.views import MethodView
 from flask_smorest import Blueprint
-from marshmallow import Schema, ValidationError, fields, post_load, validate
+from marshmallow import Schema, ValidationError, fields, validate
 
-from app.api.job_requests import YEAR_S, OptionsSchema, RetrySchema
-from app.api.job_schemas import FinishedJobSchema, JobSchema, job_json
+from app.api.accepted import KEY, accepted
+from app.api.job_requests import BeginSchema, ChildSchema, OptionsSchema, RetrySchema
+from app.api.job_schemas import FinishedJobSchema, JobSchema
 from app.api.lines import MIMETYPE, misfit, read_lines
 from app.domain.errors import InvalidRequestError, Problem
 from app.domain.families import OnFailure
@@ -21,29 +22,19 @@ from app.domain.lifecycle import JobState
 from app.services.families import MAX_PAYLOADS, Payload, SubmitBatch
 from app.web.current import actor, services, tenant
 from app.web.errors import problems
-from app.web.fields import Instant
 from app.web.paging import link_next, page
 
 blueprint = Blueprint("batches", __name__, url_prefix="/v1", description="Jobs whose work is their children.")
 
 
-class PayloadSchema(Schema):
-    """One item: a job type and its config."""
+class PayloadSchema(ChildSchema):
+    """One item: a job type and its config; ``max_concurrency`` is of its ``concurrency_key``, as any job's."""
 
-    type = fields.String(required=True, metadata={"example": "echo"})
-    config = fields.Dict(keys=fields.String(), load_default=dict)
-    retry = fields.Nested(RetrySchema, load_default=None, allow_none=True)
-    attempt_timeout_s = fields.Float(
-        load_default=None, allow_none=True, validate=validate.Range(0, YEAR_S, min_inclusive=False)
-    )
+    makes = Payload
     name = fields.String(load_default=None, allow_none=True, validate=validate.Length(1, 255))
 
-    @post_load
-    def _make(self, data: dict[str, Any], **_: Any) -> Payload:
-        return Payload(**data)
 
-
-class BatchOptionsSchema(OptionsSchema):
+class BatchOptionsSchema(OptionsSchema, BeginSchema):
     """How a batch is run."""
 
     max_concurrency = fields.Integer(load_default=5, strict=True, validate=validate.Range(1, 10_000))
@@ -67,7 +58,6 @@ class BatchOptionsSchema(OptionsSchema):
         allow_none=True,
         metadata={"description": "Of every payload, where it does not say otherwise itself."},
     )
-    run_after = Instant(load_default=None, allow_none=True)
 
 
 class FirstLineSchema(BatchOptionsSchema):
@@ -139,7 +129,7 @@ def _or_lines(view: Callable[[], Any]) -> Callable[[], Any]:
 @_or_lines
 @blueprint.arguments(SubmitBatchSchema())
 @blueprint.response(202, JobSchema, headers={"Location": {"schema": {"type": "string"}}})
-@blueprint.doc(requestBody={"content": {MIMETYPE: {"schema": {"type": "string"}}}})
+@blueprint.doc(requestBody={"content": {MIMETYPE: {"schema": {"type": "string"}}}}, parameters=[KEY])
 def create(body: dict[str, Any]) -> Any:
     """Accept a batch: all of its payloads, or none.
 
@@ -192,9 +182,8 @@ def _loaded(schema: Schema, place: int, value: Any) -> Any:
 
 
 def _created(batch: SubmitBatch) -> Response:
-    job = services().families.create_batch(batch)
-    headers = {"Location": f"/v1/jobs/{job.id}", "Retry-After": "1"}
-    return Response(job_json(job), 202, headers, mimetype="application/json")
+    submitted = services().families.create_batch(batch, idempotency_key=request.headers.get("Idempotency-Key"))
+    return accepted(submitted.job, replayed=submitted.replayed)
 
 
 @blueprint.route("/jobs/<uuid:job_id>/children")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, post_load, pre_load, validate, validates_schema
 
-from app.domain.jobs import OnDependencyFailure, Priority
+from app.domain.jobs import OnDependencyFailure, Priority, priority_of
 from app.domain.lifecycle import JobState
 from app.domain.resources import Resources, cpu_m, memory_mb
 from app.domain.retry import RetryChanges
@@ -73,10 +73,12 @@ class ResourcesSchema(Schema):
     """What a job may use; one that says so runs in a process of its own."""
 
     memory = fields.Raw(
-        data_key="memory", metadata={"type": ["string", "integer"], "description": '`"1GB"`, or mebibytes.'}
+        allow_none=True, metadata={"type": ["string", "integer"], "description": '`"1GB"`, or mebibytes.'}
     )
-    memory_mb = fields.Integer(strict=True, metadata={"description": "The same, in mebibytes."})
-    cpu = fields.Raw(metadata={"type": ["string", "number"], "description": '`2`, `"1.5"` or `"1500m"`.'})
+    memory_mb = fields.Integer(strict=True, allow_none=True, metadata={"description": "The same, in mebibytes."})
+    cpu = fields.Raw(
+        allow_none=True, metadata={"type": ["string", "number"], "description": '`2`, `"1.5"` or `"1500m"`.'}
+    )
     priority = fields.String(validate=validate.OneOf(_PRIORITIES), metadata={"description": "The job's own priority."})
 
     @validates_schema
@@ -85,13 +87,9 @@ class ResourcesSchema(Schema):
             raise ValidationError("expected memory or memory_mb, got both", "memory_mb")
 
     @post_load
-    def _make(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
-        memory = data.get("memory", data.get("memory_mb"))
+    def _make(self, data: dict[str, Any], **_: Any) -> Resources:
         name = "memory" if "memory" in data else "memory_mb"
-        return {
-            "priority": data.get("priority"),
-            "resources": Resources(_read(memory_mb, memory, name), _read(cpu_m, data.get("cpu"), "cpu")),
-        }
+        return Resources(_read(memory_mb, data.get(name), name), _read(cpu_m, data.get("cpu"), "cpu"))
 
 
 def _read(reader: Callable[[object], int], value: object, name: str) -> int | None:
@@ -101,8 +99,19 @@ def _read(reader: Callable[[object], int], value: object, name: str) -> int | No
         raise ValidationError(str(error), name) from None
 
 
-class SteeredSchema(OptionsSchema):
-    """What a request for one job may say of how it runs."""
+class ResourcesField(fields.Nested):
+    """Resources; none where nothing is said."""
+
+    def __init__(self) -> None:
+        super().__init__(ResourcesSchema, load_default=None, allow_none=True)
+
+    def deserialize(self, *given: Any, **options: Any) -> Resources:
+        """What is given, as a value of its own."""
+        return super().deserialize(*given, **options) or Resources()
+
+
+class HowSchema(Schema):
+    """What a request for one job, or for a child, may say of how it runs."""
 
     attempt_timeout_s = fields.Float(
         load_default=None, allow_none=True, validate=validate.Range(0, YEAR_S, min_inclusive=False)
@@ -121,7 +130,7 @@ class SteeredSchema(OptionsSchema):
         validate=validate.Range(1, 1_000_000),
         metadata={"description": "It is admitted only while fewer jobs of its key are queued or running."},
     )
-    resources = fields.Nested(ResourcesSchema, load_default=None, allow_none=True)
+    resources = ResourcesField()
 
     @validates_schema
     def _has_key(self, data: dict[str, Any], **_: Any) -> None:
@@ -140,26 +149,38 @@ class SteeredSchema(OptionsSchema):
             raise ValidationError(said, "priority")
         return {**data, "priority": inside}
 
-    @post_load
-    def _resources(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
-        return {**data, "resources": (data["resources"] or {}).get("resources", Resources())}
+
+class SteeredSchema(OptionsSchema, HowSchema):
+    """What a request for one job may say of it and of how it runs."""
 
 
-class SubmitJobSchema(SteeredSchema):
-    """A job to be made."""
+class ChildSchema(HowSchema):
+    """A child of a batch or a pipeline: a job of a type."""
 
-    type = fields.String(required=True, metadata={"example": "insert_csv_file"})
-    config = fields.Dict(
-        keys=fields.String(),
-        load_default=dict,
-        metadata={"description": "Checked by the type's own schema (GET /v1/job-types)."},
+    makes: ClassVar[Callable[..., Any]]
+    type = fields.String(required=True, metadata={"example": "echo"})
+    config = fields.Dict(keys=fields.String(), load_default=dict)
+    priority = fields.String(
+        load_default=None,
+        allow_none=True,
+        validate=validate.OneOf(_PRIORITIES),
+        metadata={"description": "Its parent's, if it does not say."},
     )
+
+    @post_load
+    def _make(self, data: dict[str, Any], **_: Any) -> Any:
+        return type(self).makes(**{**data, "priority": priority_of(data["priority"])})
+
+
+class BeginSchema(Schema):
+    """When a job may begin."""
+
     run_after = Instant(load_default=None, allow_none=True, metadata={"description": "Not before then."})
     depends_on = fields.List(
         fields.UUID(),
         load_default=list,
         validate=validate.Length(0, 1000),
-        metadata={"description": "Jobs that must be over before this one starts."},
+        metadata={"description": "Jobs, batches and pipelines that must be over before this one starts."},
     )
     on_dependency_failure = fields.Enum(
         OnDependencyFailure,
@@ -170,7 +191,18 @@ class SubmitJobSchema(SteeredSchema):
 
     @post_load
     def _without_doubles(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
-        return {**data, "depends_on": tuple(dict.fromkeys(data["depends_on"]))}
+        return {**data, "depends_on": tuple(dict.fromkeys(data["depends_on"]))} if "depends_on" in data else data
+
+
+class SubmitJobSchema(SteeredSchema, BeginSchema):
+    """A job to be made."""
+
+    type = fields.String(required=True, metadata={"example": "insert_csv_file"})
+    config = fields.Dict(
+        keys=fields.String(),
+        load_default=dict,
+        metadata={"description": "Checked by the type's own schema (GET /v1/job-types)."},
+    )
 
 
 class JobListQuerySchema(Schema):

@@ -12,7 +12,6 @@ from marshmallow import Schema, fields, pre_dump, validate
 
 from app.domain.jobs import Job, JobEvent
 from app.domain.lifecycle import JobState
-from app.domain.resources import Resources
 from app.domain.waiting import Cause, Why
 
 
@@ -132,7 +131,7 @@ def job_body(job: Job, why: Why | None = None) -> dict[str, Any]:
         **dict(zip(_SAME, _same_of(job), strict=True)),
         "priority": job.priority.name.lower(),
         "retry": job.retry.as_json(),
-        "resources": shown_resources(job.resources),
+        "resources": job.resources.as_json(),
         "why_waiting": None if why is None else asdict(why),
         "duration_ms": int((until - job.started_at).total_seconds() * 1000) if job.started_at else None,
         "progress": {
@@ -148,11 +147,6 @@ def job_body(job: Job, why: Why | None = None) -> dict[str, Any]:
             "eta": progress.eta(job.started_at, now) if job.started_at and not job.is_terminal else None,
         },
     }
-
-
-def shown_resources(resources: Resources) -> dict[str, Any]:
-    """Resources as they are shown."""
-    return {"memory_mb": resources.memory_mb, "cpu": resources.cpu_m / 1000 if resources.cpu_m else None}
 
 
 def job_json(job: Job, why: Why | None = None) -> str:

@@ -12,6 +12,7 @@ from flask.views import MethodView
 from flask_smorest import Blueprint
 from webargs.flaskparser import parser
 
+from app.api.accepted import KEY, accepted
 from app.api.job_requests import BatchGetSchema, JobListQuerySchema, SubmitJobSchema, TrailQuerySchema, WaitQuerySchema
 from app.api.job_schemas import (
     BatchSchema,
@@ -38,10 +39,6 @@ blueprint = Blueprint("jobs", __name__, url_prefix="/v1", description="Jobs: one
 _WAIT = WaitQuerySchema()
 
 
-def _location(job: Job) -> dict[str, str]:
-    return {"Location": f"{blueprint.url_prefix}/jobs/{job.id}", "Retry-After": "1"}
-
-
 @blueprint.route("/jobs")
 class Jobs(MethodView):
     """The collection."""
@@ -50,7 +47,7 @@ class Jobs(MethodView):
     @blueprint.response(202, JobSchema, headers={"Location": {"schema": {"type": "string"}}})
     @blueprint.doc(
         parameters=[
-            {"in": "header", "name": "Idempotency-Key", "schema": {"type": "string"}},
+            KEY,
             {"in": "query", "name": "wait", "schema": {"type": "number", "minimum": 0, "maximum": 60, "default": 0}},
         ]
     )
@@ -66,11 +63,7 @@ class Jobs(MethodView):
             SubmitJob(tenant=tenant(), created_by=actor(), **body),
             idempotency_key=request.headers.get("Idempotency-Key"),
         )
-        job = _waited(submitted.job, wait_s)
-        headers = _location(job)
-        if submitted.replayed:
-            headers["Idempotent-Replayed"] = "true"
-        return Response(job_json(job), 202, headers, mimetype="application/json")
+        return accepted(_waited(submitted.job, wait_s), replayed=submitted.replayed)
 
     @blueprint.arguments(JobListQuerySchema(), location="query", unknown="raise")
     @blueprint.response(200, JobPageSchema)
@@ -159,7 +152,7 @@ def terminate(job_id: UUID) -> Any:
 @blueprint.route("/jobs/<uuid:job_id>:retry", methods=["POST"])
 @blueprint.response(200, JobSchema)
 def retry(job_id: UUID) -> Job:
-    """Open a failed or cancelled job again; it goes on from its checkpoint."""
+    """Open a failed or cancelled job again; it goes on from its checkpoint, a family with what has not completed."""
     return services().control.retry(tenant(), job_id, actor=actor())
 
 
@@ -180,9 +173,8 @@ def resume(job_id: UUID) -> Job:
 @blueprint.route("/jobs/<uuid:job_id>:clone", methods=["POST"])
 @blueprint.response(202, JobSchema)
 def clone(job_id: UUID) -> Any:
-    """Make a new job with the same type, config and options."""
-    job = services().control.clone(tenant(), job_id, actor=actor())
-    return job, 202, _location(job)
+    """Make a new job with the same type, config and options; a family with the payloads or stages it was given."""
+    return accepted(services().clones.clone(tenant(), job_id, actor=actor()))
 
 
 @blueprint.route("/jobs/<uuid:job_id>/errors")

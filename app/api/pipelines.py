@@ -4,25 +4,26 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask import Response
+from flask import request
 from flask_smorest import Blueprint
-from marshmallow import Schema, fields, post_load, validate
+from marshmallow import fields, post_load, validate
 
-from app.api.job_requests import YEAR_S, OptionsSchema, RetrySchema
-from app.api.job_schemas import JobSchema, job_json
+from app.api.accepted import KEY, accepted
+from app.api.job_requests import BeginSchema, ChildSchema, OptionsSchema
+from app.api.job_schemas import JobSchema
 from app.domain.families import OnFailure
 from app.domain.pipelines import MAX_STAGES, NAME, Stage
 from app.services.pipelines import SubmitPipeline
 from app.web.current import actor, services, tenant
-from app.web.fields import Instant
 
 blueprint = Blueprint("pipelines", __name__, url_prefix="/v1", description="Stages that wait for each other.")
 _EXAMPLE = {"value": "{{ stages.extract.result.value }}"}
 
 
-class StageSchema(Schema):
+class StageSchema(ChildSchema):
     """One stage: a job of a type, after those it depends on."""
 
+    makes = Stage
     name = fields.String(
         required=True,
         validate=validate.Regexp(
@@ -30,7 +31,6 @@ class StageSchema(Schema):
         ),
         metadata={"example": "extract"},
     )
-    type = fields.String(required=True, metadata={"example": "echo"})
     config = fields.Dict(
         keys=fields.String(),
         load_default=dict,
@@ -39,17 +39,13 @@ class StageSchema(Schema):
     depends_on = fields.List(
         fields.String(), load_default=list, metadata={"description": "Stages that must have completed."}
     )
-    retry = fields.Nested(RetrySchema, load_default=None, allow_none=True)
-    attempt_timeout_s = fields.Float(
-        load_default=None, allow_none=True, validate=validate.Range(0, YEAR_S, min_inclusive=False)
-    )
 
     @post_load
-    def _make(self, data: dict[str, Any], **_: Any) -> Stage:
-        return Stage(**{**data, "depends_on": tuple(data["depends_on"])})
+    def _make(self, data: dict[str, Any], **_: Any) -> Any:
+        return super()._make({**data, "depends_on": tuple(data["depends_on"])})
 
 
-class SubmitPipelineSchema(OptionsSchema):
+class SubmitPipelineSchema(OptionsSchema, BeginSchema):
     """A pipeline to be made; ``timeout_s`` is for the whole of it."""
 
     name = fields.String(required=True, validate=validate.Length(1, 255), metadata={"example": "nightly"})
@@ -69,14 +65,16 @@ class SubmitPipelineSchema(OptionsSchema):
     parallelism = fields.Integer(
         load_default=5, strict=True, validate=validate.Range(1, MAX_STAGES), metadata={"description": "Stages at once."}
     )
-    run_after = Instant(load_default=None, allow_none=True)
 
 
 @blueprint.route("/pipelines", methods=["POST"])
 @blueprint.arguments(SubmitPipelineSchema())
 @blueprint.response(202, JobSchema, headers={"Location": {"schema": {"type": "string"}}})
+@blueprint.doc(parameters=[KEY])
 def create(body: dict[str, Any]) -> Any:
     """Accept a pipeline: its stages are the children of the job."""
-    job = services().pipelines.create(SubmitPipeline(tenant=tenant(), created_by=actor(), **body))
-    headers = {"Location": f"{blueprint.url_prefix}/jobs/{job.id}", "Retry-After": "1"}
-    return Response(job_json(job), 202, headers, mimetype="application/json")
+    submitted = services().pipelines.create(
+        SubmitPipeline(tenant=tenant(), created_by=actor(), **body),
+        idempotency_key=request.headers.get("Idempotency-Key"),
+    )
+    return accepted(submitted.job, replayed=submitted.replayed)

@@ -8,6 +8,7 @@ from flask import Response, request
 from flask_smorest import Blueprint
 from marshmallow import fields, validate
 
+from app.api.accepted import KEY
 from app.api.job_requests import SubmitJobSchema
 from app.api.job_schemas import FinishedJobSchema, finished_job_json
 from app.domain.jobs import SubmitJob
@@ -26,7 +27,7 @@ class RunSchema(SubmitJobSchema):
 @blueprint.arguments(RunSchema())
 @blueprint.response(200, FinishedJobSchema)
 @blueprint.alt_response(202, schema=FinishedJobSchema, description="It has not ended; Location says where to look.")
-@blueprint.doc(parameters=[{"in": "header", "name": "Idempotency-Key", "schema": {"type": "string"}}])
+@blueprint.doc(parameters=[KEY])
 def run(body: dict[str, Any]) -> Any:
     """Run a payload; 200 with its result when it ended within ``wait_s``, else 202.
 

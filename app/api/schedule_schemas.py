@@ -7,8 +7,7 @@ from typing import Any, Final
 from marshmallow import Schema, fields, pre_dump, validate
 
 from app.api.batches import PayloadSchema, SubmitBatchSchema
-from app.api.job_requests import SteeredSchema
-from app.api.job_schemas import shown_resources
+from app.api.job_requests import BeginSchema, SteeredSchema
 from app.api.pipelines import SubmitPipelineSchema
 from app.domain.calendars import MissedPolicy, OverlapPolicy
 from app.domain.families import Kind
@@ -16,7 +15,7 @@ from app.domain.schedules import LONGEST_WINDOW_S, MAX_PAYLOADS, Schedule, Templ
 
 _NAME = validate.Length(1, 255)
 _WINDOW = validate.Range(0, LONGEST_WINDOW_S)
-_TEMPLATE = "A job; or, with `type` `batch` or `pipeline`, what their POST takes but `run_after`."
+_TEMPLATE = "A job; or, with `type` `batch` or `pipeline`, what their POST takes but for when they begin."
 _RULES = {
     "type": "object",
     "description": "`intervals`, `cron`, `calendars`, `at`, `timezone`, `start`, `end`, `jitter`; none is on demand.",
@@ -37,7 +36,7 @@ class BatchTemplateSchema(SubmitBatchSchema):
     class Meta:
         """A fire says when."""
 
-        exclude = ("run_after",)
+        exclude = tuple(BeginSchema().fields)
 
     type = fields.Constant(Kind.BATCH)
     payloads = fields.List(fields.Nested(PayloadSchema), required=True, validate=validate.Length(1, MAX_PAYLOADS))
@@ -49,7 +48,7 @@ class PipelineTemplateSchema(SubmitPipelineSchema):
     class Meta:
         """A fire says when."""
 
-        exclude = ("run_after",)
+        exclude = tuple(BeginSchema().fields)
 
     type = fields.Constant(Kind.PIPELINE)
 
@@ -135,20 +134,14 @@ def _template(template: Template) -> dict[str, Any]:
             "attempt_timeout_s": template.attempt_timeout_s,
             "concurrency_key": template.concurrency_key,
             "max_concurrency": template.max_concurrency,
-            "resources": shown_resources(template.resources),
+            "resources": template.resources.as_json(),
         }
     elif plan.kind is Kind.BATCH:
         payloads = [
-            {
-                "type": member.type,
-                "config": member.config,
-                "retry": member.retry.as_json(),
-                "attempt_timeout_s": member.attempt_timeout_s,
-                "name": member.name,
-            }
+            {name: value for name, value in member.as_json().items() if name not in {"queue", "depends_on"}}
             for member in plan.members
         ]
-        what = {**template.config, "max_payloads": plan.max_payloads, "payloads": payloads}
+        what = {**template.config, "payloads": payloads}
     else:
         what = {**template.config, "name": template.name}
     return {

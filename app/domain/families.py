@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
 from enum import StrEnum
 from typing import Any
 
-from app.domain.jobs import Outcome
+from app.domain.jobs import Outcome, Priority, priority_of, word_of
+from app.domain.resources import Resources
 from app.domain.retry import RetryPolicy
 
 
@@ -36,6 +38,8 @@ class Member:
     Args:
         queue: The type's own; kept, so that making the child needs no job types.
         depends_on: Names of its siblings that it waits for.
+        priority: ``None`` for its parent's.
+        max_concurrency: Jobs of its ``concurrency_key`` that may be at work; not of its family.
     """
 
     type: str
@@ -45,6 +49,31 @@ class Member:
     attempt_timeout_s: float | None = None
     name: str | None = None
     depends_on: tuple[str, ...] = ()
+    priority: Priority | None = None
+    concurrency_key: str | None = None
+    max_concurrency: int | None = None
+    resources: Resources = Resources()
+
+    def as_json(self) -> dict[str, Any]:
+        """As it is kept until it is made."""
+        return {
+            **{field.name: getattr(self, field.name) for field in fields(self)},
+            "retry": self.retry.as_json(),
+            "priority": word_of(self.priority),
+            "resources": self.resources.as_json(),
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Member:
+        """The inverse of ``as_json``."""
+        said: dict[str, Any] = {
+            **value,
+            "retry": RetryPolicy.from_json(value["retry"]),
+            "depends_on": tuple(value["depends_on"]),
+            "priority": priority_of(value["priority"]),
+            "resources": Resources.from_json(value["resources"]),
+        }
+        return cls(**said)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,16 +95,12 @@ class Plan:
 
     def as_json(self) -> dict[str, Any]:
         """As a schedule keeps it."""
-        members = [{**asdict(member), "retry": member.retry.as_json()} for member in self.members]
-        return {**asdict(self), "members": members}
+        return {**asdict(replace(self, members=())), "members": [member.as_json() for member in self.members]}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Plan:
         """The inverse of ``as_json``."""
-        members = tuple(
-            Member(**{**one, "retry": RetryPolicy.from_json(one["retry"]), "depends_on": tuple(one["depends_on"])})
-            for one in value["members"]
-        )
+        members = tuple(Member.from_json(one) for one in value["members"])
         return cls(
             **{**value, "kind": Kind(value["kind"]), "on_failure": OnFailure(value["on_failure"]), "members": members}
         )

@@ -176,8 +176,8 @@ class JobContext(Protocol):
         """Add payloads to the batch this job is a payload of, when it has succeeded; if it fails, none is added.
 
         Args:
-            payloads: Each as a batch takes it: ``type``, ``config``, and if wanted ``retry``, ``attempt_timeout_s``
-                and ``name``.
+            payloads: Each as a batch takes it: ``type``, ``config``, and if wanted ``retry``, ``attempt_timeout_s``,
+                ``name``, ``priority``, ``concurrency_key``, ``max_concurrency`` and ``resources``.
         Raises:
             JobError: One does not fit its type, the batch takes no more, or the job is no batch's payload.
         """

@@ -22,6 +22,16 @@ class Priority(IntEnum):
     LOW = 2
 
 
+def word_of(priority: Priority | None) -> str | None:
+    """A priority as it is sent and shown."""
+    return None if priority is None else priority.name.lower()
+
+
+def priority_of(word: str | None) -> Priority | None:
+    """The inverse of ``word_of``."""
+    return None if word is None else Priority[word.upper()]
+
+
 class Outcome(StrEnum):
     """How a completed job ended."""
 

@@ -52,6 +52,7 @@ class Event(StrEnum):
     CANCEL = "job.cancelled"
     REOPEN = "job.reopened"
     RERUN = "job.rerun"
+    RENEW = "job.renewed"
     # Facts that move no state
     REQUEST_CANCEL = "job.cancel_requested"
     PAUSE = "job.paused"
@@ -88,6 +89,7 @@ TRANSITIONS: Final[Mapping[Event, Move]] = {
     Event.CANCEL: _move(_S.BLOCKED, _S.OPEN, _S.QUEUED, _S.RUNNING, _S.RETRY_WAIT, to=_S.CANCELLED),
     Event.REOPEN: _move(_S.FAILED, _S.CANCELLED, to=_S.OPEN),
     Event.RERUN: _move(_S.FAILED, to=_S.OPEN),
+    Event.RENEW: _move(_S.FAILED, _S.CANCELLED, to=_S.BLOCKED),
 }
 """Every way a job's state may change. Nothing else changes one."""
 

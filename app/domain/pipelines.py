@@ -9,11 +9,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from graphlib import CycleError, TopologicalSorter
 from typing import Any, Final, NamedTuple
 
 from app.domain.errors import InvalidRequestError, JobError, Problem
+from app.domain.jobs import Priority, priority_of, word_of
+from app.domain.resources import Resources
 from app.domain.retry import RetryChanges
 
 MAX_STAGES: Final = 500
@@ -44,6 +46,8 @@ class Stage:
 
     Args:
         depends_on: Names of stages that must have completed.
+        priority: ``None`` for the pipeline's.
+        max_concurrency: Jobs of its ``concurrency_key`` that may be at work.
     """
 
     name: str
@@ -52,6 +56,31 @@ class Stage:
     depends_on: tuple[str, ...] = ()
     retry: RetryChanges | None = None
     attempt_timeout_s: float | None = None
+    priority: Priority | None = None
+    concurrency_key: str | None = None
+    max_concurrency: int | None = None
+    resources: Resources = Resources()
+
+    def as_json(self) -> dict[str, Any]:
+        """As the pipeline's config keeps it, and as it could be sent."""
+        return {
+            **asdict(self),
+            "retry": self.retry.as_json() if self.retry else None,
+            "priority": word_of(self.priority),
+            "resources": self.resources.as_json(),
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Stage:
+        """The inverse of ``as_json``."""
+        said: dict[str, Any] = {
+            **value,
+            "depends_on": tuple(value["depends_on"]),
+            "retry": RetryChanges.from_json(value["retry"]) if value["retry"] else None,
+            "priority": priority_of(value["priority"]),
+            "resources": Resources.from_json(value["resources"]),
+        }
+        return cls(**said)
 
 
 @dataclass(frozen=True, slots=True)

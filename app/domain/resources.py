@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Final
+from typing import Any, Final
 
 _MEMORY: Final = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)\s*([KMGT]i?B?|B)", re.ASCII | re.IGNORECASE)
 _CPU: Final = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)(m?)", re.ASCII)
@@ -25,6 +26,15 @@ class Resources:
 
     memory_mb: int | None = None
     cpu_m: int | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """As they are shown, and could be sent."""
+        return {"memory_mb": self.memory_mb, "cpu": self.cpu_m / 1000 if self.cpu_m else None}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Resources:
+        """The inverse of ``as_json``."""
+        return cls(value["memory_mb"], None if value["cpu"] is None else cpu_m(value["cpu"]))
 
 
 def memory_mb(value: object) -> int:

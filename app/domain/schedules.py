@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
@@ -68,7 +68,7 @@ class Template:
             "labels": self.labels,
             "concurrency_key": self.concurrency_key,
             "max_concurrency": self.max_concurrency,
-            "resources": asdict(self.resources),
+            "resources": self.resources.as_json(),
             "name": self.name,
             "plan": self.plan.as_json() if self.plan else None,
         }
@@ -81,7 +81,7 @@ class Template:
                 **value,
                 "retry": RetryPolicy.from_json(value["retry"]),
                 "priority": Priority(value["priority"]),
-                "resources": Resources(**value["resources"]),
+                "resources": Resources.from_json(value["resources"]),
                 "plan": Plan.from_json(value["plan"]) if value["plan"] else None,
             }
         )

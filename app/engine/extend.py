@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from dataclasses import replace
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from app.domain.jobs import Job, SubmitJob
-from app.domain.retry import RetryChanges, RetryPolicy
-from app.persistence import families, new_jobs
-from app.persistence.new_jobs import Child, NewJob
-from app.services.jobs import new_id
-
-AT_ONCE: Final = 1000
+from app.domain.families import Member
+from app.domain.jobs import Job
+from app.domain.retry import RetryChanges
+from app.persistence import families
+from app.services.founding import child, insert
 
 
 def extend(session: Session, batch: Job, giver: UUID) -> None:
@@ -26,23 +25,11 @@ def extend(session: Session, batch: Job, giver: UUID) -> None:
         return
     payloads = families.extension(session, giver)
     first = families.grow(session, batch.id, len(payloads))
-    for start in range(0, len(payloads), AT_ONCE):
-        chunk = payloads[start : start + AT_ONCE]
-        new = [_child(batch, payload, first + start + place) for place, payload in enumerate(chunk)]
-        new_jobs.insert(session, [job.text for job in new])
+    members = [_member(batch, payload) for payload in payloads]
+    insert(session, [child(batch, place, member, giver=giver) for place, member in enumerate(members, start=first)])
 
 
-def _child(batch: Job, payload: Mapping[str, Any], place: int) -> NewJob:
+def _member(batch: Job, payload: Mapping[str, Any]) -> Member:
+    member = Member.from_json({name: value for name, value in payload.items() if name != "retry_changes"})
     changes = RetryChanges.from_json(payload["retry_changes"]).over(RetryChanges.from_json(batch.config["retry"]))
-    retry = changes.applied_to(RetryPolicy.from_json(payload["retry"]))
-    request = SubmitJob(
-        tenant=batch.tenant,
-        type=payload["type"],
-        config=payload["config"],
-        created_by=batch.created_by,
-        origin=batch.origin,
-        priority=batch.priority,
-        attempt_timeout_s=payload["attempt_timeout_s"],
-    )
-    child = Child(batch.id, place, payload["name"])
-    return new_jobs.new_job(request, job_id=new_id(), queue=payload["queue"], retry=retry, child=child)
+    return replace(member, retry=changes.applied_to(member.retry))

@@ -74,8 +74,10 @@ def _hand_on(session: Session, ended: Sequence[Ended]) -> None:
     _extend(session, ended, parents)
     ended = [end for end in ended if not _is_run_again(session, end, parents)]
     needed = [end.job_id for end in ended if end.is_needed and end.target in TERMINAL]
-    ready = needs.release(session, needed) if needed else set()
-    parents |= {parent: families.lock(session, parent) for parent in sorted(ready - parents.keys())}
+    released = needs.release(session, needed) if needed else needs.Released()
+    for tenant, stopped in released.stopped:
+        families.cancel_children(session, tenant, stopped, actor="engine", reason="skipped")
+    parents |= {parent: families.lock(session, parent) for parent in sorted(released.parents - parents.keys())}
     changes = _counted(ended)
     for parent_id, parent in parents.items():
         family = families.fold(session, parent_id, changes.get(parent_id, {}))
@@ -108,10 +110,13 @@ def _counted(ended: Sequence[Ended]) -> dict[UUID, Counter[JobState]]:
 
 
 def _go_on(session: Session, parent: Job, family: Family) -> None:
-    """Open the next children or end the parent; one that is paused opens nothing."""
+    """Open the next children or end the parent; one that is paused opens nothing.
+
+    After a failure that stops the others, those are opened that have begun and wait for another attempt.
+    """
     if family.failed and family.on_failure is not OnFailure.CONTINUE:
         families.skip_children(session, parent.tenant, parent.id)
-    elif not parent.paused:
+    if not parent.paused:
         if family.kind is Kind.PIPELINE:
             stages.fill_in(session, parent)
         families.release(session, parent.id, window=family.max_concurrency)

@@ -7,17 +7,21 @@ from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import Row, text
 from sqlalchemy.orm import Session
 
-from app.domain.families import Counts, Kind, OnFailure
-from app.domain.jobs import Job
+from app.domain.families import Counts, Kind, Member, OnFailure
+from app.domain.jobs import Job, Priority
 from app.domain.lifecycle import TRANSITIONS, Event, JobState
+from app.domain.resources import Resources
+from app.domain.retry import RetryPolicy
 from app.persistence.jobs import COLUMNS, to_job
 from app.persistence.prepared import Prepared
 
 PARENT_QUEUE: Final = "families"
 """The queue of parents, which no worker serves: the engine alone moves them."""
+GIVER: Final = "job:"
+"""Begins the name of a job as the maker of another: a payload that gave its batch another payload."""
 _ACTIVE: Final = "state IN ('open', 'queued', 'running')"
 """Children in the window; one that waits for another attempt has left it."""
 _RETRYING: Final = "parent_id IS NOT NULL AND state = 'retry_wait' AND NOT paused"
@@ -100,12 +104,16 @@ def lock(session: Session, job_id: UUID) -> Job | None:
 
 
 def due(session: Session, *, most: int) -> list[Job]:
-    """Parents whose time to start has come, locked."""
+    """Parents whose time to start has come, locked; one that was opened again starts when its counts are true again."""
     rows = session.execute(
         text(
             f"""
-            SELECT {COLUMNS} FROM jobs WHERE queue = '{PARENT_QUEUE}' AND state = 'open' AND NOT paused
-            AND due_at <= now() ORDER BY priority, due_at LIMIT :most FOR UPDATE SKIP LOCKED
+            SELECT {COLUMNS} FROM jobs AS p WHERE queue = '{PARENT_QUEUE}' AND state = 'open' AND NOT paused
+            AND due_at <= now() AND ((SELECT reopened FROM families WHERE job_id = p.id) IS NOT TRUE OR (
+                SELECT true FROM job_events AS e
+                WHERE seq IS NULL AND (SELECT parent_id FROM jobs WHERE id = e.job_id) = p.id LIMIT 1
+            ) IS NULL)
+            ORDER BY priority, due_at LIMIT :most FOR UPDATE SKIP LOCKED
             """
         ),
         {"most": most},
@@ -316,6 +324,37 @@ def skip_children(session: Session, tenant: str, parent: UUID) -> int:
         "begun": False,
     }
     return int(session.execute(_CANCEL, bound).scalar_one())
+
+
+def payloads(session: Session, tenant: str, batch: UUID, *, after: int, limit: int) -> list[tuple[int, Member]]:
+    """What a batch was given, each with its place, from ``after`` (exclusive) on; not what its payloads gave it."""
+    rows = session.execute(
+        text(
+            f"""
+            SELECT child_no, type, config, queue, retry, attempt_timeout_s, name, priority, concurrency_key,
+                max_concurrency, memory_mb, cpu_m FROM jobs
+            WHERE parent_id = :batch AND tenant = :tenant AND child_no > :after AND created_by NOT LIKE '{GIVER}%'
+            ORDER BY child_no LIMIT :limit
+            """
+        ),
+        {"batch": batch, "tenant": tenant, "after": after, "limit": limit},
+    )
+    return [(row.child_no, _member(row)) for row in rows]
+
+
+def _member(row: Row[Any]) -> Member:
+    return Member(
+        type=row.type,
+        config=row.config,
+        queue=row.queue,
+        retry=RetryPolicy.from_json(row.retry),
+        attempt_timeout_s=row.attempt_timeout_s,
+        name=row.name,
+        priority=Priority(row.priority),
+        concurrency_key=row.concurrency_key or None,
+        max_concurrency=row.max_concurrency or None,
+        resources=Resources(row.memory_mb, row.cpu_m),
+    )
 
 
 def children(

@@ -198,6 +198,7 @@ def move(
     actor: str,
     fence: int | None = None,
     unless_held: bool = False,
+    unless_asked: bool = False,
     changes: Mapping[str, Any] | None = None,
     data: Mapping[str, Any] | None = None,
 ) -> Job | None:
@@ -207,6 +208,7 @@ def move(
         actor: Who did it: a key's id, ``worker``, ``engine``.
         fence: Only while the job is held under this fence; the event then tells its rows, and an error its stage, too.
         unless_held: Leave a running job alone that has a holder, who must be asked; a parent has none.
+        unless_asked: Leave a job alone that was asked to end.
         changes: Columns to set besides; values are bound, or ``Sql`` constants.
         data: Facts for the event, beside the error of a failure and the counts of a completion.
     """
@@ -225,6 +227,8 @@ def move(
     sets, bound = _assignments(columns, error_too=error_too)
     if unless_held:
         guard += " AND (state <> 'running' OR worker IS NULL)"
+    if unless_asked:
+        guard += " AND NOT cancel_requested"
     rows = _prepared(
         f"""
         WITH before AS (

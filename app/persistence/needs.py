@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from app.domain.jobs import OnDependencyFailure
-from app.domain.lifecycle import Event, JobState
+from app.domain.lifecycle import TERMINAL, Event, JobState
+from app.persistence.families import PARENT_QUEUE
 from app.persistence.prepared import Prepared
 
+_TERMINAL: Final = ", ".join(f"'{state}'" for state in sorted(TERMINAL))
 NEED_FAILED: Final = {"code": "job.need_failed", "message": "a job that this one waited for did not complete"}
 
 
@@ -49,15 +51,16 @@ def of_job(session: Session, job_id: UUID) -> list[UUID]:
     return [row.needs_id for row in rows]
 
 
-# A dependent of several ended jobs counts each of them down; its own policy says what a failed one does to it.
+# A dependent of several ended jobs counts each of them down; its own policy says what a failed one does to it. One that
+# was opened again before its end was heard of is waited for anew.
 _RELEASE: Final = Prepared(
     f"""
     WITH fresh AS MATERIALIZED (
-        UPDATE job_needs SET over = true WHERE needs_id = ANY(CAST(:ended AS uuid[])) AND NOT over
-        RETURNING job_id, needs_id
+        UPDATE job_needs AS e SET over = true FROM jobs AS n
+        WHERE e.needs_id = ANY(CAST(:ended AS uuid[])) AND NOT e.over AND n.id = e.needs_id AND n.state IN ({_TERMINAL})
+        RETURNING e.job_id, n.state <> 'completed' AS has_failed
     ), over AS (
-        SELECT f.job_id, count(*) AS needs, bool_or(j.state <> 'completed') AS any_failed
-        FROM fresh AS f JOIN jobs AS j ON j.id = f.needs_id GROUP BY f.job_id
+        SELECT job_id, count(*) AS needs, bool_or(has_failed) AS any_failed FROM fresh GROUP BY job_id
     ), waiting AS (
         SELECT j.id, o.needs, o.any_failed, j.on_dependency_failure, j.parent_id, j.needs_left FROM jobs AS j
         JOIN over AS o ON o.job_id = j.id WHERE j.state = 'blocked' ORDER BY j.id FOR UPDATE OF j
@@ -85,16 +88,28 @@ _RELEASE: Final = Prepared(
                    WHEN 'failed' THEN jsonb_build_object('error', CAST(:error AS jsonb)) ELSE '{{}}' END
         FROM moved WHERE state <> 'blocked'
     )
-    SELECT id, state, parent_id FROM moved
+    SELECT id, tenant, parent_id, state IN ('cancelled', 'failed') AND queue = '{PARENT_QUEUE}' AS is_stopped_parent
+    FROM moved
     """
 )
 
 
-def release(session: Session, ended: Sequence[UUID]) -> set[UUID]:
-    """Count ended jobs down on those that wait for them, and move those that wait for nothing more.
+class Released(NamedTuple):
+    """What the ends of jobs did to those that wait for them.
 
-    Returns:
-        The parents of children that may start now; when they start is for the family's window to say.
+    Args:
+        parents: Of children that may start now; when they start is for the family's window to say.
+        stopped: Parents, each with its tenant, that are over before they began; their children wait still.
     """
+
+    parents: frozenset[UUID] = frozenset()
+    stopped: tuple[tuple[str, UUID], ...] = ()
+
+
+def release(session: Session, ended: Sequence[UUID]) -> Released:
+    """Count ended jobs down on those that wait for them, and move those that wait for nothing more."""
     rows = _RELEASE.execute(session, {"ended": list(ended), "error": json.dumps(NEED_FAILED)})
-    return {row.parent_id for row in rows if row.parent_id is not None}
+    return Released(
+        frozenset(row.parent_id for row in rows if row.parent_id is not None),
+        tuple((row.tenant, row.id) for row in rows if row.is_stopped_parent),
+    )

@@ -89,6 +89,19 @@ def new_job(
     return NewJob(job_id, request, queue, retry, text, child, needs_left, name)
 
 
+def waiting(new: NewJob, needs_left: int) -> NewJob:
+    """``new`` as a job that waits for so many others."""
+    return new_job(
+        new.request,
+        job_id=new.id,
+        queue=new.queue,
+        retry=new.retry,
+        child=new.child,
+        needs_left=needs_left,
+        name=new.name,
+    )
+
+
 # No EXISTS: a plan that was made while there was little may hash all that waits, at each submit.
 _ADD: Final = Prepared(
     f"""

@@ -1,4 +1,4 @@
-"""The use cases of steering one job: cancel, terminate, retry, pause, resume, reschedule, clone."""
+"""The use cases of steering one job: cancel, terminate, retry, pause, resume, reschedule."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from app.domain.errors import ConflictError
-from app.domain.jobs import Job, Origin, SubmitJob
+from app.domain.families import Kind, OnFailure
+from app.domain.jobs import Job, Origin
 from app.domain.lifecycle import TERMINAL, Event, JobState
 from app.domain.ports import Bell
-from app.persistence import families, jobs, pausing, stages, workers
+from app.persistence import families, jobs, pausing, renewal, stages, workers
 from app.persistence.jobs import NOW, Sql
 from app.persistence.sessions import Sessions
-from app.services.jobs import Jobs, ring
+from app.services.jobs import ring
 from app.services.runs import RETRY_QUEUE
 
 _RETRY_QUEUE_OF_CONNECTRA: Final = Sql(f"CASE origin WHEN '{Origin.CONNECTRA}' THEN '{RETRY_QUEUE}' ELSE queue END")
@@ -42,10 +43,9 @@ class Terminated:
 class Control:
     """The use cases of steering one job; on a family, its children follow."""
 
-    def __init__(self, sessions: Sessions, bell: Bell, jobs: Jobs) -> None:
+    def __init__(self, sessions: Sessions, bell: Bell) -> None:
         self._sessions = sessions
         self._bell = bell
-        self._jobs = jobs
 
     def cancel(self, tenant: str, job_id: UUID, *, actor: str, terminate: bool = False) -> Job:
         """End a job that waits; ask one that runs to stop, of which its worker hears within a second.
@@ -92,8 +92,10 @@ class Control:
     def retry(self, tenant: str, job_id: UUID, *, actor: str, run_after: datetime | None = None) -> Job:
         """Open a failed or cancelled job again: attempts start anew, the fence and the checkpoint go on.
 
+        Of a family, the children that did not complete too; each waits for its needs and its place again.
+
         Raises:
-            ConflictError: It is neither failed nor cancelled.
+            ConflictError: It is neither failed nor cancelled, or children of it are still stopping.
         """
         changes: dict[str, Any] = {
             "attempts": 0,
@@ -120,8 +122,26 @@ class Control:
                     code="job.not_retriable",
                     data={"state": state},
                 )
+            if job.queue == families.PARENT_QUEUE:
+                self._renew_children(session, job, actor=actor)
         ring(self._bell, job)
         return job
+
+    @staticmethod
+    def _renew_children(session: Session, parent: Job, *, actor: str) -> None:
+        stopping = renewal.stopping(session, parent.id)
+        if stopping:
+            raise ConflictError(
+                f"{stopping} children of job {parent.id} were asked to stop and are still at work",
+                code="family.stopping",
+                hint="Retry it when they have ended.",
+                data={"stopping": stopping, "retry_after_s": 1},
+            )
+        renewal.renew(session, parent.tenant, parent.id, actor=actor)
+        if parent.type == Kind.PIPELINE:
+            said = parent.config
+            reruns = said["stage_retries"] if said["failure_strategy"] == OnFailure.RETRY else 0
+            renewal.renew_stages(session, parent.id, reruns=reruns)
 
     @staticmethod
     def _not_filled(session: Session, tenant: str, job_id: UUID) -> ConflictError:
@@ -129,7 +149,7 @@ class Control:
         return ConflictError(
             f"stage {stage.name!r} never got the results that its config refers to",
             code="stage.not_filled",
-            hint="Submit the pipeline anew.",
+            hint="Retry its pipeline.",
             data={"state": stage.state},
         )
 
@@ -180,30 +200,6 @@ class Control:
     def _ended(session: Session, tenant: str, job_id: UUID) -> ConflictError:
         state = jobs.get(session, tenant, job_id).state
         return ConflictError(f"job {job_id} is already {state}", code="job.ended", data={"state": state})
-
-    def clone(self, tenant: str, job_id: UUID, *, actor: str) -> Job:
-        """A new job with the same type, config and options, linked to the first."""
-        first = self._jobs.get(tenant, job_id)
-        timeout_s = (first.deadline_at - first.created_at).total_seconds() if first.deadline_at else None
-        return self._jobs.submit(
-            SubmitJob(
-                tenant=tenant,
-                type=first.type,
-                config=first.config,
-                created_by=actor,
-                origin=first.origin,
-                priority=first.priority,
-                timeout_s=timeout_s,
-                attempt_timeout_s=first.attempt_timeout_s,
-                retry=first.retry,
-                clone_of=first.id,
-                labels=first.labels,
-                dialect=first.dialect,
-                concurrency_key=first.concurrency_key,
-                max_concurrency=first.max_concurrency,
-                resources=first.resources,
-            )
-        ).job
 
     def reschedule(self, tenant: str, job_id: UUID, run_after: datetime, *, actor: str) -> Job:
         """Set when a waiting job is due; a failed one is opened again for then.

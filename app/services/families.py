@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from itertools import islice
 from tempfile import SpooledTemporaryFile
@@ -14,16 +16,18 @@ from sqlalchemy.orm import Session
 
 from app.domain.errors import ConflictError, InvalidRequestError, NotFoundError, Problem
 from app.domain.families import Counts, Kind, Member, OnFailure, Plan
-from app.domain.jobs import Job, Priority, SubmitJob
+from app.domain.jobs import Job, OnDependencyFailure, Priority, SubmitJob
 from app.domain.lifecycle import JobState
 from app.domain.ports import Bell
+from app.domain.resources import Resources
 from app.domain.retry import RetryChanges
 from app.persistence import families, new_jobs
 from app.persistence.families import PARENT_QUEUE
 from app.persistence.new_jobs import NewJob
 from app.persistence.sessions import Sessions
-from app.services.founding import CHILDREN_AT_ONCE, NO_RETRY, add_parent, child, insert
+from app.services.founding import CHILDREN_AT_ONCE, NO_RETRY, add_parent, child, insert, skip_if_over
 from app.services.jobs import Jobs
+from app.services.once import Submitted, check_key, once
 
 MAX_PAYLOADS: Final = 1_000_000
 _SPOOL_BYTES: Final = 8 * 2**20
@@ -32,13 +36,17 @@ _SPOOL_BYTES: Final = 8 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class Payload:
-    """One item of a batch: a job of its own, but for its place."""
+    """One item of a batch: a job of its own, but for its place; ``max_concurrency`` is of its key, as any job's."""
 
     type: str
     config: dict[str, Any]
     retry: RetryChanges | None = None
     attempt_timeout_s: float | None = None
     name: str | None = None
+    priority: Priority | None = None
+    concurrency_key: str | None = None
+    max_concurrency: int | None = None
+    resources: Resources = Resources()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +72,9 @@ class SubmitBatch:
     run_after: datetime | None = None
     timeout_s: float | None = None
     labels: dict[str, str] = field(default_factory=dict)
+    depends_on: tuple[UUID, ...] = ()
+    on_dependency_failure: OnDependencyFailure = OnDependencyFailure.CANCEL
+    clone_of: UUID | None = None
     payloads_at: str = "/payloads"
     first_place: int = 0
 
@@ -76,31 +87,40 @@ class Families:
         self._bell = bell
         self._jobs = jobs
 
-    def create_batch(self, batch: SubmitBatch) -> Job:
+    def create_batch(self, batch: SubmitBatch, *, idempotency_key: str | None = None) -> Submitted:
         """Store a batch and all its payloads, or none.
 
+        Args:
+            idempotency_key: As ``Jobs.submit`` takes it; the payloads and their order are of the request.
         Raises:
             InvalidRequestError: A payload does not fit its type; the pointer names it.
+            ConflictError: A request with the same key is in flight.
         """
+        check_key(idempotency_key)
         parent = self._jobs.prepared(_parent(batch), queue=PARENT_QUEUE)
         # Checked and put by before the transaction begins: it waits for nobody who sends slowly or not at all.
         with SpooledTemporaryFile(max_size=_SPOOL_BYTES) as spool:
-            total = self._put_by(parent, batch, spool)
+            total, members = self._put_by(parent, batch, spool)
             with self._sessions.begin() as session:
-                job = add_parent(session, parent, _plan(batch), total=total)
-                while chunk := list(islice(spool, CHILDREN_AT_ONCE)):
-                    new_jobs.insert(session, [line.decode() for line in chunk])
+                submitted = once(
+                    session,
+                    parent.request,
+                    idempotency_key,
+                    lambda: _store(session, parent, batch, total, spool),
+                    members=members,
+                )
         self._bell.ring_engine()
-        return job
+        return submitted
 
-    def _put_by(self, parent: NewJob, batch: SubmitBatch, spool: IO[bytes]) -> int:
-        """Write a line for each payload, ready to be stored; how many there are."""
-        total = 0
+    def _put_by(self, parent: NewJob, batch: SubmitBatch, spool: IO[bytes]) -> tuple[int, bytes]:
+        """Write a line for each payload, ready to be stored; how many there are, and a digest of what they say."""
+        total, digest = 0, hashlib.sha256()
         for member in self._members(batch):
             spool.write(child(parent, total, member).text.encode() + b"\n")
+            digest.update(json.dumps(member.as_json(), sort_keys=True).encode() + b"\n")
             total += 1
         spool.seek(0)
-        return total
+        return total, digest.digest()
 
     def _members(self, batch: SubmitBatch) -> Iterator[Member]:
         of_all = batch.retry or RetryChanges()
@@ -159,6 +179,17 @@ class Families:
                 problems=(Problem("/payloads", f"expected at most {max(0, places)} items, got {more}"),),
             )
 
+    def given(self, tenant: str, batch_id: UUID) -> Iterator[Payload]:
+        """The payloads that a batch was given, in order; not those that its payloads added."""
+        after = -1
+        while page := self._page(tenant, batch_id, after=after):
+            yield from (_given(member) for _, member in page)
+            after, _ = page[-1]
+
+    def _page(self, tenant: str, batch_id: UUID, *, after: int) -> list[tuple[int, Member]]:
+        with self._sessions.begin() as session:
+            return families.payloads(session, tenant, batch_id, after=after, limit=CHILDREN_AT_ONCE)
+
     def counts(self, tenant: str, parent_id: UUID) -> Counts:
         """How many children of a job stand where; a job that is no parent has none."""
         self._jobs.get(tenant, parent_id)
@@ -188,8 +219,34 @@ class Families:
             created_by=actor,
             retry=(payload.retry or RetryChanges()).over(of_all),
             attempt_timeout_s=payload.attempt_timeout_s,
+            concurrency_key=payload.concurrency_key,
+            max_concurrency=payload.max_concurrency,
+            resources=payload.resources,
         )
-        return replace(self._jobs.member(request, at=at), name=payload.name)
+        return replace(self._jobs.member(request, at=at), name=payload.name, priority=payload.priority)
+
+
+def _store(session: Session, parent: NewJob, batch: SubmitBatch, total: int, spool: IO[bytes]) -> Job:
+    while chunk := list(islice(spool, CHILDREN_AT_ONCE)):
+        new_jobs.insert(session, [line.decode() for line in chunk])
+    # Last: what it waits for is locked from here on, and cannot end meanwhile.
+    job = add_parent(session, parent, _plan(batch), total=total)
+    skip_if_over(session, job)
+    return job
+
+
+def _given(member: Member) -> Payload:
+    return Payload(
+        type=member.type,
+        config=member.config,
+        retry=RetryChanges(asdict(member.retry)),
+        attempt_timeout_s=member.attempt_timeout_s,
+        name=member.name,
+        priority=member.priority,
+        concurrency_key=member.concurrency_key,
+        max_concurrency=member.max_concurrency,
+        resources=member.resources,
+    )
 
 
 def _parent(batch: SubmitBatch) -> SubmitJob:
@@ -198,6 +255,7 @@ def _parent(batch: SubmitBatch) -> SubmitJob:
         type=Kind.BATCH,
         config={
             "max_concurrency": batch.max_concurrency,
+            "max_payloads": batch.max_payloads,
             "on_failure": batch.on_failure,
             "retry": (batch.retry or RetryChanges()).as_json(),
         },
@@ -205,6 +263,9 @@ def _parent(batch: SubmitBatch) -> SubmitJob:
         priority=batch.priority,
         run_after=batch.run_after,
         timeout_s=batch.timeout_s,
+        depends_on=batch.depends_on,
+        on_dependency_failure=batch.on_dependency_failure,
+        clone_of=batch.clone_of,
         labels=batch.labels,
         retry=NO_RETRY,
     )

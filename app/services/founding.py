@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Final
+from uuid import UUID
 
 from sqlalchemy.orm import Session
 
@@ -14,6 +15,7 @@ from app.domain.retry import RetryPolicy
 from app.persistence import families, needs, new_jobs, stages
 from app.persistence.new_jobs import Child, NewJob
 from app.persistence.stages import NewStage
+from app.services import depending
 from app.services.jobs import new_id
 
 CHILDREN_AT_ONCE: Final = 1000
@@ -26,6 +28,7 @@ def found(session: Session, parent: NewJob, plan: Plan) -> Job:
     job = add_parent(session, parent, plan, total=len(plan.members))
     children = [child(parent, place, member) for place, member in enumerate(plan.members)]
     insert(session, children)
+    skip_if_over(session, job)
     if plan.kind is Kind.PIPELINE:
         ids = {member.name: one.id for member, one in zip(plan.members, children, strict=True)}
         edges = [(ids[member.name], ids[needed], False) for member in plan.members for needed in member.depends_on]
@@ -35,8 +38,8 @@ def found(session: Session, parent: NewJob, plan: Plan) -> Job:
 
 
 def add_parent(session: Session, parent: NewJob, plan: Plan, *, total: int) -> Job:
-    """Store a parent of ``total`` children that are still to be stored."""
-    [job] = new_jobs.add_all(session, [parent], room=0)
+    """Store a parent of ``total`` children, whenever these are stored; a need of it may have ended it already."""
+    job = depending.add(session, parent, room=0)
     families.add(
         session,
         job.tenant,
@@ -56,17 +59,26 @@ def insert(session: Session, children: Sequence[NewJob]) -> None:
         new_jobs.insert(session, [one.text for one in children[start : start + CHILDREN_AT_ONCE]])
 
 
-def child(parent: NewJob | Job, place: int, member: Member) -> NewJob:
-    """A member at its place among the parent's children."""
+def skip_if_over(session: Session, parent: Job) -> None:
+    """End the children of a parent that a need of it ended as it was stored."""
+    if parent.is_terminal:
+        families.cancel_children(session, parent.tenant, parent.id, actor="engine", reason="skipped")
+
+
+def child(parent: NewJob | Job, place: int, member: Member, *, giver: UUID | None = None) -> NewJob:
+    """A member at its place among the parent's children; made by its ``giver`` if another payload added it."""
     said = parent if isinstance(parent, Job) else parent.request
     request = SubmitJob(
         tenant=said.tenant,
         type=member.type,
         config=member.config,
-        created_by=said.created_by,
+        created_by=f"{families.GIVER}{giver}" if giver else said.created_by,
         origin=said.origin,
-        priority=said.priority,
+        priority=said.priority if member.priority is None else member.priority,
         attempt_timeout_s=member.attempt_timeout_s,
+        concurrency_key=member.concurrency_key,
+        max_concurrency=member.max_concurrency,
+        resources=member.resources,
     )
     return new_jobs.new_job(
         request,

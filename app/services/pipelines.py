@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any
+from uuid import UUID
 
 from app.domain import pipelines
 from app.domain.families import Kind, Member, OnFailure, Plan
-from app.domain.jobs import Job, Priority, SubmitJob
+from app.domain.jobs import OnDependencyFailure, Priority, SubmitJob
 from app.domain.pipelines import Stage
 from app.domain.ports import Bell
 from app.persistence.families import PARENT_QUEUE
 from app.persistence.sessions import Sessions
 from app.services.founding import NO_RETRY, found
 from app.services.jobs import Jobs
+from app.services.once import Submitted, once
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,9 @@ class SubmitPipeline:
     run_after: datetime | None = None
     timeout_s: float | None = None
     labels: dict[str, str] = field(default_factory=dict)
+    depends_on: tuple[UUID, ...] = ()
+    on_dependency_failure: OnDependencyFailure = OnDependencyFailure.CANCEL
+    clone_of: UUID | None = None
 
 
 class Pipelines:
@@ -49,18 +53,23 @@ class Pipelines:
         self._bell = bell
         self._jobs = jobs
 
-    def create(self, pipeline: SubmitPipeline) -> Job:
+    def create(self, pipeline: SubmitPipeline, *, idempotency_key: str | None = None) -> Submitted:
         """Store a pipeline and its stages, or nothing.
 
+        Args:
+            idempotency_key: As ``Jobs.submit`` takes it.
         Raises:
             InvalidRequestError: The stages do not fit together or to their types; the pointer names the place.
+            ConflictError: A request with the same key is in flight.
         """
         request, plan = self.planned(pipeline)
         parent = self._jobs.prepared(request, queue=PARENT_QUEUE, name=pipeline.name)
         with self._sessions.begin() as session:
-            job = found(session, parent, plan)
+            submitted = once(
+                session, request, idempotency_key, lambda: found(session, parent, plan), name=pipeline.name
+            )
         self._bell.ring_engine()
-        return job
+        return submitted
 
     def planned(self, pipeline: SubmitPipeline) -> tuple[SubmitJob, Plan]:
         """A pipeline to be made, once or again and again: its parent and its stages.
@@ -88,8 +97,12 @@ class Pipelines:
             created_by=pipeline.created_by,
             retry=stage.retry,
             attempt_timeout_s=stage.attempt_timeout_s,
+            concurrency_key=stage.concurrency_key,
+            max_concurrency=stage.max_concurrency,
+            resources=stage.resources,
         )
-        return replace(self._jobs.member(request, at=at, templates=True), name=stage.name, depends_on=stage.depends_on)
+        member = self._jobs.member(request, at=at, templates=True)
+        return replace(member, name=stage.name, depends_on=stage.depends_on, priority=stage.priority)
 
 
 def _parent(pipeline: SubmitPipeline) -> SubmitJob:
@@ -97,7 +110,7 @@ def _parent(pipeline: SubmitPipeline) -> SubmitJob:
         tenant=pipeline.tenant,
         type=Kind.PIPELINE,
         config={
-            "stages": [_as_json(stage) for stage in pipeline.stages],
+            "stages": [stage.as_json() for stage in pipeline.stages],
             "failure_strategy": pipeline.failure_strategy,
             "stage_retries": pipeline.stage_retries,
             "parallelism": pipeline.parallelism,
@@ -106,11 +119,9 @@ def _parent(pipeline: SubmitPipeline) -> SubmitJob:
         priority=pipeline.priority,
         run_after=pipeline.run_after,
         timeout_s=pipeline.timeout_s,
+        depends_on=pipeline.depends_on,
+        on_dependency_failure=pipeline.on_dependency_failure,
+        clone_of=pipeline.clone_of,
         labels=pipeline.labels,
         retry=NO_RETRY,
     )
-
-
-def _as_json(stage: Stage) -> dict[str, Any]:
-    said = asdict(stage)
-    return {**said, "retry": stage.retry.as_json() if stage.retry else None}

@@ -142,6 +142,8 @@ class Runs:
     def retry(self, job: Job, error: BaseException, *, retry_after_s: float | None = None) -> float | None:
         """Put a failed attempt off by the job's policy, or fail the job when that grants no other.
 
+        One that was asked to end ends instead: of a family that is over nobody would try it again.
+
         Returns:
             Seconds until the next attempt, ``None`` when there is none.
         """
@@ -157,7 +159,12 @@ class Runs:
         changes: dict[str, Any] = {"run_after": due, "due_at": due if job.parent_id is None else NEVER, "error": said}
         if job.origin is Origin.CONNECTRA:
             changes["queue"] = RETRY_QUEUE
-        self._end(job, Event.RETRY, changes, data={"wait_s": round(wait_s, 3)})
+        try:
+            self._end(job, Event.RETRY, changes, data={"wait_s": round(wait_s, 3)}, unless_asked=True)
+        except FenceLost:
+            if not self._ended_as_asked(job):
+                raise
+            return None
         return wait_s
 
     def fail(self, job: Job, error: BaseException) -> None:
@@ -190,7 +197,15 @@ class Runs:
 
         patiently(once)
 
-    def _end(self, job: Job, event: Event, changes: dict[str, Any], *, data: dict[str, Any] | None = None) -> None:
+    def _end(
+        self,
+        job: Job,
+        event: Event,
+        changes: dict[str, Any],
+        *,
+        data: dict[str, Any] | None = None,
+        unless_asked: bool = False,
+    ) -> None:
         def once() -> None:
             with self._single.begin() as session:
                 moved = jobs.move(
@@ -200,6 +215,7 @@ class Runs:
                     event,
                     actor="worker",
                     fence=job.fence,
+                    unless_asked=unless_asked,
                     changes=changes,
                     data=data,
                 )

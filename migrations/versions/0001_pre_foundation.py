@@ -138,7 +138,8 @@ CREATE TABLE families (
     completed       integer NOT NULL DEFAULT 0,
     failed          integer NOT NULL DEFAULT 0,
     cancelled       integer NOT NULL DEFAULT 0,
-    stirred         boolean NOT NULL DEFAULT false
+    stirred         boolean NOT NULL DEFAULT false,
+    reopened        boolean NOT NULL DEFAULT false
 ) WITH (fillfactor = 50);
 CREATE INDEX families_stirred_idx ON families (job_id) WHERE stirred;
 

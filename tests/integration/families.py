@@ -15,6 +15,7 @@ from app.engine.fold import begin_families, fold, stir
 from app.engine.leader import Leader
 from app.persistence import admission
 from app.persistence.sessions import Sessions
+from app.services.clones import Clones
 from app.services.control import Control
 from app.services.families import Families
 from app.services.jobs import Jobs
@@ -30,9 +31,10 @@ class Installation:
         self.sessions = sessions
         self.bell = RecordingBell()
         self.jobs: Jobs = a_service(sessions, bell=self.bell)
-        self.control = Control(sessions, self.bell, self.jobs)
+        self.control = Control(sessions, self.bell)
         self.families = Families(sessions, self.bell, self.jobs)
         self.pipelines = Pipelines(sessions, self.bell, self.jobs)
+        self.clones = Clones(self.jobs, self.families, self.pipelines)
         self.leader = Leader(sessions, uuid4(), term_s=60)
         assert self.leader.leads()
         self.runs = Runs(sessions)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from app.domain.errors import ConflictError, InvalidRequestError
+from app.domain.errors import ConflictError, InvalidRequestError, TransientError
 from app.domain.families import Counts, OnFailure
 from app.domain.jobs import Job, Outcome
 from app.domain.lifecycle import JobState
@@ -26,7 +26,7 @@ def payloads(count: int) -> list[Payload]:
 
 def a_batch(here: Installation, count: int = 12, **changes: Any) -> Job:
     request = {"tenant": "default", "payloads": payloads(count), "created_by": "test", **changes}
-    return here.families.create_batch(SubmitBatch(**request))
+    return here.families.create_batch(SubmitBatch(**request)).job
 
 
 @pytest.mark.feature("S3-09", "S3-30")
@@ -108,6 +108,18 @@ def test_cancelling_a_batch_ends_what_waits_and_asks_what_runs(here: Installatio
     assert here.state(batch.id) is JobState.CANCELLED
     assert {job.state for job in children if job.id not in {one.id for one in running}} == {JobState.CANCELLED}
     assert all(here.jobs.get("default", job.id).cancel_requested for job in running)
+
+
+def test_a_payload_that_was_asked_to_stop_is_not_tried_again(here: Installation) -> None:
+    batch = a_batch(here, 1)
+    here.tick()
+    (held,) = here.claim()
+    here.control.cancel("default", batch.id, actor="test")
+
+    waited_s = here.runs.retry(held, TransientError("not now"))
+
+    child = here.jobs.get("default", held.id)
+    assert (waited_s, child.state, child.cancel_reason) == (None, JobState.CANCELLED, "parent")
 
 
 def test_a_paused_batch_starts_nothing_until_it_is_resumed(here: Installation) -> None:

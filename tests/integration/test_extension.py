@@ -10,10 +10,11 @@ from sqlalchemy import text
 
 from app.domain.errors import ForbiddenError, JobError, TransientError
 from app.domain.job_types import JobConfig, JobType, Result, Submission
-from app.domain.jobs import Job, SubmitJob
+from app.domain.jobs import Job, Priority, SubmitJob
 from app.domain.lifecycle import JobState
 from app.domain.pipelines import Stage
 from app.domain.ports import ObjectStore
+from app.domain.resources import Resources
 from app.domain.retry import RetryChanges
 from app.engine.fold import fold
 from app.persistence.sessions import Sessions
@@ -54,7 +55,7 @@ class Bench(Installation):
 
     def batch(self, *payloads: Payload | Action, **options: Any) -> Job:
         made = [one if isinstance(one, Payload) else Payload("do", self.worker.config(one)) for one in payloads]
-        return self.families.create_batch(SubmitBatch("default", made, "test", **options))
+        return self.families.create_batch(SubmitBatch("default", made, "test", **options)).job
 
     def run(self, most: int = 50) -> int:
         """One claim's worth of work; how many jobs that was."""
@@ -65,8 +66,11 @@ class Bench(Installation):
         while self.run():
             pass
 
+    def children_in_order(self, batch: Job) -> list[Job]:
+        return self.families.children("default", batch.id, after=-1, limit=1000)
+
     def of(self, batch: Job) -> list[tuple[str, JobState]]:
-        found = self.families.children("default", batch.id, after=-1, limit=1000)
+        found = self.children_in_order(batch)
         assert [child.child_no for child in found] == list(range(len(found)))
         return [(child.type, child.state) for child in found]
 
@@ -106,6 +110,20 @@ def test_a_payload_adds_payloads_that_run_before_the_batch_is_over(here: Bench) 
     assert here.of(batch) == [("do", DONE), ("echo", DONE), ("echo", DONE)]
     assert (last.retry.maximum_attempts, last.retry.initial_interval_s, last.config) == (7, 5, {"value": 1})
     assert (here.state(batch.id), here.families.counts("default", batch.id).completed) == (DONE, 3)
+
+
+def test_a_payload_that_is_added_says_how_it_runs_as_any_other(here: Bench) -> None:
+    resources = {"memory": "1GB", "cpu": 0.5, "priority": "high"}
+    keyed = {**ONE, "name": "keyed", "concurrency_key": "bank:1", "max_concurrency": 2, "priority": "low"}
+    batch = here.batch(lambda job: job.extend([keyed, {**ONE, "name": "large", "resources": resources}]))
+
+    here.run()
+    here.tick()
+
+    keyed_job, large = (here.children(batch.id)[name] for name in ("keyed", "large"))
+    assert (keyed_job.concurrency_key, keyed_job.max_concurrency, keyed_job.priority) == ("bank:1", 2, Priority.LOW)
+    assert (large.resources, large.queue, large.priority) == (Resources(1024, 500), "data", Priority.HIGH)
+    assert large.created_by == f"job:{here.children_in_order(batch)[0].id}"
 
 
 def test_the_batch_is_not_over_between_the_giver_and_the_given(here: Bench) -> None:
@@ -223,6 +241,12 @@ def test_what_is_given_to_a_paused_batch_waits_with_it(here: Bench) -> None:
         ({"type": "echo", "config": {"value": {1, 2}}}, "not JSON serializable"),
         ({"type": "echo", "config": {"value": "\0"}}, "U+0000"),
         ({"type": "echo", "name": "\0"}, "U+0000 or half of a surrogate pair"),
+        ({"type": "echo", "concurrency_key": "\0"}, "U+0000 or half of a surrogate pair"),
+        ({"type": "echo", "max_concurrency": 2}, "expected a concurrency_key"),
+        ({"type": "echo", "priority": "urgent"}, "priority"),
+        ({"type": "echo", "resources": {"memory": "lots"}}, "expected a text like"),
+        ({"type": "echo", "resources": {"memory": "1GB", "memory_mb": 5}}, "got both"),
+        ({"type": "echo", "resources": {"cpu": 0}}, "expected 0.001 to 1024 processors"),
     ],
 )
 def test_a_payload_that_does_not_fit_fails_its_giver_and_is_said(
@@ -243,7 +267,7 @@ def test_a_job_without_a_batch_cannot_add_payloads(here: Bench) -> None:
     alone = here.jobs.submit(request).job
     pipeline = here.pipelines.create(
         SubmitPipeline("default", "p", [Stage("one", "extend", {"payloads": [ONE]})], "test")
-    )
+    ).job
 
     here.run()
 
@@ -256,7 +280,7 @@ def test_a_filled_in_config_that_does_not_fit_fails_its_stage_and_is_said(here: 
         Stage("first", "echo", {"value": "many"}),
         Stage("bad", "fail", {"until_attempt": "{{ stages.first.result.value }}"}, ("first",)),
     ]
-    pipeline = here.pipelines.create(SubmitPipeline("default", "p", stages, "test"))
+    pipeline = here.pipelines.create(SubmitPipeline("default", "p", stages, "test")).job
 
     here.run_all()
 
@@ -270,7 +294,7 @@ def test_a_filled_in_config_passes_the_checks_of_its_type_before_it_runs(here: B
         Stage("first", "echo", {"value": "theirs"}),
         Stage("bad", "guarded", {"place": "{{ stages.first.result.value }}"}, ("first",)),
     ]
-    pipeline = here.pipelines.create(SubmitPipeline("default", "p", stages, "test"))
+    pipeline = here.pipelines.create(SubmitPipeline("default", "p", stages, "test")).job
 
     here.run_all()
 

@@ -17,7 +17,7 @@ from app.persistence import admission, job_lists, jobs
 from app.persistence.job_lists import Filters
 from app.persistence.sessions import Sessions
 from app.services.runs import Runs
-from tests.factories import RecordingBell, a_control, a_request, a_service, a_slot
+from tests.factories import RecordingBell, a_cloner, a_control, a_request, a_service, a_slot
 
 LATER = datetime(2999, 1, 1, tzinfo=UTC)
 
@@ -110,7 +110,7 @@ def test_a_clone_has_as_long_as_the_first_had(sessions: Sessions) -> None:
     service = a_service(sessions)
     first = service.submit(a_request(timeout_s=90, attempt_timeout_s=5)).job
 
-    clone = a_control(sessions).clone("default", first.id, actor="test")
+    clone = a_cloner(sessions).clone("default", first.id, actor="test")
 
     assert clone.deadline_at is not None
     assert (clone.deadline_at - clone.created_at).total_seconds() == pytest.approx(90, abs=1)

@@ -17,7 +17,7 @@ from app.persistence import admission, jobs
 from app.persistence.job_lists import Filters
 from app.persistence.sessions import Sessions
 from app.services.runs import Runs
-from tests.factories import RecordingBell, a_control, a_request, a_service, a_slot, in_threads
+from tests.factories import RecordingBell, a_cloner, a_control, a_request, a_service, a_slot, in_threads
 
 
 def a_running_job(sessions: Sessions, **changes: object) -> Job:
@@ -291,7 +291,7 @@ def test_a_clone_has_another_id_and_the_same_config(sessions: Sessions) -> None:
     service = a_service(sessions)
     first = service.submit(a_request(config={"value": {"a": [1, None]}}, labels={"team": "x"})).job
 
-    clone = a_control(sessions).clone("default", first.id, actor="test")
+    clone = a_cloner(sessions).clone("default", first.id, actor="test")
 
     assert clone.id != first.id
     assert (clone.clone_of, clone.config, clone.labels) == (first.id, first.config, first.labels)
@@ -331,7 +331,7 @@ def test_another_tenants_job_is_not_found(sessions: Sessions) -> None:
         lambda: service.get("acme", job.id),
         lambda: a_control(sessions).cancel("acme", job.id, actor="x"),
         lambda: a_control(sessions).retry("acme", job.id, actor="x"),
-        lambda: a_control(sessions).clone("acme", job.id, actor="x"),
+        lambda: a_cloner(sessions).clone("acme", job.id, actor="x"),
         lambda: service.events("acme", job.id, after=0, limit=1),
     ):
         with pytest.raises(NotFoundError):

@@ -25,7 +25,7 @@ class Bench(Installation):
     """An installation that runs pipelines of ``echo`` stages."""
 
     def pipeline(self, *stages: Stage, **options: Any) -> Job:
-        return self.pipelines.create(SubmitPipeline("default", "test", stages, "test", **options))
+        return self.pipelines.create(SubmitPipeline("default", "test", stages, "test", **options)).job
 
     def at_work(self) -> dict[str, Job]:
         """Claims what may run now."""

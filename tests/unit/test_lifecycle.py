@@ -9,10 +9,10 @@ import pytest
 from app.domain.lifecycle import TERMINAL, TRANSITIONS, Event, JobState, is_legal
 
 
-def test_no_event_but_reopen_and_rerun_starts_from_a_terminal_state() -> None:
+def test_no_event_but_those_that_open_again_starts_from_a_terminal_state() -> None:
     leaving = {event for event, move in TRANSITIONS.items() if move.sources & TERMINAL}
 
-    assert leaving == {Event.REOPEN, Event.RERUN}
+    assert leaving == {Event.REOPEN, Event.RERUN, Event.RENEW}
 
 
 def test_completed_jobs_never_move() -> None:
@@ -31,8 +31,8 @@ def test_exactly_the_drawn_moves_are_legal() -> None:
             "queued": ("open", "running", "cancelled"),
             "running": ("open", "retry_wait", "completed", "failed", "cancelled"),
             "retry_wait": ("open", "queued", "cancelled"),
-            "failed": ("open",),
-            "cancelled": ("open",),
+            "failed": ("open", "blocked"),
+            "cancelled": ("open", "blocked"),
         }.items()
         for target in targets
     }
