@@ -44,6 +44,7 @@ REMEDIES: Final[Mapping[str, str]] = {
     "extend.too_large": "Give smaller configs, and keep bulk in S3.",
     "extend.too_many": "Raise the batch's max_payloads, or give fewer payloads.",
     "family.failed": "Look at the children that failed: GET /v1/jobs/{id}/children?state=failed.",
+    "family.stopping": "Wait until its children have stopped, then retry it.",
     "http.certificate_refused": "Have the receiver renew its certificate; Haulier trusts the system's authorities.",
     "http.connection_failed": "Is the receiver up, and reachable from the workers?",
     "http.encoding_invalid": "The receiver's body is not what its Content-Encoding says; have it mended.",
