@@ -21,6 +21,7 @@ from schemathesis.checks import not_a_server_error
 import app.api.docs
 from app.bootstrap import Services
 from app.domain.artifacts import Artifact, ArtifactKind
+from app.domain.error_codes import REMEDIES
 from app.domain.ports import ObjectRef
 from app.persistence import artifacts
 from app.persistence.sessions import Sessions
@@ -186,12 +187,16 @@ def test_the_viewer_comes_with_the_server_and_asks_nobody_else(nobody: Client) -
     assert Path(app.api.docs.__file__).parent.joinpath("static", "rapidoc-min.js.LICENSE.txt").is_file()
 
 
-def test_the_type_of_an_error_leads_somewhere(admin: Client, nobody: Client) -> None:
+@pytest.mark.feature("S0-17")
+def test_an_error_says_what_to_do_and_its_type_leads_to_where_its_code_is_told_about(
+    admin: Client, nobody: Client
+) -> None:
     problem = admin.get(f"/v1/jobs/{uuid4()}").get_json()
 
-    answer = nobody.get(problem["type"].partition("#")[0])
+    page = nobody.get(problem["type"].partition("#")[0])
 
-    assert (answer.status_code, answer.location) == (302, "/docs")
+    assert problem["hint"] == REMEDIES["job.not_found"]
+    assert f'<tr id="{problem["code"]}">' in page.get_data(as_text=True)
 
 
 def test_the_viewers_folder_gives_nothing_else_away(nobody: Client) -> None:

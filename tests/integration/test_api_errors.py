@@ -17,7 +17,6 @@ from werkzeug.exceptions import Conflict, ImATeapot, RequestEntityTooLarge, Serv
 
 from app.bootstrap import Services
 from app.domain.access import Role
-from app.domain.error_codes import REMEDIES
 from app.domain.lifecycle import JobState
 from app.factory import create_app
 from app.persistence import job_lists
@@ -157,16 +156,6 @@ def test_an_instant_beyond_the_calendar_is_422_with_its_pointer(member: Client) 
 
     assert answer.status_code == 422
     assert answer.get_json()["errors"][0]["pointer"] == "/run_after"
-
-
-@pytest.mark.feature("S0-17")
-def test_an_error_says_what_to_do_and_where_it_is_told_about(member: Client, nobody: Client) -> None:
-    refused = member.get("/v1/jobs/01900000-0000-7000-8000-000000000000").get_json()
-
-    page = nobody.get(refused["type"].partition("#")[0])
-
-    assert refused["hint"] == REMEDIES["job.not_found"]
-    assert f'<tr id="{refused["code"]}">' in page.get_data(as_text=True)
 
 
 def test_the_viewer_can_be_turned_off(web_services: Services) -> None:
