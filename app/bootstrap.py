@@ -13,6 +13,7 @@ from app.persistence.sessions import Sessions, make_sessions, open_engine
 from app.scheduling.redbeat import RedBeatTimer
 from app.services.artifacts import Artifacts
 from app.services.attempts import Attempts
+from app.services.bulk import Bulk
 from app.services.control import Control
 from app.services.failed_records import FailedRecords
 from app.services.families import Families
@@ -68,6 +69,7 @@ class Services:
     keys: Keys
     jobs: Jobs
     control: Control
+    bulk: Bulk
     families: Families
     pipelines: Pipelines
     schedules: Schedules
@@ -118,6 +120,7 @@ def build_services(settings: Settings, *, application_name: str, pool_size: int)
         keys=Keys(sessions, clock, cache_s=settings.api_key_cache_s),
         jobs=jobs,
         control=Control(sessions, bell, jobs),
+        bulk=Bulk(sessions, bell, jobs, queue_bound=settings.job_in_queue_size),
         families=families,
         pipelines=pipelines,
         schedules=Schedules(sessions, templates, firing, timer),

@@ -13,17 +13,18 @@ import uuid_utils
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from app.domain.errors import ConflictError, InvalidRequestError, NotFoundError
+from app.domain.errors import ConflictError
 from app.domain.families import Member
 from app.domain.job_types import Registry, Submission
-from app.domain.jobs import Job, JobEvent, OnDependencyFailure, SubmitJob
+from app.domain.jobs import Job, JobEvent, SubmitJob
 from app.domain.lifecycle import TERMINAL, Event, JobState
 from app.domain.ports import Bell
 from app.domain.retry import RetryPolicy, policy_of
-from app.persistence import events, idempotency, job_lists, jobs, needs, new_jobs
+from app.persistence import events, idempotency, job_lists, jobs, new_jobs
 from app.persistence.job_lists import Filters
 from app.persistence.new_jobs import NewJob
 from app.persistence.sessions import Sessions, SingleStatements
+from app.services import storing
 from app.services.runs import is_connection_lost
 from app.services.submissions import Checks
 from app.services.together import Together
@@ -77,7 +78,7 @@ class Jobs:
         """
         checked = self.checked(request)
         if idempotency_key is None and not checked.depends_on:
-            submitted = Submitted(self._store(self._new(checked)))
+            submitted = Submitted(self._store(self.new(checked)))
         elif idempotency_key is None:
             with self._sessions.begin() as session:
                 submitted = Submitted(self._add(session, checked))
@@ -95,7 +96,8 @@ class Jobs:
         """
         return self._checks.checked(request, at=at)
 
-    def _new(self, request: SubmitJob, *, needs_left: int = 0) -> NewJob:
+    def new(self, request: SubmitJob, *, needs_left: int = 0) -> NewJob:
+        """A checked request as a job that is ready to be stored."""
         job_type = self._registry.get(request.type)
         return new_jobs.new_job(
             request,
@@ -128,52 +130,21 @@ class Jobs:
             return new_jobs.add_all(session, new, room=self._room)
 
     def _add(self, session: Session, request: SubmitJob) -> Job:
-        if not request.depends_on:
-            return new_jobs.add_all(session, [self._new(request)], room=self._room)[0]
-        states = needs.lock(session, request.tenant, request.depends_on)
-        for needed in request.depends_on:
-            if needed not in states:
-                raise NotFoundError(f"there is no job {needed} to depend on", code="job.not_found")
-        left = sum(state not in TERMINAL for state in states.values())
-        failed = any(state in TERMINAL and state is not JobState.COMPLETED for state in states.values())
-        stopped = failed and request.on_dependency_failure is not OnDependencyFailure.RUN
-        [job] = new_jobs.add_all(session, [self._new(request, needs_left=left or int(stopped))], room=self._room)
-        needs.add(session, [(job.id, needed, state in TERMINAL) for needed, state in states.items()])
-        return self._stopped_by_need(session, job, request.on_dependency_failure) if stopped else job
-
-    @staticmethod
-    def _stopped_by_need(session: Session, job: Job, policy: OnDependencyFailure) -> Job:
-        """A job whose need had failed before it was submitted ends as if it had failed while it waited."""
-        if policy is OnDependencyFailure.FAIL:
-            changes: dict[str, Any] = {"error": needs.NEED_FAILED}
-            moved = jobs.move(session, job.tenant, job.id, Event.FAIL, actor="engine", changes=changes)
-        else:
-            changes, data = {"cancel_reason": "skipped"}, {"reason": "skipped"}
-            moved = jobs.move(session, job.tenant, job.id, Event.CANCEL, actor="engine", changes=changes, data=data)
-        return moved or job
+        [wait] = storing.waits(session, [request])
+        [job] = new_jobs.add_all(session, [self.new(request, needs_left=wait.needs_left)], room=self._room)
+        storing.keep_waits(session, [(job.id, wait)])
+        if wait.stopped:
+            return storing.stop(session, job.tenant, job.id, request.on_dependency_failure) or job
+        return job
 
     def _add_once(self, session: Session, request: SubmitJob, key: str) -> Submitted:
-        if not 1 <= len(key) <= 255 or "\0" in key:
-            raise InvalidRequestError(f"an Idempotency-Key has 1 to 255 characters, got {len(key)}")
-        fingerprint = _fingerprint(request)
-        if not idempotency.try_lock(session, request.tenant, key):
-            raise ConflictError(
-                f"a request with Idempotency-Key {key!r} is in flight",
-                code="idempotency.in_flight",
-                hint="Send it again in a second; the answer will be the first request's.",
-            )
-        found = idempotency.find(session, request.tenant, key)
-        if found is None:
-            job = self._add(session, request)
-            idempotency.add(session, request.tenant, key, fingerprint=fingerprint, job_id=job.id)
-            return Submitted(job)
-        if found[0] != fingerprint:
-            raise InvalidRequestError(
-                f"Idempotency-Key {key!r} was used for another request",
-                code="idempotency.key_reused",
-                hint="Use a new key for a new request.",
-            )
-        return Submitted(jobs.get(session, request.tenant, found[1]), replayed=True)
+        said = fingerprint([request])
+        made = storing.earlier(session, request.tenant, key, said)
+        if made is not None:
+            return Submitted(jobs.get(session, request.tenant, made[0]), replayed=True)
+        job = self._add(session, request)
+        idempotency.add(session, request.tenant, key, fingerprint=said, job_ids=[job.id])
+        return Submitted(job)
 
     def get(self, tenant: str, job_id: UUID) -> Job:
         """One job; NotFoundError when the tenant has none of this id."""
@@ -231,8 +202,16 @@ def _is_of_one(error: Exception) -> bool:
     return isinstance(error, DBAPIError) and not is_connection_lost(error)
 
 
-def _fingerprint(request: SubmitJob) -> bytes:
-    said = {
+def fingerprint(requests: Sequence[SubmitJob]) -> bytes:
+    """What tells requests from others, whoever sends them when."""
+    digest = hashlib.sha256()
+    for request in requests:
+        digest.update(json.dumps(_said(request), sort_keys=True).encode())
+    return digest.digest()
+
+
+def _said(request: SubmitJob) -> dict[str, Any]:
+    return {
         "type": request.type,
         "config": request.config,
         "priority": int(request.priority),
@@ -247,7 +226,6 @@ def _fingerprint(request: SubmitJob) -> bytes:
         "max_concurrency": request.max_concurrency,
         "resources": [request.resources.memory_mb, request.resources.cpu_m],
     }
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).digest()
 
 
 def new_id() -> UUID:

@@ -270,7 +270,7 @@ CREATE TABLE idempotency_keys (
     tenant      text NOT NULL,
     key         text NOT NULL,
     fingerprint bytea NOT NULL,
-    job_id      uuid NOT NULL,
+    job_ids     uuid[] NOT NULL,
     created_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
     PRIMARY KEY (tenant, key)
 );

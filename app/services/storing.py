@@ -1,0 +1,100 @@
+"""What stands around the rows of new jobs, in the transaction that makes them: keys that make them once, and needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from sqlalchemy.orm import Session
+
+from app.domain.errors import ConflictError, InvalidRequestError, NotFoundError, Problem
+from app.domain.jobs import Job, OnDependencyFailure, SubmitJob
+from app.domain.lifecycle import TERMINAL, Event, JobState
+from app.persistence import idempotency, jobs, needs
+
+
+def earlier(session: Session, tenant: str, key: str, fingerprint: bytes) -> list[UUID] | None:
+    """The jobs of the first request with an idempotency key; ``None`` for the first itself.
+
+    Until the transaction ends no other request with the key gets past this.
+
+    Raises:
+        InvalidRequestError: The key was used for another request, or is none.
+        ConflictError: A request with the same key is in flight.
+    """
+    if not 1 <= len(key) <= 255 or "\0" in key:
+        raise InvalidRequestError(f"an Idempotency-Key has 1 to 255 characters, got {len(key)}")
+    if not idempotency.try_lock(session, tenant, key):
+        raise ConflictError(
+            f"a request with Idempotency-Key {key!r} is in flight",
+            code="idempotency.in_flight",
+            hint="Send it again in a second; the answer will be the first request's.",
+        )
+    found = idempotency.find(session, tenant, key)
+    if found is None:
+        return None
+    if found[0] != fingerprint:
+        raise InvalidRequestError(
+            f"Idempotency-Key {key!r} was used for another request",
+            code="idempotency.key_reused",
+            hint="Use a new key for a new request.",
+        )
+    return found[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """How a request stands to the jobs that it depends on.
+
+    Args:
+        over: Each of them, and whether it is over.
+        stopped: One of them did not complete, and the request says not to run then.
+    """
+
+    over: Mapping[UUID, bool]
+    stopped: bool
+
+    @property
+    def needs_left(self) -> int:
+        """What the job waits for; one that is to be stopped never becomes free."""
+        return sum(not is_over for is_over in self.over.values()) or int(self.stopped)
+
+
+def waits(session: Session, requests: Sequence[SubmitJob], *, at: str = "") -> list[Wait]:
+    """How requests of one tenant stand to what they depend on; none of it ends before the transaction does.
+
+    Args:
+        at: Where they stand in what was sent, ``{}`` for their place.
+    Raises:
+        NotFoundError: The tenant has no such job.
+    """
+    needed = sorted({job_id for request in requests for job_id in request.depends_on})
+    states = needs.lock(session, requests[0].tenant, needed) if needed else {}
+    return [_wait(request, states, at.format(place)) for place, request in enumerate(requests)]
+
+
+def _wait(request: SubmitJob, states: Mapping[UUID, JobState], at: str) -> Wait:
+    for place, needed in enumerate(request.depends_on):
+        if needed not in states:
+            detail = f"there is no job {needed} to depend on"
+            problem = Problem(f"{at}/depends_on/{place}", detail)
+            raise NotFoundError(detail, code="job.not_found", problems=(problem,))
+    over = {needed: states[needed] in TERMINAL for needed in request.depends_on}
+    failed = any(over[needed] and states[needed] is not JobState.COMPLETED for needed in over)
+    return Wait(over, failed and request.on_dependency_failure is not OnDependencyFailure.RUN)
+
+
+def keep_waits(session: Session, waiting: Sequence[tuple[UUID, Wait]]) -> None:
+    """Store what new jobs wait for."""
+    edges = [(job_id, needed, is_over) for job_id, wait in waiting for needed, is_over in wait.over.items()]
+    if edges:
+        needs.add(session, edges)
+
+
+def stop(session: Session, tenant: str, job_id: UUID, policy: OnDependencyFailure) -> Job | None:
+    """End a new job whose need had failed before, as if it had failed while the job waited."""
+    if policy is OnDependencyFailure.FAIL:
+        return jobs.move(session, tenant, job_id, Event.FAIL, actor="engine", changes={"error": needs.NEED_FAILED})
+    changes, data = {"cancel_reason": "skipped"}, {"reason": "skipped"}
+    return jobs.move(session, tenant, job_id, Event.CANCEL, actor="engine", changes=changes, data=data)
