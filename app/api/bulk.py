@@ -18,7 +18,7 @@ from app.web.current import actor, services, tenant
 blueprint = Blueprint("bulk", __name__, url_prefix="/v1", description="Many independent jobs in one request.")
 
 
-class RequestsField(fields.List):
+class RequestsField(fields.List[Any]):
     """Requests for jobs. Most differ in their configs alone, so other options are read once for all that are alike."""
 
     def __init__(self, **options: Any) -> None:
@@ -35,7 +35,7 @@ class RequestsField(fields.List):
             try:
                 loaded.append(self._load(item, read))
             except ValidationError as error:
-                errors[place] = error.normalized_messages()
+                errors[place] = error.messages
         if errors:
             raise ValidationError(errors)
         return loaded
