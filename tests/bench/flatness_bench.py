@@ -51,11 +51,11 @@ WITH made AS (
     SELECT CAST(lpad(to_hex(CAST(extract(epoch FROM at) * 1000 AS bigint)), 12, '0') || '7'
                 || substr(md5(n::text), 1, 3) || '8' || substr(md5(n::text), 4, 15) AS uuid),
            CASE WHEN n %% 10 = 0 THEN 'acme' ELSE 'default' END,
-           CASE WHEN n %% 1000 = 1 THEN 'insert_csv_file' ELSE 'echo' END, 'small',
+           CASE WHEN n <= 50 THEN 'export_csv_file' WHEN n %% 100 = 1 THEN 'insert_csv_file' ELSE 'echo' END, 'small',
            CASE WHEN n %% 50 = 2 THEN 'failed' ELSE 'completed' END, jsonb_build_object('value', n),
            '{"maximum_attempts": 3, "initial_interval": 1000, "backoff_coefficient": 2.0, "maximum_interval": 60000}',
            'native', 'bench', at, at, 1, 1, 3, at, at, at, at, at, at, 'success', jsonb_build_object('value', n),
-           CASE WHEN n %% 1000 = 3 THEN '{"run": "nightly"}' ELSE '{}' END::jsonb
+           CASE WHEN n <= 50 THEN '{"run": "first"}' WHEN n %% 100 = 3 THEN '{"run": "nightly"}' ELSE '{}' END::jsonb
     FROM (SELECT n, %(first)s + n * %(step)s AS at FROM generate_series(%(low)s, %(high)s) AS n) AS one
     RETURNING id, number, tenant, state, created_at
 )
@@ -93,16 +93,16 @@ class Steps:
         self._services = services
         self._runs = Runs(services.sessions)
         self._slot = a_slot(services.sessions, lease_s=86_400)
-        self._leader = Leader(services.sessions, uuid4(), term_s=3600)
+        self._leader = Leader(services.sessions, uuid4(), term_s=86_400)
         self._took_ms: dict[str, list[float]] = {}
         if not self._leader.leads():
             raise SystemExit("another engine leads")
 
     def measure(self, calls: int) -> dict[str, float]:
         """The p50 of each step in milliseconds."""
-        self._took_ms = {}
+        self._web.close()  # It is opened anew; the server has ended a connection that said nothing for so long.
         for call in range(calls + 20):
-            if call == 20:
+            if call in {0, 20}:
                 self._took_ms = {}
             self._one_of_each()
         return {name: statistics.median(took) for name, took in self._took_ms.items()}
@@ -155,8 +155,10 @@ def _lists() -> dict[str, tuple[Filters, UUID | None]]:
         "list by state": (Filters(states=(JobState.FAILED,)), None),
         "list by states": (Filters(states=(JobState.FAILED, JobState.COMPLETED)), None),
         "list by type": (Filters(types=("echo",)), None),
-        "list by a rare type": (Filters(types=("insert_csv_file",)), None),
-        "list by a rare label": (Filters(labels={"run": "nightly"}), None),
+        "list by a type of few": (Filters(types=("insert_csv_file",)), None),
+        "list by a type of fifty, weeks back": (Filters(types=("export_csv_file",)), None),
+        "list by a label of few": (Filters(labels={"run": "nightly"}), None),
+        "list by a label of fifty, weeks back": (Filters(labels={"run": "first"}), None),
         "list by time": (Filters(**day), None),
     }
 
@@ -166,12 +168,12 @@ def measure(stack: Stack, *, few: int, finished: int, calls: int) -> list[dict[s
     for week in range(WEEKS + 1):
         with services.sessions.begin() as session:
             partitions.prepare(session, now=datetime.now(UTC) - timedelta(weeks=week))
-    p50s = []
+    steps, p50s = Steps(stack, services), []
     for jobs in (few, finished):
         start = perf_counter()
         fill(stack.stores.database_url, jobs)
         print(f"{jobs:,} finished jobs in {perf_counter() - start:.0f} s; load {os.getloadavg()[0]:.1f}", flush=True)
-        p50s.append(Steps(stack, services).measure(calls))
+        p50s.append(steps.measure(calls))
     results = []
     for name, before_ms in p50s[0].items():
         after_ms = p50s[1][name]
