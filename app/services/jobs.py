@@ -17,7 +17,7 @@ from app.domain.errors import ConflictError
 from app.domain.families import Member
 from app.domain.job_types import Registry, Submission
 from app.domain.jobs import Job, JobEvent, SubmitJob
-from app.domain.lifecycle import TERMINAL, Event, JobState
+from app.domain.lifecycle import JobState
 from app.domain.ports import Bell
 from app.domain.retry import RetryPolicy, policy_of
 from app.persistence import events, idempotency, job_lists, jobs, new_jobs

@@ -16,9 +16,9 @@ import shutil
 import statistics
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from time import perf_counter, sleep
 from typing import Any
@@ -29,7 +29,7 @@ import redis
 
 from app.runtime.stack import Stack
 from tests.bench.export_bench import keep
-from tests.bench.peers import PATIENCE_S, WORKERS, RawCelery, bullmq, drain_rate, processes
+from tests.bench.peers import PATIENCE_S, WORKERS, RawCelery, bullmq, celery_worker, drain_rate, processes
 
 _LEFT = "SELECT count(*) FROM jobs WHERE tenant = 'default' AND state IN ('blocked', 'open', 'queued', 'running')"
 _ANY_LEFT = f"SELECT EXISTS ({_LEFT.replace('count(*)', '')})"
@@ -38,7 +38,7 @@ _CLIENTS = 8
 
 
 class Haulier:
-    """A stack with a web process and an engine, and two workers of ``small``."""
+    """The stores of a stack; a web process, an engine and two workers of ``small`` while they are measured."""
 
     def __init__(self, stack: Stack, log: Path) -> None:
         self._stack = stack
@@ -59,7 +59,7 @@ class Haulier:
 
     def _in_bulk(self, path: str, name: str, jobs: int, **options: Any) -> float:
         self._begin()
-        with self._workers():
+        with self._server(), self._workers():
             self._wait_for_workers()
             self._work_off(path, {name: _echoes(200), **options})
             start = perf_counter()
@@ -71,10 +71,11 @@ class Haulier:
     def drain(self, jobs: int) -> float:
         """Jobs that were submitted one by one, from when two workers start."""
         self._begin()
-        with ThreadPoolExecutor(_CLIENTS) as pool:
-            list(pool.map(self._submit_singly, [range(first, jobs, _CLIENTS) for first in range(_CLIENTS)]))
-        with self._workers():
-            rate = drain_rate(lambda: int(self._ask(_LEFT)), jobs)
+        with self._server():
+            with ThreadPoolExecutor(_CLIENTS) as pool:
+                list(pool.map(self._submit_singly, [range(first, jobs, _CLIENTS) for first in range(_CLIENTS)]))
+            with self._workers():
+                rate = drain_rate(lambda: int(self._ask(_LEFT)), jobs)
         self._expect(jobs)
         return rate
 
@@ -82,8 +83,25 @@ class Haulier:
         self._cursor.execute(f"TRUNCATE {_TABLES}")
         self._cursor.execute("CHECKPOINT")
 
+    @contextmanager
+    def _server(self) -> Iterator[None]:
+        haulier = str(Path(sys.executable).with_name("haulier"))
+        with processes([[haulier, "web"], [haulier, "engine"]], self._stack.environment, self._log):
+            while not self._is_up():
+                sleep(0.1)
+            yield
+
+    def _is_up(self) -> bool:
+        connection = http.client.HTTPConnection(*self._place)
+        try:
+            connection.request("GET", "/v1/health/live")
+            return connection.getresponse().status == 200
+        except OSError:
+            return False
+
     def _workers(self) -> AbstractContextManager[None]:
-        return processes(_small_worker, self._stack.environment, self._log)
+        commands = [celery_worker("tasks", f"small{number}", "-Q", "small") for number in range(WORKERS)]
+        return processes(commands, self._stack.environment, self._log)
 
     def _wait_for_workers(self) -> None:
         while self._ask("SELECT count(*) FROM workers WHERE queue = 'small' AND lease_until > now()") < WORKERS:
@@ -122,12 +140,6 @@ class Haulier:
 
 def _echoes(count: int) -> list[dict[str, Any]]:
     return [{"type": "echo", "config": {"value": number}} for number in range(count)]
-
-
-def _small_worker(number: int) -> Sequence[str]:
-    celery = str(Path(sys.executable).with_name("celery"))
-    options = ["-Q", "small", "-n", f"small{number}@%h", "--pool", "solo", "--without-gossip", "--without-mingle"]
-    return [celery, "--quiet", "-A", "tasks", "worker", *options]
 
 
 def measure(stack: Stack, *, jobs: int, singly: int, runs: int, log: Path) -> list[dict[str, Any]]:
@@ -186,7 +198,7 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="haulier-bench-"))
     folder.chmod(0o755)
     tuned = {"shared_buffers": "1GB", "max_wal_size": "4GB"}
-    stack = Stack(folder / "all", port=9700, processes=["web", "engine"], postgres_settings=tuned, throw_away=True)
+    stack = Stack(folder / "all", port=9700, processes=[], postgres_settings=tuned, throw_away=True)
     stack.start()
     try:
         log = folder / "workers.log"

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from time import perf_counter, sleep
 
@@ -20,12 +20,12 @@ _BULLMQ = Path(__file__).with_name("bullmq.mjs")
 
 
 @contextmanager
-def processes(command: Callable[[int], Sequence[str]], environment: Mapping[str, str], log: Path) -> Iterator[None]:
-    """Two processes of ``command``, which is given their number."""
+def processes(commands: Sequence[Sequence[str]], environment: Mapping[str, str], log: Path) -> Iterator[None]:
+    """Run ``commands`` side by side; they are ended at the end."""
     with log.open("ab") as told:
         running = [
-            subprocess.Popen(command(number), env={**os.environ, **environment}, stdout=told, stderr=told)
-            for number in range(WORKERS)
+            subprocess.Popen(command, env={**os.environ, **environment}, stdout=told, stderr=told)
+            for command in commands
         ]
         try:
             yield
@@ -34,6 +34,13 @@ def processes(command: Callable[[int], Sequence[str]], environment: Mapping[str,
                 process.terminate()
             for process in running:
                 process.wait()
+
+
+def celery_worker(app_name: str, name: str, *options: str) -> Sequence[str]:
+    """The command of a solo worker."""
+    celery = str(Path(sys.executable).with_name("celery"))
+    always = ["--pool", "solo", "-n", f"{name}@%h", "--without-gossip", "--without-mingle"]
+    return [celery, "--quiet", "-A", app_name, "worker", *always, *options]
 
 
 def drain_rate(left: Callable[[], int], jobs: int) -> float:
@@ -63,7 +70,7 @@ class RawCelery:
     def in_bulk(self, jobs: int) -> float:
         """Jobs a second from the first ``delay`` to the end of the last job, workers being warm."""
         self._redis.flushdb()
-        with processes(self._worker, self._environment, self._log):
+        with self._workers():
             self._work_off(200)
             start = perf_counter()
             self._work_off(jobs)
@@ -74,7 +81,7 @@ class RawCelery:
         self._redis.flushdb()
         for number in range(jobs):
             echo.delay(number)
-        with processes(self._worker, self._environment, self._log):
+        with self._workers():
             return drain_rate(self._left, jobs)
 
     def _work_off(self, jobs: int) -> None:
@@ -86,11 +93,9 @@ class RawCelery:
     def _left(self) -> int:
         return int(self._redis.llen("celery")) + int(self._redis.hlen("unacked"))
 
-    @staticmethod
-    def _worker(number: int) -> Sequence[str]:
-        celery = str(Path(sys.executable).with_name("celery"))
-        options = ["--pool", "solo", "-n", f"raw{number}@%h", "-l", "ERROR", "--without-gossip", "--without-mingle"]
-        return [celery, "--quiet", "-A", "tests.bench.raw_celery", "worker", *options]
+    def _workers(self) -> AbstractContextManager[None]:
+        commands = [celery_worker("tests.bench.raw_celery", f"raw{number}", "-l", "ERROR") for number in range(WORKERS)]
+        return processes(commands, self._environment, self._log)
 
 
 class BullMQ:
@@ -102,7 +107,7 @@ class BullMQ:
 
     def in_bulk(self, jobs: int) -> float:
         """Jobs a second from the first ``addBulk`` to the end of the last job, workers being warm."""
-        with processes(lambda _: ["node", str(_BULLMQ), "worker"], self._environment, self._log):
+        with processes([["node", str(_BULLMQ), "worker"]] * WORKERS, self._environment, self._log):
             command = ["node", str(_BULLMQ), "client", str(jobs)]
             environment = {**os.environ, **self._environment}
             told = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
