@@ -13,6 +13,7 @@ from app.persistence.sessions import Sessions, make_sessions, open_engine
 from app.scheduling.redbeat import RedBeatTimer
 from app.services.artifacts import Artifacts
 from app.services.attempts import Attempts
+from app.services.bulk import Bulk
 from app.services.clones import Clones
 from app.services.control import Control
 from app.services.failed_records import FailedRecords
@@ -69,6 +70,7 @@ class Services:
     keys: Keys
     jobs: Jobs
     control: Control
+    bulk: Bulk
     clones: Clones
     families: Families
     pipelines: Pipelines
@@ -121,6 +123,7 @@ def build_services(settings: Settings, *, application_name: str, pool_size: int)
         jobs=jobs,
         control=Control(sessions, bell),
         clones=Clones(jobs, families, pipelines),
+        bulk=Bulk(sessions, bell, jobs, queue_bound=settings.job_in_queue_size),
         families=families,
         pipelines=pipelines,
         schedules=Schedules(sessions, templates, firing, timer),

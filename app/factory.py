@@ -10,6 +10,7 @@ from app.api import (
     artifacts,
     attempts,
     batches,
+    bulk,
     docs,
     events,
     failed_records,
@@ -39,6 +40,7 @@ from config.settings import Settings
 
 API_BLUEPRINTS = (
     jobs,
+    bulk,
     batches,
     pipelines,
     runs,

@@ -84,8 +84,11 @@ class Ends:
             for one in ended:
                 self._write([one])
             return
-        for job, _ in ended:
-            log.info("job.fence_lost" if job in lost else "job.completed", extra={"job_id": str(job.id)})
+        for job in lost:
+            log.info("job.fence_lost", extra={"job_id": str(job.id)})
+        # One line for all: a line each would cost as much as a third of what else is done for a job here.
+        lost_ids = {job.id for job in lost}
+        log.info("jobs.completed", extra={"job_ids": [str(job.id) for job, _ in ended if job.id not in lost_ids]})
 
     def _flush_in_time(self) -> None:
         while True:

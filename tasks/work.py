@@ -9,6 +9,7 @@ from typing import Final
 
 from celery import current_app
 
+from app.domain.job_types import CHEAP_AT_ONCE, CHEAP_QUEUE
 from app.domain.jobs import Job
 from app.services.runs import is_connection_lost
 from tasks.base import JobTask
@@ -18,8 +19,6 @@ from tasks.slot import Slot
 
 log = logging.getLogger(__name__)
 
-CHEAP_QUEUE: Final = "small"
-CHEAP_AT_ONCE: Final = 50
 GO_ON_S: Final = 1.0
 OLDEST_EVERY: Final = 10
 """Every tenth claim takes the longest waiting, so that no priority class starves."""

@@ -23,7 +23,10 @@ from app.domain.tables import Table
 ENTRY_POINT_GROUP: Final = "haulier.job_types"
 OWN_PROCESS_QUEUE: Final = "data"
 """The queue whose workers run each job in a process of its own."""
-QUEUES: Final = frozenset({"data", "small", "http"})
+CHEAP_QUEUE: Final = "small"
+"""The queue whose workers claim up to ``CHEAP_AT_ONCE`` jobs together."""
+CHEAP_AT_ONCE: Final = 50
+QUEUES: Final = frozenset({OWN_PROCESS_QUEUE, CHEAP_QUEUE, "http"})
 """Those that job types may choose."""
 
 

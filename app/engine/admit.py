@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
+from app.domain.job_types import CHEAP_QUEUE
 from app.domain.jobs import Priority
+from app.domain.pacing import Pace
 from app.engine.leader import Leader
 from app.persistence import admission, families, limits
 from app.persistence.admission import Lane
 
 
-def admit(leader: Leader, *, bound: int, places: dict[tuple[str, Priority], Lane] | None = None) -> int:
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What is remembered of each class from one time to the next: from which lane to go on, and how fast jobs go."""
+
+    places: dict[tuple[str, Priority], Lane] = field(default_factory=dict)
+    paces: dict[tuple[str, Priority], Pace] = field(default_factory=dict)
+
+    def pace(self, queue: str, priority: Priority, bound: int) -> Pace | None:
+        """That of a class of cheap jobs; others are bounded by number alone."""
+        return self.paces.setdefault((queue, priority), Pace(bound)) if queue == CHEAP_QUEUE else None
+
+
+def admit(leader: Leader, *, bound: int, memory: Memory | None = None) -> int:
     """Fill every queue and class up to ``bound`` queued jobs; how many were admitted.
 
     Args:
-        places: Remembers, from one time to the next, from which lane to go on.
+        memory: Without it every class is bounded by number, and its lanes are looked at from the first.
     """
     with leader.transaction() as session:
         queues = admission.waiting_queues(session)
@@ -21,7 +37,9 @@ def admit(leader: Leader, *, bound: int, places: dict[tuple[str, Priority], Lane
         with leader.transaction() as session:
             admission.lock_queue(session, queue)
             for priority in Priority:
-                admitted += admission.admit(session, queue, priority, bound=bound, places=places)
+                pace = memory.pace(queue, priority, bound) if memory else None
+                places = memory.places if memory else None
+                admitted += admission.admit(session, queue, priority, bound=bound, places=places, pace=pace)
     return admitted
 
 

@@ -25,19 +25,18 @@ from app.persistence.jobs import NOW
 from app.persistence.numbering import Ended
 
 EVENTS_AT_ONCE: Final = 2000
-ROUNDS: Final = 10
 PARENTS_AT_ONCE: Final = 100
 _CHILDREN: Final = {Kind.BATCH: "payloads", Kind.PIPELINE: "stages"}
 
 
-def fold(leader: Leader) -> int:
+def fold(leader: Leader, *, rounds: int = 10) -> int:
     """Number events and do what hangs on them; how many there were.
 
     What is done here writes events of its own (a released child, a parent's end), which are numbered next. Other duties
-    wait meanwhile, so what is left after a few rounds is left to the next tick.
+    wait meanwhile, so what is left after ``rounds`` is left to the next tick.
     """
     total = 0
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         with leader.transaction() as session:
             events, ended = numbering.number(session, most=EVENTS_AT_ONCE)
             _hand_on(session, ended)

@@ -13,15 +13,13 @@ import redis
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.broker.bells import ENGINE_LIST, CeleryBell, redis_client
-from app.domain.jobs import Priority
-from app.engine.admit import admit, end_overdue, forget_uses
+from app.engine.admit import Memory, admit, end_overdue, forget_uses
 from app.engine.fire import fire_overdue, rearm
-from app.engine.fold import begin_families, fold, stir
+from app.engine.fold import EVENTS_AT_ONCE, begin_families, fold, stir
 from app.engine.leader import Leader, LeadLost
 from app.engine.listen import Listening, find_listeners
 from app.engine.rescue import rescue
 from app.engine.ring import ring
-from app.persistence.admission import Lane
 from app.persistence.leaders import application_name
 from app.persistence.sessions import make_sessions, open_engine, ping
 from app.scheduling.redbeat import RedBeatTimer
@@ -31,6 +29,8 @@ from config.settings import Settings
 log = logging.getLogger(__name__)
 
 REARM_S: Final = 5.0
+FOLD_ROUNDS: Final = 2
+"""In a tick: ten thousand jobs that come at once are admitted while their first events are numbered."""
 _LISTENERS_PATIENCE_S: Final = 2.0
 
 
@@ -44,6 +44,7 @@ class Engine:
             settings.database_url.get_secret_value(),
             application_name=application_name(holder),
             pool_size=2,
+            by_index=True,
             pre_ping=True,
         )
         self._sessions = make_sessions(engine)
@@ -53,11 +54,12 @@ class Engine:
         self._listening = self._listeners(holder)
         self._firing = Firing(self._sessions, self._bell, self._timer, queue_bound=settings.job_in_queue_size)
         self._rearm_at = 0.0
-        self._places: dict[tuple[str, Priority], Lane] = {}
+        self._memory = Memory()
         self._redis = redis_client(settings, timeout_s=max(1.0, settings.engine_tick_s * 2))
         self._stopped = threading.Event()
         self._judge_leases_at = float("inf")
         self._away = True
+        self._is_behind = False
         self._tick_s = min(settings.engine_tick_s, settings.ticker_interval_minutes * 60)
 
     def _listeners(self, holder: UUID) -> Listening:
@@ -86,12 +88,14 @@ class Engine:
                 self._away = self._away or isinstance(error, SQLAlchemyError)
                 log.warning("engine.duty_failed", extra={"duty": "lead", "error": str(error)})
                 self._stopped.wait(0.5)
-            self._rest()
+            if not self._is_behind:
+                self._rest()
         self._listening.stop(patience_s=_LISTENERS_PATIENCE_S)
         self._resign()
         log.info("engine.stopped")
 
     def _tick(self) -> None:
+        self._is_behind = False
         if self._away:
             self._greet_postgres()
         if not self._leader.leads():
@@ -104,7 +108,7 @@ class Engine:
         self._do("fold", self._fold)
         self._do("stir", lambda: stir(self._leader))
         self._do("begin", lambda: begin_families(self._leader))
-        self._do("admit", lambda: admit(self._leader, bound=settings.job_in_queue_size, places=self._places))
+        self._do("admit", lambda: admit(self._leader, bound=settings.job_in_queue_size, memory=self._memory))
         self._do("ring", lambda: ring(self._sessions, self._bell, self._redis))
         if monotonic() >= self._rearm_at:
             self._rearm_at = monotonic() + REARM_S
@@ -112,9 +116,10 @@ class Engine:
             self._do("forget_uses", lambda: forget_uses(self._leader))
 
     def _fold(self) -> int:
-        numbered = fold(self._leader)
+        numbered = fold(self._leader, rounds=FOLD_ROUNDS)
         if numbered:
             self._listening.wake()
+        self._is_behind = numbered >= EVENTS_AT_ONCE
         return numbered
 
     def _do(self, duty: str, work: Callable[[], int]) -> None:

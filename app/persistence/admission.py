@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from time import monotonic
 from typing import Final, NamedTuple
 
 from sqlalchemy import text
@@ -10,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from app.domain.jobs import Job, Priority
 from app.domain.lifecycle import Event
+from app.domain.pacing import MOST, Pace
 from app.persistence.families import PARENT_QUEUE
 from app.persistence.jobs import ADMISSION_LOCK, COLUMNS, to_job
 from app.persistence.limits import APPLIES, LEFT
@@ -91,17 +93,18 @@ _ADMIT: Final = text(
         SELECT *, row_number() OVER (PARTITION BY tenant, concurrency_key ORDER BY turn) AS key_rank,
                row_number() OVER (PARTITION BY type ORDER BY turn, due_at, id) AS type_rank
         FROM candidates
+    ), best AS (
+        SELECT id FROM ranked WHERE turn <= coalesce(of_tenant, :room) AND type_rank <= coalesce(of_type, :room)
+        AND (concurrency_key = '' OR key_rank <= coalesce(of_key, :room)) ORDER BY turn, due_at LIMIT :room
     ), chosen AS (
-        SELECT id, state AS source FROM jobs
-        WHERE id IN (
-            SELECT id FROM ranked WHERE turn <= coalesce(of_tenant, :room) AND type_rank <= coalesce(of_type, :room)
-            AND (concurrency_key = '' OR key_rank <= coalesce(of_key, :room)) ORDER BY turn, due_at LIMIT :room
-        ) AND {_WAITING}
-        FOR UPDATE SKIP LOCKED
+        SELECT j.* FROM best CROSS JOIN LATERAL (
+            SELECT id, state AS source FROM jobs WHERE id = best.id AND {_WAITING} FOR UPDATE SKIP LOCKED
+        ) AS j
     ), admitted AS (
         UPDATE jobs SET state = 'queued', event_no = event_no + 1, updated_at = clock_timestamp(),
             admitted_at = clock_timestamp()
-        FROM chosen WHERE jobs.id = chosen.id RETURNING jobs.*, chosen.source
+        FROM chosen WHERE jobs.id = chosen.id
+        RETURNING jobs.id, event_no, jobs.tenant, jobs.type, jobs.concurrency_key, fence, chosen.source
     ), told AS (
         INSERT INTO job_events (job_id, number, tenant, type, actor, source, target, fence)
         SELECT id, event_no, tenant, '{Event.ADMIT}', 'engine', source, 'queued', fence FROM admitted
@@ -136,6 +139,12 @@ def lock_queue(session: Session, queue: str) -> None:
     )
 
 
+def look(session: Session, queue: str, priority: Priority, *, most: int) -> int | None:
+    """How many jobs of a class stand admitted, counted up to ``most``; ``None`` when none waits to be."""
+    found = session.execute(_LOOK, {"queue": queue, "priority": int(priority), "bound": most}).one()
+    return int(found.queued) if found.waits else None
+
+
 def admit(
     session: Session,
     queue: str,
@@ -143,6 +152,7 @@ def admit(
     *,
     bound: int,
     places: dict[tuple[str, Priority], Lane] | None = None,
+    pace: Pace | None = None,
 ) -> int:
     """Admit due jobs of a class, the tenants in turn, up to ``bound`` queued jobs; how many were admitted.
 
@@ -151,13 +161,24 @@ def admit(
 
     Args:
         places: Remembers from which lane to go on, where a class has more lanes with keys than are looked at at once.
+        pace: Says how many may be queued, from ``bound`` on, by how fast they go.
     """
-    found = session.execute(_LOOK, {"queue": queue, "priority": int(priority), "bound": bound}).one()
-    if found.queued >= bound or not found.waits:
+    queued = look(session, queue, priority, most=bound * MOST if pace else bound)
+    if queued is None:
         return 0
+    room = (pace.room(queued, now_s=monotonic()) if pace else bound) - queued
+    admitted = _admit(session, queue, priority, room=room, places=places) if room > 0 else 0
+    if pace:
+        pace.stands(queued + admitted)
+    return admitted
+
+
+def _admit(
+    session: Session, queue: str, priority: Priority, *, room: int, places: dict[tuple[str, Priority], Lane] | None
+) -> int:
     after = (places or {}).get((queue, priority), FIRST_KEYED)
-    bound_to = {"queue": queue, "priority": int(priority), "room": bound - found.queued, **after._asdict()}
-    row = session.execute(_ADMIT, bound_to).one()
+    bound = {"queue": queue, "priority": int(priority), "room": room, **after._asdict()}
+    row = session.execute(_ADMIT, bound).one()
     if places is not None:
         key, most, tenant, job_type = row.last_lane or FIRST_KEYED
         places[queue, priority] = Lane(key, int(most), tenant, job_type)

@@ -30,7 +30,8 @@ def _statement(event: Event, sets: str, *, data: str = "'{}'", unless: str = "fa
         ), moved AS (
             UPDATE jobs SET state = '{TRANSITIONS[event].target}', worker = NULL, event_no = event_no + 1,
                 updated_at = clock_timestamp(), {sets}
-            FROM held WHERE jobs.id = held.id RETURNING jobs.*
+            FROM held WHERE jobs.id = held.id
+            RETURNING jobs.id, event_no, tenant, state, fence, rows_done, error_count, started_at, finished_at
         ), told AS (
             INSERT INTO job_events (job_id, number, tenant, type, actor, source, target, fence, data)
             SELECT id, event_no, tenant, '{event}', 'worker', 'running', state, fence, {data} FROM moved

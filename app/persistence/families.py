@@ -167,7 +167,7 @@ _RELEASE: Final = Prepared(
     ), moved AS (
         UPDATE jobs SET state = '{TRANSITIONS[Event.RELEASE].target}', event_no = event_no + 1,
             updated_at = clock_timestamp(), due_at = coalesce(run_after, clock_timestamp())
-        FROM next WHERE jobs.id = next.id RETURNING jobs.*, next.source
+        FROM next WHERE jobs.id = next.id RETURNING jobs.id, event_no, tenant, state, fence, next.source
     ), told AS (
         INSERT INTO job_events (job_id, number, tenant, type, actor, source, target, fence)
         SELECT id, event_no, tenant, '{Event.RELEASE}', 'engine', source, state, fence FROM moved

@@ -1,7 +1,8 @@
-"""Statements on idempotency keys: which request a key stood for and the job it made."""
+"""Statements on idempotency keys: which request a key stood for and the jobs it made."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 from uuid import UUID
 
@@ -21,25 +22,25 @@ def try_lock(session: Session, tenant: str, key: str) -> bool:
     )
 
 
-def find(session: Session, tenant: str, key: str) -> tuple[bytes, UUID] | None:
-    """The fingerprint of the key's first request and its job."""
+def find(session: Session, tenant: str, key: str) -> tuple[bytes, list[UUID]] | None:
+    """The fingerprint of the key's first request and its jobs."""
     row = session.execute(
-        text("SELECT fingerprint, job_id FROM idempotency_keys WHERE tenant = :tenant AND key = :key"),
+        text("SELECT fingerprint, job_ids FROM idempotency_keys WHERE tenant = :tenant AND key = :key"),
         {"tenant": tenant, "key": key},
     ).one_or_none()
-    return None if row is None else (bytes(row.fingerprint), row.job_id)
+    return None if row is None else (bytes(row.fingerprint), list(row.job_ids))
 
 
-def add(session: Session, tenant: str, key: str, *, fingerprint: bytes, job_id: UUID) -> None:
+def add(session: Session, tenant: str, key: str, *, fingerprint: bytes, job_ids: Sequence[UUID]) -> None:
     """Remember a key."""
     session.execute(
         text(
             """
-            INSERT INTO idempotency_keys (tenant, key, fingerprint, job_id)
-            VALUES (:tenant, :key, :fingerprint, :job_id)
+            INSERT INTO idempotency_keys (tenant, key, fingerprint, job_ids)
+            VALUES (:tenant, :key, :fingerprint, CAST(:job_ids AS uuid[]))
             """
         ),
-        {"tenant": tenant, "key": key, "fingerprint": fingerprint, "job_id": job_id},
+        {"tenant": tenant, "key": key, "fingerprint": fingerprint, "job_ids": list(job_ids)},
     )
 
 

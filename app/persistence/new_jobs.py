@@ -103,8 +103,7 @@ def waiting(new: NewJob, needs_left: int) -> NewJob:
 
 
 # No EXISTS: a plan that was made while there was little may hash all that waits, at each submit.
-_ADD: Final = Prepared(
-    f"""
+_STORE: Final = f"""
     WITH given AS MATERIALIZED (
         SELECT * FROM ROWS FROM (jsonb_to_recordset(CAST(:given AS jsonb)) AS (
             id uuid, tenant text, type text, queue text, priority smallint, config jsonb, retry jsonb, origin text,
@@ -152,13 +151,15 @@ _ADD: Final = Prepared(
                needs_left, on_dependency_failure, parent_id, child_no, name, concurrency_key, max_concurrency,
                memory_mb, cpu_m
         FROM placed ORDER BY place
-        RETURNING id, number, tenant, state, created_by, created_at, admitted_at, deadline_at
+        RETURNING id, number, tenant, queue, state, created_by, created_at, admitted_at, deadline_at
     ), told AS (
         INSERT INTO job_events (job_id, number, tenant, type, actor, source, target, fence)
         SELECT id, 1, tenant, '{Event.SUBMIT}', created_by, NULL, state, 0 FROM added
     )
-    SELECT id, number, state, created_at, admitted_at, deadline_at FROM added
-    """
+"""
+_ADD: Final = Prepared(f"{_STORE} SELECT id, number, state, created_at, admitted_at, deadline_at FROM added")
+_INSERT: Final = Prepared(
+    f"{_STORE} SELECT queue, count(*) FILTER (WHERE state = 'queued') AS queued FROM added GROUP BY queue"
 )
 
 
@@ -210,6 +211,11 @@ def add_all(session: Session, new: Sequence[NewJob], *, room: int) -> list[Job]:
     return jobs
 
 
-def insert(session: Session, texts: Sequence[str]) -> None:
-    """Insert jobs that begin blocked, each as its ``NewJob.text``; nobody asks for what they look like."""
-    _ADD.execute(session, {"given": f"[{','.join(texts)}]", "room": 0})
+def insert(session: Session, texts: Sequence[str], *, room: int = 0) -> dict[str, int]:
+    """``add_all`` for jobs that are each their ``NewJob.text``, when nobody asks for what they look like.
+
+    Returns:
+        How many of them stand in each queue.
+    """
+    rows = _INSERT.execute(session, {"given": f"[{','.join(texts)}]", "room": room})
+    return {row.queue: row.queued for row in rows}

@@ -35,15 +35,18 @@ _NUMBER: Final = Prepared(
         WHERE e.job_id = p.job_id AND e.number = p.number
         RETURNING e.job_id, e.number, e.type, e.source, e.target, e.seq
     )
-    SELECT n.job_id, n.number, n.source, n.target, n.seq, j.parent_id, j.tenant,
-           (SELECT true FROM job_needs WHERE needs_id = n.job_id AND NOT over LIMIT 1) IS NOT NULL AS is_needed,
-           j.extension IS NOT NULL AS extends, (SELECT count(*) FROM numbered) AS events
-    FROM numbered AS n LEFT JOIN jobs AS j
-        ON j.id = n.job_id AND n.source IS DISTINCT FROM n.target AND n.type <> '{Event.RERUN}'
-        AND (n.target IN ({_TERMINAL}, '{JobState.RETRY_WAIT}') OR n.source IN ({_TERMINAL}))
-        AND (j.parent_id IS NOT NULL OR (SELECT true FROM job_needs WHERE needs_id = n.job_id AND NOT over LIMIT 1))
-    WHERE j.id IS NOT NULL OR n.seq = (SELECT min(seq) FROM numbered)
-    ORDER BY n.seq
+    SELECT count(*) AS events, NULL AS job_id, NULL AS source, NULL AS target, 0 AS seq, NULL AS parent_id,
+           NULL AS tenant, false AS is_needed, false AS extends FROM numbered
+    UNION ALL
+    SELECT 0, n.job_id, n.source, n.target, n.seq, j.parent_id, j.tenant, j.is_needed, j.extension IS NOT NULL
+    FROM numbered AS n JOIN LATERAL (
+        SELECT parent_id, tenant, extension,
+               (SELECT true FROM job_needs WHERE needs_id = n.job_id AND NOT over LIMIT 1) IS NOT NULL AS is_needed
+        FROM jobs WHERE id = n.job_id
+    ) AS j ON j.parent_id IS NOT NULL OR j.is_needed
+    WHERE n.source IS DISTINCT FROM n.target AND n.type <> '{Event.RERUN}'
+    AND (n.target IN ({_TERMINAL}, '{JobState.RETRY_WAIT}') OR n.source IN ({_TERMINAL}))
+    ORDER BY seq
     """
 )
 
@@ -70,8 +73,8 @@ def number(session: Session, *, most: int) -> tuple[int, Sequence[Ended]]:
     Returns:
         How many there were, and of them the ends that parents and dependents must hear of, in order.
     """
-    rows = _NUMBER.execute(session, {"most": most})
-    ended = [
+    counted, *rows = _NUMBER.execute(session, {"most": most})
+    return counted.events, [
         Ended(
             job_id=row.job_id,
             tenant=row.tenant,
@@ -82,6 +85,4 @@ def number(session: Session, *, most: int) -> tuple[int, Sequence[Ended]]:
             extends=row.extends,
         )
         for row in rows
-        if row.tenant is not None
     ]
-    return (int(rows[0].events) if rows else 0), ended

@@ -25,8 +25,19 @@ def driver_url(url: str) -> URL:
     return parsed.set(drivername="postgresql+psycopg2")
 
 
+# A plan that was made while a table was small must not be kept as one that reads all of it: neither by a scan, nor to
+# join all of it with the few rows that are meant.
+_BY_INDEX: Final = " -c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off"
+
+
 def open_engine(
-    url: str, *, application_name: str, pool_size: int = 5, worker: bool = False, pre_ping: bool = False
+    url: str,
+    *,
+    application_name: str,
+    pool_size: int = 5,
+    worker: bool = False,
+    by_index: bool = False,
+    pre_ping: bool = False,
 ) -> Engine:
     """A pool of connections that name themselves ``application_name``.
 
@@ -35,6 +46,7 @@ def open_engine(
         application_name: Shown in ``pg_stat_activity``; a worker slot's is what the engine terminates it by.
         pool_size: Connections kept and the most open at once.
         worker: Add the limits that keep a stopped worker from holding locks for ever.
+        by_index: Every statement looks rows up by index.
         pre_ping: Test a pooled connection before use (one more round trip).
     """
     # A plan without the scan that is forbidden below looks dear beyond measure, and compiling it takes a second.
@@ -50,11 +62,10 @@ def open_engine(
         "connect_timeout": 5,
         **_KEEPALIVE,
     }
-    engine = _engine(driver_url(url), arguments, pool_size, pre_ping=pre_ping)
-    # Their statements are look-ups by index; a plan made while a table was small must not be kept as a scan of all.
-    by_index = {**arguments, "options": arguments["options"] + " -c enable_seqscan=off"}
+    indexed = {**arguments, "options": arguments["options"] + _BY_INDEX}
+    engine = _engine(driver_url(url), indexed if by_index else arguments, pool_size, pre_ping=pre_ping)
     _TWINS[engine] = lambda: _engine(
-        driver_url(url), by_index, pool_size, pre_ping=pre_ping, isolation_level="AUTOCOMMIT"
+        driver_url(url), indexed, pool_size, pre_ping=pre_ping, isolation_level="AUTOCOMMIT"
     )
     return engine
 

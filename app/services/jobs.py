@@ -68,7 +68,7 @@ class Jobs:
         """
         checked = self.checked(request)
         if idempotency_key is None and not checked.depends_on:
-            submitted = Submitted(self._store(self._new(checked)))
+            submitted = Submitted(self._store(self.new(checked)))
         else:
             with self._sessions.begin() as session:
                 submitted = once(session, checked, idempotency_key, lambda: self._add(session, checked))
@@ -83,7 +83,8 @@ class Jobs:
         """
         return self._checks.checked(request, at=at)
 
-    def _new(self, request: SubmitJob) -> NewJob:
+    def new(self, request: SubmitJob) -> NewJob:
+        """A checked request as a job that is ready to be stored."""
         job_type = self._registry.get(request.type)
         return new_jobs.new_job(
             request,
@@ -124,7 +125,7 @@ class Jobs:
             return new_jobs.add_all(session, new, room=self._room)
 
     def _add(self, session: Session, request: SubmitJob) -> Job:
-        return depending.add(session, self._new(request), room=self._room)
+        return depending.add(session, self.new(request), room=self._room)
 
     def get(self, tenant: str, job_id: UUID) -> Job:
         """One job; NotFoundError when the tenant has none of this id."""

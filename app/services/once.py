@@ -1,11 +1,13 @@
-"""Requests that may be sent again: a key stands for one request, and for the job it made."""
+"""Requests that may be sent again: a key stands for one request, and for the jobs it made."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
 
 from sqlalchemy.orm import Session
 
@@ -49,30 +51,55 @@ def once(
     """
     if key is None:
         return Submitted(make())
+    said = fingerprint([request], name=name, members=members)
+    made = earlier(session, request.tenant, key, said)
+    if made is not None:
+        return Submitted(jobs.get(session, request.tenant, made[0]), replayed=True)
+    job = make()
+    idempotency.add(session, request.tenant, key, fingerprint=said, job_ids=[job.id])
+    return Submitted(job)
+
+
+def earlier(session: Session, tenant: str, key: str, said: bytes) -> list[UUID] | None:
+    """The jobs of the first request with an idempotency key; ``None`` for the first itself.
+
+    Until the transaction ends no other request with the key gets past this.
+
+    Args:
+        said: The fingerprint of the request.
+    Raises:
+        InvalidRequestError: The key was used for another request, or cannot be kept.
+        ConflictError: A request with the same key is in flight.
+    """
     check_key(key)
-    if not idempotency.try_lock(session, request.tenant, key):
+    if not idempotency.try_lock(session, tenant, key):
         raise ConflictError(
             f"a request with Idempotency-Key {key!r} is in flight",
             code="idempotency.in_flight",
             hint="Send it again in a second; the answer will be the first request's.",
         )
-    fingerprint = _fingerprint(request, name, members)
-    found = idempotency.find(session, request.tenant, key)
+    found = idempotency.find(session, tenant, key)
     if found is None:
-        job = make()
-        idempotency.add(session, request.tenant, key, fingerprint=fingerprint, job_id=job.id)
-        return Submitted(job)
-    if found[0] != fingerprint:
+        return None
+    if found[0] != said:
         raise InvalidRequestError(
             f"Idempotency-Key {key!r} was used for another request",
             code="idempotency.key_reused",
             hint="Use a new key for a new request.",
         )
-    return Submitted(jobs.get(session, request.tenant, found[1]), replayed=True)
+    return found[1]
 
 
-def _fingerprint(request: SubmitJob, name: str | None, members: bytes) -> bytes:
-    said = {
+def fingerprint(requests: Sequence[SubmitJob], *, name: str | None = None, members: bytes = b"") -> bytes:
+    """What tells requests from others, whoever sends them when; ``name`` and ``members`` as in ``once``."""
+    digest = hashlib.sha256(json.dumps([name, members.hex()]).encode())
+    for request in requests:
+        digest.update(json.dumps(_said(request), sort_keys=True).encode())
+    return digest.digest()
+
+
+def _said(request: SubmitJob) -> dict[str, Any]:
+    return {
         "type": request.type,
         "config": request.config,
         "priority": int(request.priority),
@@ -86,7 +113,4 @@ def _fingerprint(request: SubmitJob, name: str | None, members: bytes) -> bytes:
         "concurrency_key": request.concurrency_key,
         "max_concurrency": request.max_concurrency,
         "resources": [request.resources.memory_mb, request.resources.cpu_m],
-        "name": name,
-        "members": members.hex(),
     }
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).digest()

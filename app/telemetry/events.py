@@ -29,6 +29,7 @@ EVENTS: Final = frozenset(
         "job.put_off",
         "job.retrying",
         "job.store_lost",
+        "jobs.completed",
         "listener.broke_off",
         "listener.failed",
         "listener.not_loaded",

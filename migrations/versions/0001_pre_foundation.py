@@ -105,6 +105,8 @@ CREATE INDEX jobs_deadline_idx ON jobs (deadline_at)
     WHERE deadline_at IS NOT NULL AND state IN ('blocked', 'open', 'queued', 'running', 'retry_wait');
 CREATE INDEX jobs_tenant_idx ON jobs (tenant, id);
 CREATE INDEX jobs_tenant_state_idx ON jobs (tenant, state, id);
+CREATE INDEX jobs_tenant_type_idx ON jobs (tenant, type, id);
+CREATE INDEX jobs_labels_idx ON jobs USING gin (labels jsonb_path_ops) WHERE labels <> '{}';
 
 CREATE INDEX jobs_children_idx ON jobs (parent_id, child_no) WHERE parent_id IS NOT NULL;
 CREATE INDEX jobs_active_children_idx ON jobs (parent_id)
@@ -271,7 +273,7 @@ CREATE TABLE idempotency_keys (
     tenant      text NOT NULL,
     key         text NOT NULL,
     fingerprint bytea NOT NULL,
-    job_id      uuid NOT NULL,
+    job_ids     uuid[] NOT NULL,
     created_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
     PRIMARY KEY (tenant, key)
 );

@@ -11,6 +11,7 @@ from tests.integration.conftest import Client
 
 BODIES: dict[str, Any] = {
     "jobs.Jobs.post": {"type": "echo"},
+    "bulk.create": {"jobs": [{"type": "echo"}]},
     "batches.create": {"payloads": [{"type": "echo"}]},
     "pipelines.create": {"name": "nightly", "stages": [{"name": "one", "type": "echo"}]},
     "runs.run": {"type": "echo", "wait_s": 0},

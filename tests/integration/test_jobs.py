@@ -375,6 +375,19 @@ def test_a_waiting_job_past_its_deadline_is_cancelled_for_its_timeout(sessions: 
     assert service.get("default", job.id).cancel_reason == "timeout"
 
 
+@pytest.mark.parametrize("instant", [datetime(1, 1, 1, tzinfo=UTC), datetime(1970, 1, 1, tzinfo=UTC)])
+def test_a_list_may_begin_at_any_instant_and_end_at_any(sessions: Sessions, instant: datetime) -> None:
+    service = a_service(sessions)
+    job = service.submit(a_request()).job
+    end = datetime(9999, 12, 31, 23, 59, tzinfo=UTC)
+
+    all_of_time = service.find("default", Filters(created_from=instant, created_until=end), limit=10)
+    before = service.find("default", Filters(created_until=instant), limit=10)
+    after = service.find("default", Filters(created_from=end), limit=10)
+
+    assert ([found.id for found in all_of_time], before, after) == ([job.id], [], [])
+
+
 def test_filters_find_what_they_say(sessions: Sessions) -> None:
     service = a_service(sessions)
     first = service.submit(a_request(labels={"a": "1"})).job
@@ -385,7 +398,9 @@ def test_filters_find_what_they_say(sessions: Sessions) -> None:
 
     assert ids(Filters(types=("fail",))) == [second.id]
     assert ids(Filters(labels={"a": "1"})) == [first.id]
+    assert ids(Filters(types=("fail", "echo"))) == [second.id, first.id]
     assert ids(Filters(created_from=second.created_at)) == [second.id]
+    assert ids(Filters(created_until=second.created_at)) == [first.id]
     assert ids(Filters(any_of=((JobState.QUEUED, False),))) == [second.id, first.id]
     assert ids(Filters(any_of=((JobState.QUEUED, True),))) == []
     assert service.batch_get("default", [uuid4(), first.id])[0] is None

@@ -11,9 +11,8 @@ from sqlalchemy import text
 from app.domain.jobs import Job
 from app.domain.lifecycle import JobState
 from app.domain.limits import LimitKind
-from app.engine.admit import admit, forget_uses
+from app.engine.admit import Memory, admit, forget_uses
 from app.persistence import limits, new_jobs
-from app.persistence.admission import Lane
 from app.persistence.sessions import Sessions
 from tests.factories import NO_POLICY, a_request
 from tests.integration.families import Installation
@@ -174,9 +173,9 @@ def _store(here: Installation, count: int, key: str) -> None:
 def test_more_keys_than_are_looked_at_at_once_are_looked_at_in_turn(here: Installation, monkeypatch: Any) -> None:
     limit(here, LimitKind.TENANT, most=10_000)
     jobs = [*_of_keys(here, 1500)]
-    places: dict[Any, Lane] = {}
+    memory = Memory()
 
-    rounds = [admit(here.leader, bound=5000, places=places) for _ in range(2)]
+    rounds = [admit(here.leader, bound=5000, memory=memory) for _ in range(2)]
 
     assert rounds == [1000, 500]
     assert len(jobs) == 1500

@@ -180,7 +180,11 @@ def test_what_had_no_time_goes_back_uncounted(bench: Bench, monkeypatch: pytest.
     assert bench.service.get("default", ids[1]).attempts == 0
 
 
-def test_a_member_whose_fence_moved_on_leaves_the_others_whole(bench: Bench, sessions: Sessions) -> None:
+def test_a_member_whose_fence_moved_on_leaves_the_others_whole(
+    bench: Bench, sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(members, "FLUSH_AFTER_S", 60.0)
+
     def loses_the_first(_: RunContext) -> None:
         with sessions.begin() as session:
             session.execute(text("UPDATE jobs SET fence = fence + 1 WHERE id = :id"), {"id": ids[0]})
