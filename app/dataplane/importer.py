@@ -15,11 +15,12 @@ from sqlalchemy.orm import Session
 
 from app.dataplane import books
 from app.dataplane.batches import Batch, Encoder, Part, in_batches, parts_of
+from app.dataplane.chunks import detect
 from app.dataplane.companions import companions_of
 from app.dataplane.loader import COUNTERS, LaneWriter, Load
 from app.dataplane.merging import Target
 from app.dataplane.plan import Mode, Options, Plan, from_checkpoint, map_header
-from app.dataplane.records import RecordReader, detect
+from app.dataplane.records import RecordReader
 from app.dataplane.sources import ByteSource, is_gzip, open_source
 from app.domain.errors import FenceLost, JobError, JobPaused
 from app.domain.job_types import JobContext, Result

@@ -10,8 +10,8 @@ from difflib import get_close_matches
 from enum import StrEnum
 from typing import Any
 
+from app.dataplane.chunks import Encoding
 from app.dataplane.companions import Companions, companions_of
-from app.dataplane.records import Encoding
 from app.domain.errors import JobError
 from app.domain.tables import Column, Table
 
