@@ -84,6 +84,15 @@ class RecordReader:
                 return found
             held = len(block)
 
+    def skip_lines(self, count: int) -> None:
+        """Read past so many physical lines, or to the end."""
+        for _ in range(count):
+            while not (found := self._line_end()) and not self._ended:
+                self._fill()
+            found = found or len(self._buffer) - self._begin
+            self._take(found)
+            self.next_line += found > 0
+
     def _header_in(self, block: bytes, *, at_end: bool) -> list[str] | None:
         errors = "surrogatepass" if self._encoding.is_wide else "surrogateescape"
         text = block[: len(block) & ~1 if self._encoding.is_wide else None].decode(self._encoding, errors)
