@@ -34,6 +34,10 @@ class ImportContext(JobContext, Protocol):
         """The time."""
         ...
 
+    def tell(self) -> None:
+        """Say that the job is alive where it has no number to show; raises when it is to stop."""
+        ...
+
     def heed(self, signals: Signals) -> None:
         """Take note of what a guarded write was told."""
         ...

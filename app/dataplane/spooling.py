@@ -54,7 +54,7 @@ def spool(context: ImportContext, name: str, pieces: Iterable[bytes]) -> ObjectR
     try:
         for piece in pieces:
             upload.write(piece)
-            context.check()
+            context.tell()
         upload.complete(upload.finish_parts())
     except BaseException:
         upload.abort()
