@@ -96,6 +96,10 @@ class Settings(BaseModel):
     max_columns: int = Field(1_600, ge=1)
     max_source_bytes: int = Field(100 * 2**30, ge=1, description="After decompression.")
     max_compression_ratio: float = Field(200.0, ge=1)
+    import_root: str | None = Field(
+        None, description="Folder of this machine whose files jobs may read; other tenants' below t/<tenant>/."
+    )
+    url_timeout_s: float = Field(3600.0, gt=0, le=86_400, description="For one connection to a URL of an import.")
     ledger_raw_rows: int = Field(100_000, ge=0, description="Failed rows kept with their text; later ones are counted.")
     error_budget_rate: float = Field(0.5, ge=0, le=1)
     error_budget_after_rows: int = Field(10_000, ge=1)
@@ -119,6 +123,13 @@ class Settings(BaseModel):
     def _from_commas(cls, value: Any) -> Any:
         if isinstance(value, str):
             return [part.strip() for part in value.split(",") if part.strip()]
+        return value
+
+    @field_validator("import_root")
+    @classmethod
+    def _is_absolute(cls, value: str | None) -> str | None:
+        if value is not None and not Path(value).is_absolute():
+            raise ValueError("expected an absolute path")
         return value
 
     @field_validator("allow_private_hosts")

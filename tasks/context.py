@@ -147,8 +147,14 @@ class RunContext:
         """What a request for a job of the tenant is checked against."""
         return Checks(
             self.registry,
-            lambda tenant: TenantSubmission(tenant, settings=self.settings, tables=Tables(self.sessions)),
+            lambda tenant: TenantSubmission(
+                tenant, settings=self.settings, sessions=self.sessions, tables=Tables(self.sessions)
+            ),
         )
+
+    def submission(self, tenant: str) -> TenantSubmission:
+        """What a tenant's places and tables are asked of."""
+        return TenantSubmission(tenant, settings=self.settings, sessions=self.sessions, tables=Tables(self.sessions))
 
     def fail_record(
         self,

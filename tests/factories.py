@@ -62,7 +62,7 @@ def a_cloner(sessions: Sessions) -> Clones:
 
 
 def _submission(sessions: Sessions) -> Callable[[str], Submission]:
-    return lambda tenant: TenantSubmission(tenant, settings=Settings(), tables=Tables(sessions))
+    return lambda tenant: TenantSubmission(tenant, settings=Settings(), sessions=sessions, tables=Tables(sessions))
 
 
 def a_request(**changes: Any) -> SubmitJob:

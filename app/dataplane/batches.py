@@ -11,11 +11,11 @@ from typing import Final, TypeVar
 from uuid import UUID
 from zlib import crc32
 
+from app.dataplane.chunks import Chunk
 from app.dataplane.coercion import canonical, coerce_column, escaped
 from app.dataplane.companions import Companions
 from app.dataplane.faults import Fault
 from app.dataplane.plan import Mapped
-from app.dataplane.records import Chunk
 from app.domain.tables import ColumnType, Table
 
 KEY_NAMESPACE: Final = UUID("7b1f6c0e-5d3a-5c8e-9a41-2f0f5e6d7c8b")

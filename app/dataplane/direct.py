@@ -13,12 +13,12 @@ from sqlalchemy.orm import Session
 
 from app.dataplane.batches import Encoded, Encoder
 from app.dataplane.books import FATES
+from app.dataplane.chunks import Chunk
 from app.dataplane.companions import Companions
 from app.dataplane.faults import Fault
 from app.dataplane.grammar import Refused
 from app.dataplane.merging import Counts, Merger, Rows, Target, companion_counters
 from app.dataplane.plan import Columns, Mode
-from app.dataplane.records import Chunk
 from app.domain.errors import InvalidRequestError, Problem
 from app.domain.tables import Column, ColumnType, Table
 

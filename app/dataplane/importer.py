@@ -8,99 +8,66 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-from app.dataplane import books
+from app.dataplane import books, reading
 from app.dataplane.batches import Batch, Encoder, Part, in_batches, parts_of
 from app.dataplane.companions import companions_of
+from app.dataplane.context import ImportContext
 from app.dataplane.loader import COUNTERS, LaneWriter, Load
 from app.dataplane.merging import Target
-from app.dataplane.plan import Mode, Options, Plan, from_checkpoint, map_header
-from app.dataplane.records import RecordReader, detect
-from app.dataplane.sources import ByteSource, is_gzip, open_source
+from app.dataplane.origins import Origin
+from app.dataplane.plan import Mode, Options, Plan, from_checkpoint
+from app.dataplane.sources import ByteSource
+from app.dataplane.spooling import UrlOrigin
 from app.domain.errors import FenceLost, JobError, JobPaused
-from app.domain.job_types import JobContext, Result
-from app.domain.jobs import Outcome, Signals
-from app.domain.ports import ObjectInfo, ObjectRef, ObjectStore
+from app.domain.job_types import Result
+from app.domain.jobs import Outcome
 from app.domain.tables import Table
 from app.persistence import imports
 from app.persistence.jobs import advance
-from app.persistence.sessions import Sessions
-from config.settings import Settings
 
 _WAITING_PARTS: Final = 2
 """Parts that wait for each lane: the reader is at most so many batches ahead."""
 _POLL_S: Final = 0.02
-_HEAD_BYTES: Final = 4
 
 
-class ImportContext(JobContext, Protocol):
-    """What an import needs of the place it runs in."""
-
-    @property
-    def settings(self) -> Settings:
-        """The installation's settings."""
-        ...
-
-    @property
-    def sessions(self) -> Sessions:
-        """Sessions of the worker slot."""
-        ...
-
-    @property
-    def objects(self) -> ObjectStore:
-        """S3."""
-        ...
-
-    def heed(self, signals: Signals) -> None:
-        """Take note of what a guarded write was told."""
-        ...
-
-
-def import_csv(context: ImportContext, ref: ObjectRef, table: Table, options: Options) -> Result:
-    """Load a CSV object into ``table``; a killed import goes on where each lane's last commit left it.
+def import_file(context: ImportContext, origin: Origin | UrlOrigin, table: Table, options: Options) -> Result:
+    """Load a file into ``table``; a killed import goes on where each lane's last commit left it.
 
     Raises:
-        JobError: The file cannot be imported (``csv.*``, ``source.*``, ``s3.*``), or is not the one begun with.
+        JobError: The file cannot be imported (``csv.*``, ``json.*``, ``source.*``, ``s3.*``), or is not the one begun
+            with.
         TransientError: Another attempt may do better.
         JobPaused: Too many records were refused.
         FenceLost: Another worker has the job.
     """
-    plan = _plan(context, ref, table, options)
+    plan = _plan(context, origin, table, options)
     begin = _Beginning.of(context, plan)
-    source = _open(context, ref, plan, begin.place.byte)
+    source = reading.open_planned(context, origin, plan, begin.place.byte)
     with closing(source):
-        reader = RecordReader(
-            source.read,
-            encoding=plan.encoding,
-            delimiter=options.delimiter,
-            max_field_bytes=plan.max_field_bytes,
-            first_byte=begin.place.byte,
-            first_line=begin.place.line,
-        )
+        reader = reading.reader_of(plan, source.read, begin.place, ignore_unknown=options.ignore_unknown)
+        chunks = reading.without_tokens(reader.chunks(plan.width), options.null_tokens)
         account = _Account(context, plan, options, begin)
         encoder = Encoder(plan.mapped, table, companions_of(table))
-        batches = in_batches(encoder.encode(reader.chunks(plan.width)), plan.batch_rows, first=begin.place.batch)
+        batches = in_batches(encoder.encode(chunks), plan.batch_rows, first=begin.place.batch)
         with _Lanes(context, _load(context, plan, table, options, encoder), begin, account) as lanes:
             fresh = _feed(lanes, plan.lanes, context.check, _placed(batches, plan, begin, source))
     records = begin.place.batch * plan.batch_rows + fresh
     return _close(context, plan, table, records=records, end_byte=reader.next_byte)
 
 
-# The plan
-
-
-def _plan(context: ImportContext, ref: ObjectRef, table: Table, options: Options) -> Plan:
+def _plan(context: ImportContext, origin: Origin | UrlOrigin, table: Table, options: Options) -> Plan:
     """The plan of the job's first claim; this one, when there is none yet."""
     if context.job.checkpoint and "import" in context.job.checkpoint:
         plan = from_checkpoint(context.job.checkpoint)
-        if plan.fingerprint != options.fingerprint(ref.bucket, ref.key, table.name):
+        if plan.fingerprint != options.fingerprint(origin.place, table.name):
             raise JobError("the job's config is not the one it began with", code="import.config_changed")
         return plan
-    plan = _first_plan(context, ref, table, options)
+    plan = reading.first_plan(context, origin, table, options)
     with context.sessions.begin() as session:
         signals = advance(
             session,
@@ -112,66 +79,6 @@ def _plan(context: ImportContext, ref: ObjectRef, table: Table, options: Options
         )
     context.heed(signals)
     return plan
-
-
-def _first_plan(context: ImportContext, ref: ObjectRef, table: Table, options: Options) -> Plan:
-    settings = context.settings
-    info = context.objects.head(ref)
-    gzipped = is_gzip(context.objects, ref, info) if options.compression == "auto" else options.compression == "gzip"
-    source = _source(context, ref, info, gzipped=gzipped, offset=0)
-    with closing(source):
-        head = b""
-        while len(head) < _HEAD_BYTES and (more := source.read(_HEAD_BYTES - len(head))):
-            head += more
-        encoding, mark = detect(head, options.encoding)
-        reader = RecordReader(
-            _after(head[mark:], source.read),
-            encoding=encoding,
-            delimiter=options.delimiter,
-            max_field_bytes=settings.max_field_bytes,
-            first_byte=mark,
-        )
-        header = reader.header()
-    if header is None:
-        raise JobError("the file is empty: expected a header line", code="csv.empty")
-    mapped = map_header(header, table, options, max_columns=settings.max_columns)
-    return Plan(
-        etag=info.etag,
-        size_bytes=info.size_bytes,
-        fingerprint=options.fingerprint(ref.bucket, ref.key, table.name),
-        gzipped=gzipped,
-        encoding=encoding,
-        first_byte=reader.next_byte,
-        first_line=reader.next_line,
-        width=len(header),
-        mapped=mapped,
-        batch_rows=options.batch_rows or settings.batch_rows,
-        lanes=options.lanes or settings.lanes,
-        max_field_bytes=settings.max_field_bytes,
-    )
-
-
-def _after(head: bytes, read: Callable[[int], bytes]) -> Callable[[int], bytes]:
-    """``read``, with ``head`` put before it."""
-    waiting = [head] if head else []
-    return lambda size: waiting.pop() if waiting else read(size)
-
-
-def _open(context: ImportContext, ref: ObjectRef, plan: Plan, offset: int) -> ByteSource:
-    info = ObjectInfo(size_bytes=plan.size_bytes, etag=plan.etag)
-    return _source(context, ref, info, gzipped=plan.gzipped, offset=offset)
-
-
-def _source(context: ImportContext, ref: ObjectRef, info: ObjectInfo, *, gzipped: bool, offset: int) -> ByteSource:
-    return open_source(
-        context.objects,
-        ref,
-        info,
-        gzipped=gzipped,
-        offset=offset,
-        max_bytes=context.settings.max_source_bytes,
-        max_ratio=context.settings.max_compression_ratio,
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +134,7 @@ def _placed(batches: Iterable[Batch], plan: Plan, begin: _Beginning, source: Byt
     refused = begin.place.refused
     for batch in batches:
         batch.refused_before = refused
-        batch.stored_bytes_read = source.stored_bytes_read if plan.gzipped else batch.end_byte
+        batch.stored_bytes_read = source.stored_bytes_read if plan.is_packed else batch.end_byte
         refused += len(batch.faults)
         yield batch
 
@@ -239,7 +146,7 @@ class _Account:
         settings = context.settings
         self._context = context
         self._lock = threading.Lock()
-        self._stored = dict.fromkeys(range(plan.lanes), 0 if plan.gzipped else begin.place.byte)
+        self._stored = dict.fromkeys(range(plan.lanes), 0 if plan.is_packed else begin.place.byte)
         self._read = 0
         self._failed = 0
         self._max_rate = settings.error_budget_rate if options.max_error_rate is None else options.max_error_rate
@@ -375,6 +282,7 @@ def _close(context: ImportContext, plan: Plan, table: Table, *, records: int, en
             "bytes": end_byte,
             "lanes": plan.lanes,
             "batch_rows": plan.batch_rows,
+            **plan.seen,
         },
         message=f"successfully loaded {good} of {closed.read} records",
         outcome=outcome,

@@ -14,11 +14,11 @@ from sqlalchemy import Connection, text
 from sqlalchemy.orm import Session
 
 from app.dataplane.batches import Batch, Part
+from app.dataplane.chunks import Encoding
 from app.dataplane.faults import Fault
 from app.dataplane.merging import Counts, Merger, Rows, Target, companion_counters
 from app.dataplane.plan import Mode
 from app.dataplane.postgres_errors import OverTime, retried
-from app.dataplane.records import Encoding
 from app.persistence import imports, ledger
 from app.persistence.sessions import Sessions
 

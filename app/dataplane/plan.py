@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from difflib import get_close_matches
 from enum import StrEnum
 from typing import Any
 
+from app.dataplane.chunks import Encoding
 from app.dataplane.companions import Companions, companions_of
-from app.dataplane.records import Encoding
+from app.dataplane.compression import Compression
+from app.dataplane.formats import Format
 from app.domain.errors import JobError
 from app.domain.tables import Column, Table
 
@@ -34,8 +36,15 @@ class Options:
     Args:
         mapping: Header name to column name; goes before aliases.
         encoding: ``utf-8``, ``latin-1`` or ``utf-16``; a byte order mark of UTF-16 wins over ``utf-8``.
-        compression: ``auto`` (by the file's first bytes), ``none`` or ``gzip``.
-        delimiter: One ASCII character.
+        compression: ``auto`` (by the file's first bytes), ``none``, ``gzip``, ``zstd`` or ``zip``.
+        delimiter: One ASCII character, or ``auto``.
+        file_format: ``csv``, ``ndjson``, ``json``, ``xlsx`` or ``auto`` (by the content).
+        header: Whether the first record names the fields; or their names, when the file has none.
+        skip_rows: Lines before the header, or the first record.
+        null_tokens: Values that stand for NULL.
+        max_file_bytes: A larger file, as it is stored, is not read.
+        allowed_formats: Another format is not read; ``None`` allows every one.
+        tells_file: The result says what was found by looking at the file.
         batch_rows: Records per batch; ``lanes``: connections that write.
         batch_timeout_s: How long a lane's transaction may take; ``None`` as long as its statements do.
         ignore_unknown: Leave out fields whose header is no column, instead of refusing the file.
@@ -55,11 +64,19 @@ class Options:
     companions: bool = False
     max_errors: int | None = None
     max_error_rate: float | None = None
+    file_format: str = "csv"
+    header: bool | tuple[str, ...] = True
+    skip_rows: int = 0
+    null_tokens: tuple[str, ...] = ()
+    max_file_bytes: int | None = None
+    allowed_formats: tuple[str, ...] | None = None
+    tells_file: bool = False
 
-    def fingerprint(self, bucket: str, key: str, table: str) -> str:
+    def fingerprint(self, place: str, table: str) -> str:
         """A hash over all that decides how bytes become rows; another one is another load."""
-        decisive: list[Any] = [bucket, key, table, dict(self.mapping), self.encoding, self.compression, self.delimiter]
+        decisive: list[Any] = [place, table, dict(self.mapping), self.encoding, self.compression, self.delimiter]
         decisive += [self.mode, self.ignore_unknown, *(["companions"] if self.companions else [])]
+        decisive += [self.file_format, self.header, self.skip_rows, self.null_tokens]
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 
@@ -87,25 +104,43 @@ class Plan:
     Args:
         etag: Of the object; ``size_bytes`` as it is stored.
         fingerprint: ``Options.fingerprint`` of the job.
-        gzipped: Whether the stored bytes are gzip.
+        compression: How the stored bytes are packed.
+        file_format: How the records are written.
+        delimiter: Of CSV.
         first_byte: Where the first record after the header begins, after decompression; ``first_line`` its line.
-        width: Fields in the header.
+        names: The fields; of JSON the keys.
         mapped: What becomes of the fields.
         batch_rows: Records per batch; ``lanes`` and ``max_field_bytes`` as in the settings of then.
+        seen: What was found by looking at the file, and how sure it is.
+        spool: Bucket and key of our own copy, when the source itself cannot be read again at any place.
     """
 
     etag: str
     size_bytes: int
     fingerprint: str
-    gzipped: bool
+    compression: Compression
+    file_format: Format
+    delimiter: str
     encoding: Encoding
     first_byte: int
     first_line: int
-    width: int
+    names: tuple[str, ...]
     mapped: Mapped
     batch_rows: int
     lanes: int
     max_field_bytes: int
+    seen: Mapping[str, Any] = field(default_factory=dict)
+    spool: tuple[str, str] | None = None
+
+    @property
+    def width(self) -> int:
+        """Fields of a record."""
+        return len(self.names)
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether the bytes are others than the stored ones."""
+        return self.compression is not Compression.NONE
 
     def to_checkpoint(self) -> dict[str, Any]:
         """The plan in JSON types."""
@@ -119,6 +154,10 @@ def from_checkpoint(checkpoint: Mapping[str, Any]) -> Plan:
         **{
             **kept,
             "encoding": Encoding(kept["encoding"]),
+            "compression": Compression(kept["compression"]),
+            "file_format": Format(kept["file_format"]),
+            "names": tuple(kept["names"]),
+            "spool": kept["spool"] and tuple(kept["spool"]),
             "mapped": _mapped_of(kept["mapped"]),
         }
     )

@@ -7,111 +7,22 @@ same answer.
 
 from __future__ import annotations
 
-import codecs
 import csv
 import io
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from enum import StrEnum
-from itertools import accumulate, compress, repeat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, Final
 
+from app.dataplane.chunks import Chunk, Encoding
 from app.dataplane.faults import Fault
+from app.dataplane.fields import FIELD_END, RECORD_END, fill, keep_of_width, ragged, take_apart
 from app.domain.errors import JobError
 
 BLOCK_BYTES: Final = 64 * 1024
 _FILL_BYTES: Final = 1 << 20
 _FIELDS_A_RECORD: Final = 2
 """A record may be this many times as long as the longest field."""
-
-# Bytes that stand for a delimiter, and for the end of a record, while a block is taken apart.
-_FIELD_END: Final = b"\x1f"
-_RECORD_END: Final = b"\x1e"
-
-
-class Encoding(StrEnum):
-    """How a file's characters are written; the value is Python's name of the codec."""
-
-    UTF_8 = "utf-8"
-    LATIN_1 = "latin-1"
-    UTF_16_LE = "utf-16-le"
-    UTF_16_BE = "utf-16-be"
-
-    @property
-    def is_wide(self) -> bool:
-        """Whether a character takes two bytes or more."""
-        return self in (Encoding.UTF_16_LE, Encoding.UTF_16_BE)
-
-
-def detect(head: bytes, asked: str) -> tuple[Encoding, int]:
-    """The encoding of a file that begins with ``head``, and the length of its byte order mark.
-
-    Args:
-        asked: ``utf-8``, ``latin-1`` or ``utf-16``. A mark of UTF-16 wins over ``utf-8``; without one ``utf-16`` is
-            little-endian.
-    """
-    if asked == "latin-1":
-        return Encoding.LATIN_1, 0
-    if head.startswith(codecs.BOM_UTF8):
-        return Encoding.UTF_8, len(codecs.BOM_UTF8)
-    if head.startswith(codecs.BOM_UTF16_LE):
-        return Encoding.UTF_16_LE, len(codecs.BOM_UTF16_LE)
-    if head.startswith(codecs.BOM_UTF16_BE):
-        return Encoding.UTF_16_BE, len(codecs.BOM_UTF16_BE)
-    return (Encoding.UTF_16_LE if asked == "utf-16" else Encoding.UTF_8), 0
-
-
-@dataclass(slots=True)
-class Chunk:
-    """Consecutive records of a file.
-
-    Args:
-        data: Their bytes as they stand in the file.
-        first_byte: Where ``data`` begins in the file; ``first_line`` its first physical line, counted from 1.
-        count: Records in it: the good, the refused and the blank.
-        columns: The values of the good records, one list a field, in UTF-8.
-        members: For each good record its place among all of them, 0 to ``count`` - 1, ascending.
-        faults: The refused records by place.
-        blanks: The places of empty lines.
-        lines: How many physical lines it has.
-        starts: The line of each record, counted from 0 in the chunk; ``None`` when each has one line.
-        bounds: Where each line begins in ``data``, then its length; found when first asked for.
-        plain: No value holds a tab, a line end or a backslash.
-    """
-
-    data: bytes
-    first_byte: int
-    first_line: int
-    count: int
-    columns: list[list[bytes]]
-    members: Sequence[int]
-    faults: dict[int, Fault]
-    blanks: list[int]
-    lines: int
-    starts: list[int] | None = None
-    bounds: list[int] | None = field(default=None, repr=False)
-    length: int = 0
-    plain: bool = False
-
-    def line_of(self, place: int) -> int:
-        """The first physical line of a record; of ``count``: the line after the chunk."""
-        if place == self.count:
-            return self.first_line + self.lines
-        return self.first_line + (place if self.starts is None else self.starts[place])
-
-    def byte_of(self, place: int) -> int:
-        """Where a record begins in the file; of ``count``: where the chunk ends."""
-        if place == 0:
-            return self.first_byte
-        if place == self.count:
-            return self.first_byte + self.length
-        if self.bounds is None:
-            self.bounds = [0, *accumulate(map(len, self.data.splitlines(keepends=True)))]
-        return self.first_byte + self.bounds[self.line_of(place) - self.first_line]
-
-    def raw(self, place: int) -> bytes:
-        """A record's bytes, its line end included; empty when it was too long to keep."""
-        return self.data[self.byte_of(place) - self.first_byte : self.byte_of(place + 1) - self.first_byte]
 
 
 @dataclass(slots=True)
@@ -172,6 +83,15 @@ class RecordReader:
             if found is not None or len(block) == held:
                 return found
             held = len(block)
+
+    def skip_lines(self, count: int) -> None:
+        """Read past so many physical lines, or to the end."""
+        for _ in range(count):
+            while not (found := self._line_end()) and not self._ended:
+                self._fill()
+            found = found or len(self._buffer) - self._begin
+            self._take(found)
+            self.next_line += found > 0
 
     def _header_in(self, block: bytes, *, at_end: bool) -> list[str] | None:
         errors = "surrogatepass" if self._encoding.is_wide else "surrogateescape"
@@ -298,7 +218,7 @@ class RecordReader:
     def _quick(self, block: _Block, width: int) -> Chunk | None:
         """The records of a block by a few calls on all of it; ``None`` when that would not be exact."""
         data = block.utf8
-        if block.suspect or _FIELD_END in data or _RECORD_END in data:
+        if block.suspect or FIELD_END in data or RECORD_END in data:
             return None
         lines = data.replace(b"\r\n", b"\n") if b"\r" in data else data
         if b"\r" in lines:
@@ -306,10 +226,10 @@ class RecordReader:
         if not lines.endswith(b"\n"):
             lines += b"\n"
         delimiter = self._delimiter.encode()
-        taken_apart = _take_apart(lines, delimiter)
+        taken_apart = take_apart(lines, delimiter)
         if taken_apart is None:
             return None
-        count = taken_apart.count(_RECORD_END)
+        count = taken_apart.count(RECORD_END)
         chunk = Chunk(
             data=block.data,
             first_byte=self.next_byte,
@@ -324,8 +244,8 @@ class RecordReader:
             length=len(block.data),
             plain=b"\\" not in taken_apart and b"\t" not in taken_apart,
         )
-        if width == 1 or taken_apart.count(_FIELD_END) != count * (width - 1) or not _fill(chunk, taken_apart, width):
-            _keep_of_width(chunk, taken_apart, width)
+        if width == 1 or taken_apart.count(FIELD_END) != count * (width - 1) or not fill(chunk, taken_apart, width):
+            keep_of_width(chunk, taken_apart, width)
         return self._within_limits(chunk)
 
     def _within_limits(self, chunk: Chunk) -> Chunk | None:
@@ -439,11 +359,6 @@ def _bad_header(reason: str) -> JobError:
     )
 
 
-def ragged(expected: int, came: int) -> Fault:
-    """The fault of a record with another number of fields than the header."""
-    return Fault("csv.ragged", f"expected {expected} fields as in the header, got {came}")
-
-
 def _fault_of(error: csv.Error, lines: int, *, fits: bool) -> Fault:
     if lines > 1 or not fits or "unexpected end" in str(error):
         return Fault("csv.unclosed_quote", f"a quoted field that begins in this line is not closed properly: {error}")
@@ -463,59 +378,3 @@ def _is_utf8(data: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
-
-
-def _take_apart(lines: bytes, delimiter: bytes) -> bytes | None:
-    """``lines`` with marks for delimiters and line ends outside quotes, and without the quotes themselves.
-
-    ``None`` when a quote stands elsewhere than at the border of a field, or a line end inside quotes.
-    """
-    if b'"' not in lines:
-        return lines.replace(delimiter, _FIELD_END).replace(b"\n", _RECORD_END)
-    parts = lines.split(b'"')
-    outside, inside = parts[0::2], parts[1::2]
-    if len(outside) == len(inside):
-        return None
-    # Between two quoted parts lies either a border of fields or nothing: then two quotes stood for one.
-    borders = {delimiter, b"\n", b""}
-    if not {part[-1:] for part in outside[:-1]} <= borders or not {part[:1] for part in outside[1:]} <= borders:
-        return None
-    if b"\n" in b"".join(inside):
-        return None
-    marked = b'"'.join(outside).replace(delimiter, _FIELD_END).replace(b"\n", _RECORD_END).split(b'"')
-    if b"" in marked:
-        marked[1:-1] = [part or b'"' for part in marked[1:-1]]
-    parts[0::2] = marked
-    return b"".join(parts)
-
-
-def _fill(chunk: Chunk, taken_apart: bytes, width: int) -> bool:
-    """Fill ``chunk`` if every record has ``width`` fields, more than one; whether that is so."""
-    flat = taken_apart.replace(_RECORD_END, _FIELD_END + _RECORD_END + _FIELD_END).split(_FIELD_END)
-    # Each record is followed by one mark: when every mark stands in its place, every record has that many fields.
-    if set(flat[width :: width + 1]) != {_RECORD_END}:
-        return False
-    chunk.columns = [flat[place : -1 : width + 1] for place in range(width)]
-    return True
-
-
-def _keep_of_width(chunk: Chunk, taken_apart: bytes, width: int) -> None:
-    """Fill ``chunk`` with the records of ``width`` fields; the others are blank or ragged.
-
-    Args:
-        taken_apart: Every record, its fields apart and with a mark behind it.
-    """
-    records = taken_apart.split(_RECORD_END)
-    del records[-1]
-    is_good = [marks == width - 1 for marks in map(bytes.count, records, repeat(_FIELD_END))]
-    # A blank line would pass for a record of one empty field.
-    suspects = [place for place, good in enumerate(is_good) if not good or (width == 1 and not records[place])]
-    for place in suspects:
-        if not records[place] and chunk.raw(place).strip(b"\r\n\0") == b"":
-            is_good[place] = False
-            chunk.blanks.append(place)
-        elif not is_good[place]:
-            chunk.faults[place] = ragged(width, records[place].count(_FIELD_END) + 1)
-    chunk.members = list(compress(range(chunk.count), is_good))
-    kept = _FIELD_END.join(compress(records, is_good)).split(_FIELD_END) if chunk.members else []
-    chunk.columns = [kept[place::width] for place in range(width)]

@@ -67,6 +67,14 @@ class Submission(Protocol):
         """The object the tenant means; ForbiddenError when it may not use it."""
         ...
 
+    def upload(self, upload_id: UUID, *, pointer: str) -> ObjectRef:
+        """What the tenant has uploaded; InvalidRequestError with ``pointer`` when it has none of this id."""
+        ...
+
+    def path(self, path: str, *, pointer: str) -> tuple[str, ...]:
+        """The parts of a path below the import folder; InvalidRequestError when the tenant may not read there."""
+        ...
+
     def table(self, name: str, *, pointer: str) -> Table:
         """A table of the tenant; InvalidRequestError with ``pointer`` when there is none."""
         ...

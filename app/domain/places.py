@@ -8,7 +8,7 @@ from typing import Final
 from uuid import UUID
 
 from app.domain.access import DEFAULT_TENANT
-from app.domain.errors import ForbiddenError, InvalidRequestError
+from app.domain.errors import ForbiddenError, InvalidRequestError, Problem
 from app.domain.ports import ObjectRef
 
 MAX_KEY_BYTES: Final = 1024
@@ -52,6 +52,31 @@ def place(tenant: str, bucket: str | None, key: str, *, own_bucket: str, allowed
             f"an S3 key has at most {MAX_KEY_BYTES} bytes, got {len(full.encode())}", code="s3.key_invalid"
         )
     return ObjectRef(bucket or own_bucket, full)
+
+
+def path_parts(tenant: str, path: str, *, root: str | None, pointer: str) -> tuple[str, ...]:
+    """The folders and the name that ``path`` means below ``root``, as a tenant's keys lie in a bucket.
+
+    Args:
+        path: Relative to the tenant's part of the folder, or absolute and in it.
+    Raises:
+        InvalidRequestError: ``source.path_closed`` without a root; ``source.path_forbidden`` when it leads elsewhere.
+    """
+    if root is None:
+        raise _bad_path("this installation has no folder to import from", pointer, code="source.path_closed")
+    own = f"{root.rstrip('/')}/{root_of(tenant)}"
+    try:
+        ref = place(tenant, None, path.removeprefix(own), own_bucket="", allowed=())
+    except (ForbiddenError, InvalidRequestError):
+        detail = f"expected a path in the import folder, without empty, '.' or '..' parts, got {path!r}"
+        raise _bad_path(detail, pointer, code="source.path_forbidden") from None
+    return tuple(ref.key.removesuffix("/").split("/"))
+
+
+def _bad_path(detail: str, pointer: str, *, code: str) -> InvalidRequestError:
+    return InvalidRequestError(
+        detail, code=code, hint="HAULIER_IMPORT_ROOT names the folder.", problems=(Problem(pointer, detail),)
+    )
 
 
 def relative_key(tenant: str, ref: ObjectRef) -> str:

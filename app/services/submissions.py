@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
+from uuid import UUID
 
 from app.domain import places
 from app.domain.errors import InvalidRequestError, NotFoundError, Problem
@@ -15,6 +16,8 @@ from app.domain.ports import ObjectRef
 from app.domain.retry import policy_of
 from app.domain.tables import BUILT_IN, Table
 from app.domain.texts import is_storable
+from app.persistence import uploads
+from app.persistence.sessions import Sessions
 from app.services.tables import Tables
 from config.settings import Settings
 
@@ -64,9 +67,10 @@ def _refuse_unstorable_text(config: dict[str, Any], *, at: str) -> None:
 class TenantSubmission:
     """One tenant's; see ``app.domain.job_types.Submission``."""
 
-    def __init__(self, tenant: str, *, settings: Settings, tables: Tables) -> None:
+    def __init__(self, tenant: str, *, settings: Settings, sessions: Sessions, tables: Tables) -> None:
         self.tenant = tenant
         self._settings = settings
+        self._sessions = sessions
         self._tables = tables
 
     def place(self, bucket: str | None, key: str) -> ObjectRef:
@@ -78,6 +82,20 @@ class TenantSubmission:
             own_bucket=self._settings.s3_bucket,
             allowed=self._settings.s3_allowed_buckets,
         )
+
+    def upload(self, upload_id: UUID, *, pointer: str) -> ObjectRef:
+        """What the tenant has uploaded."""
+        try:
+            with self._sessions.begin() as session:
+                return uploads.get(session, self.tenant, upload_id).ref
+        except NotFoundError as error:
+            raise InvalidRequestError(
+                error.detail, code=error.code, problems=(Problem(pointer, error.detail),)
+            ) from None
+
+    def path(self, path: str, *, pointer: str) -> tuple[str, ...]:
+        """The parts of a path below the import folder."""
+        return places.path_parts(self.tenant, path, root=self._settings.import_root, pointer=pointer)
 
     def table(self, name: str, *, pointer: str) -> Table:
         """A table of the tenant; a built-in one is not made for a check."""

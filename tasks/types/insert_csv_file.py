@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import AliasChoices, Field, field_validator
 
 from app.dataplane.companions import Companions, check_companions
-from app.dataplane.importer import import_csv
+from app.dataplane.importer import import_file
+from app.dataplane.origins import S3Origin
 from app.dataplane.plan import Mode, Options
 from app.domain.errors import InvalidRequestError, Problem
 from app.domain.job_types import JobConfig, JobType, Result, Submission
@@ -109,7 +110,7 @@ def run(job: RunContext, config: InsertCsvFile) -> Result:
     _check_key(table, config.key)
     if config.companions:
         tables.get(job.job.tenant, _companions(table, config).table.name)  # makes it, at its first use
-    return import_csv(job, ref, table, config.options())
+    return import_file(job, S3Origin(job.objects, ref), table, config.options())
 
 
 def _companions(table: Table, config: InsertCsvFile) -> Companions:

@@ -9,13 +9,14 @@ from uuid import UUID, uuid4
 from sqlalchemy import text
 
 from app.domain.clock import SystemClock
-from app.domain.job_types import Result
+from app.domain.job_types import JobType, Result
 from app.domain.jobs import Job, Origin, SubmitJob
 from app.domain.ports import ObjectRef, ObjectStore
 from app.persistence import jobs
 from app.persistence.sessions import Sessions
 from config.settings import Settings
 from tasks.context import RunContext
+from tasks.types.import_rows import JOB_TYPE as IMPORT
 from tasks.types.insert_csv_file import JOB_TYPE
 from tests.factories import stored
 
@@ -29,6 +30,7 @@ class Importing:
     objects: ObjectStore
     tenant: str = "default"
     files: int = field(default=0)
+    job_type: JobType = JOB_TYPE
 
     def put(self, body: bytes | str, *, name: str | None = None) -> str:
         """Store a file; its key."""
@@ -40,15 +42,19 @@ class Importing:
 
     def submit(self, body: bytes | str, **config: Any) -> UUID:
         """Store a file and submit a job for it; its id."""
+        return self.submit_config({"s3_key": self.put(body), **config})
+
+    def submit_config(self, config: dict[str, Any]) -> UUID:
+        """Submit a job; its id."""
         request = SubmitJob(
             tenant=self.tenant,
-            type=JOB_TYPE.name,
-            config={"s3_key": self.put(body), **config},
+            type=self.job_type.name,
+            config=config,
             created_by="tests",
             origin=Origin.NATIVE,
         )
         with self.sessions.begin() as session:
-            return stored(session, request, retry=JOB_TYPE.retry).id
+            return stored(session, request, retry=self.job_type.retry).id
 
     def claim(self, job_id: UUID) -> Job:
         """Take a job as a worker would: running, under the next fence."""
@@ -71,7 +77,7 @@ class Importing:
 
     def run(self, context: RunContext) -> Result:
         """Run a job to its end, or to what it raises."""
-        result = JOB_TYPE.run(context, JOB_TYPE.config.model_validate(context.job.config))
+        result = self.job_type.run(context, self.job_type.config.model_validate(context.job.config))
         assert result is not None
         return result
 
@@ -88,3 +94,14 @@ class Importing:
         """Line, code, field and raw text of the refused records, by line."""
         where = "WHERE job_id = :job" if job_id else "WHERE CAST(:job AS uuid) IS NULL"
         return self.rows(f"SELECT line, code, field, raw FROM failed_records {where} ORDER BY line", job=job_id)
+
+
+@dataclass
+class ImportingAny(Importing):
+    """The same for jobs of the type ``import``."""
+
+    job_type: JobType = IMPORT
+
+    def submit(self, body: bytes | str, **config: Any) -> UUID:
+        """Store a file and submit a job for it; its id."""
+        return self.submit_config({"source": {"s3": {"key": self.put(body)}}, "table": "things", **config})

@@ -586,7 +586,7 @@ def test_postgres_ending_the_backend_loses_the_connection_not_the_job(runner: Ru
 def submission(runner: Runner) -> TenantSubmission:
     tables = Tables(runner.sessions)
     tables.declare("acme", Table("things", (Column("id", ColumnType.BIGINT),), key=("id",)))
-    return TenantSubmission("acme", settings=runner.settings, tables=tables)
+    return TenantSubmission("acme", settings=runner.settings, sessions=runner.sessions, tables=tables)
 
 
 @pytest.mark.feature("S4-33")

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from app.dataplane.records import Chunk, Encoding, RecordReader, detect
+from app.dataplane.chunks import Chunk, Encoding, detect
+from app.dataplane.records import RecordReader
 from app.domain.errors import JobError
 
 FIELD_BYTES = 64

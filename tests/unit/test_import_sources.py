@@ -9,7 +9,9 @@ from typing import Any, cast
 import pytest
 
 from app.dataplane import sources
-from app.dataplane.sources import GunzippedObject, StoredObject, is_gzip, open_source
+from app.dataplane.compression import Compression, GunzippedObject, Limits, compression_of, unpacked
+from app.dataplane.origins import S3Origin
+from app.dataplane.sources import StoredObject
 from app.domain.errors import JobError, TransientError
 from app.domain.ports import ObjectInfo, ObjectRef, ObjectStore
 
@@ -62,8 +64,12 @@ def stored(store: BreakingStore, **where: int) -> StoredObject:
     return StoredObject(cast(ObjectStore, store), REF, ObjectInfo(len(store.data), "one"), **where)
 
 
+def origin(store: BreakingStore) -> S3Origin:
+    return S3Origin(cast(ObjectStore, store), REF)
+
+
 def gunzipped(store: BreakingStore, *, max_bytes: int = 1 << 40, max_ratio: float = 1e9) -> GunzippedObject:
-    return GunzippedObject(stored(store), max_bytes=max_bytes, max_ratio=max_ratio)
+    return GunzippedObject(stored(store), Limits(max_bytes, max_ratio))
 
 
 def all_of(source: Any, size: int = 1_000) -> bytes:
@@ -154,19 +160,18 @@ def test_a_source_begins_at_any_byte_of_what_is_in_it(gzipped: bool) -> None:
     plain = os.urandom(3_000_000)
     store = BreakingStore(gzip.compress(plain, 1) if gzipped else plain)
 
-    source = open_source(
-        cast(ObjectStore, store), REF, store.info, gzipped=gzipped, offset=2_500_000, max_bytes=1 << 30, max_ratio=200
-    )
+    how = Compression.GZIP if gzipped else Compression.NONE
+    source = unpacked(origin(store), store.info, how, offset=2_500_000, limits=Limits(1 << 30, 200))
 
     assert all_of(source, 100_000) == plain[2_500_000:]
 
 
 @pytest.mark.parametrize(
     ("data", "answer"),
-    [(gzip.compress(b"x"), True), (b"a,b", False), (b"", False), (b"\x1f", False)],
+    [(gzip.compress(b"x"), "gzip"), (b"a,b", "none"), (b"", "none"), (b"\x1f", "none")],
     ids=["gzip", "text", "empty", "one byte"],
 )
-def test_gzip_is_known_by_its_first_bytes(data: bytes, answer: bool) -> None:
+def test_gzip_is_known_by_its_first_bytes(data: bytes, answer: str) -> None:
     store = BreakingStore(data)
 
-    assert is_gzip(cast(ObjectStore, store), REF, store.info) is answer
+    assert compression_of(origin(store), store.info) == answer

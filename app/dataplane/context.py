@@ -1,0 +1,43 @@
+"""What an import needs of the place it runs in."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from app.domain.job_types import JobContext
+from app.domain.jobs import Signals
+from app.domain.ports import Clock, ObjectStore
+from app.persistence.sessions import Sessions
+from config.settings import Settings
+
+
+class ImportContext(JobContext, Protocol):
+    """What an import needs of the place it runs in."""
+
+    @property
+    def settings(self) -> Settings:
+        """The installation's settings."""
+        ...
+
+    @property
+    def sessions(self) -> Sessions:
+        """Sessions of the worker slot."""
+        ...
+
+    @property
+    def objects(self) -> ObjectStore:
+        """S3."""
+        ...
+
+    @property
+    def clock(self) -> Clock:
+        """The time."""
+        ...
+
+    def tell(self) -> None:
+        """Say that the job is alive where it has no number to show; raises when it is to stop."""
+        ...
+
+    def heed(self, signals: Signals) -> None:
+        """Take note of what a guarded write was told."""
+        ...

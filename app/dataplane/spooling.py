@@ -1,0 +1,117 @@
+"""Our own copy of a source that cannot be read again at any place: made once, under the job's fence."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from app.dataplane.context import ImportContext
+from app.domain import places
+from app.domain.errors import JobError, TransientError
+from app.domain.ports import Clock, ObjectRef
+from app.security.outgoing.bodies import ResponseTooLargeError
+from app.security.outgoing.calls import Call, Reply
+from app.security.outgoing.faults import unexpected_status
+from app.security.outgoing.guard import Outgoing
+
+_REDIRECTS: Final = 5
+_RESUMPTIONS: Final = 5
+_OK: Final = 200
+_PARTIAL: Final = 206
+
+
+@dataclass(frozen=True, slots=True)
+class UrlOrigin:
+    """A file that some server gives; copied to S3 before it is read."""
+
+    url: str
+
+    @property
+    def place(self) -> str:
+        """A digest, for a URL may hold a secret."""
+        return f"url:{hashlib.sha256(self.url.encode()).hexdigest()}"
+
+
+def spool_url(context: ImportContext, origin: UrlOrigin, *, max_bytes: int | None) -> ObjectRef:
+    """Copy what a URL gives to S3.
+
+    Raises:
+        PermanentError: The URL may not be called.
+        JobError: ``source.too_large``; the server refuses.
+        TransientError: The connection broke, and the server cannot go on where it did.
+    """
+    most = min(context.settings.max_source_bytes, max_bytes or context.settings.max_source_bytes)
+    return spool(context, "source", _downloaded(context, origin.url, most))
+
+
+def spool(context: ImportContext, name: str, pieces: Iterable[bytes]) -> ObjectRef:
+    """Keep ``pieces`` as a file of the job, below its fence: a former holder never writes over it."""
+    key = places.artifact_key(context.settings.s3_upload_file_path_prefix, context.id, context.job.fence, name)
+    ref = places.place(context.job.tenant, None, key, own_bucket=context.settings.s3_bucket, allowed=())
+    upload = context.objects.start_upload(ref, content_type="application/octet-stream")
+    try:
+        for piece in pieces:
+            upload.write(piece)
+            context.tell()
+        upload.complete(upload.finish_parts())
+    except BaseException:
+        upload.abort()
+        raise
+    return ref
+
+
+def _downloaded(context: ImportContext, url: str, most_bytes: int) -> Iterator[bytes]:
+    """The bytes of a URL; a broken connection goes on by a range while the ETag is the same."""
+    read, etag, failures = 0, "", 0
+    while True:
+        headers = {"Accept-Encoding": "identity"}
+        if read:
+            headers |= {"Range": f"bytes={read}-", "If-Range": etag}
+        call = Call(
+            "GET",
+            url,
+            headers,
+            timeout_s=context.settings.url_timeout_s,
+            max_response_bytes=most_bytes - read,
+            max_redirects=_REDIRECTS,
+        )
+        try:
+            with Outgoing.from_settings(context.settings).send(call, job=context) as reply:
+                _check(reply, read, context.clock)
+                etag = reply.headers.get("ETag", "")
+                for piece in reply.chunks():
+                    read += len(piece)
+                    yield piece
+            return
+        except ResponseTooLargeError:
+            raise JobError(f"the URL gives more than {most_bytes} bytes", code="source.too_large") from None
+        except TransientError as error:
+            failures += 1
+            if (
+                isinstance(error, _BeginAnewError)
+                or not read
+                or not etag
+                or etag.startswith("W/")
+                or failures > _RESUMPTIONS
+            ):
+                raise
+
+
+def _check(reply: Reply, begin: int, clock: Clock) -> None:
+    """The answer is the file from ``begin`` on.
+
+    Raises:
+        JobError: It is no answer to use.
+        TransientError: It is another file, or all of it again: the copy is begun anew.
+    """
+    if reply.status not in (_OK, _PARTIAL):
+        raise unexpected_status(reply.status, reply.headers, now=clock.now())
+    expected = _PARTIAL if begin else _OK
+    if reply.status != expected or (begin and not reply.headers.get("Content-Range", "").startswith(f"bytes {begin}-")):
+        raise _BeginAnewError(f"{reply.target.origin} does not go on at byte {begin}", code="source.changed")
+
+
+class _BeginAnewError(TransientError):
+    """The server cannot go on where the connection broke."""

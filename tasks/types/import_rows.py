@@ -1,0 +1,189 @@
+"""``import``: rows of a file, from wherever it lies and in whichever common format, into a declared table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
+from uuid import UUID
+
+from pydantic import Field, field_validator, model_validator
+
+from app.dataplane.companions import check_companions
+from app.dataplane.importer import import_file
+from app.dataplane.origins import Origin, PathOrigin, S3Origin, TextOrigin
+from app.dataplane.plan import Mode, Options
+from app.dataplane.spooling import UrlOrigin
+from app.domain.errors import InvalidRequestError, JobError, Problem
+from app.domain.job_types import JobConfig, JobType, Result, Submission
+from app.security.outgoing.targets import parse_target
+from app.services.tables import Tables
+
+if TYPE_CHECKING:
+    from tasks.context import RunContext
+
+_MOST_INLINE_CHARACTERS: Final = 8 * 2**20
+_FormatName = Literal["csv", "ndjson", "json"]
+
+
+class S3Source(JobConfig):
+    """An object."""
+
+    key: str = Field(min_length=1, max_length=1024, description="Relative to the tenant's place in S3.")
+    bucket: str | None = Field(None, description="Another bucket than the installation's, if that is allowed.")
+
+
+class Source(JobConfig):
+    """Where the file lies: exactly one of these."""
+
+    s3: S3Source | None = None
+    upload: str | None = Field(None, min_length=1, max_length=1024, description="Id or key, as the upload answered.")
+    path: str | None = Field(None, min_length=1, max_length=4096, description="Below HAULIER_IMPORT_ROOT.")
+    url: str | None = Field(None, description="http or https, a public address.")
+    text: str | None = Field(None, max_length=_MOST_INLINE_CHARACTERS, description="The file itself, if it is small.")
+
+    @model_validator(mode="after")
+    def _is_one(self) -> Self:
+        given = sorted(self.model_fields_set)
+        if len(given) != 1 or getattr(self, given[0]) is None:
+            raise ValueError(
+                f"expected exactly one of s3, upload, path, url and text, got {', '.join(given) or 'none'}"
+            )
+        return self
+
+
+class Import(JobConfig):
+    """What to import, and how the file is to be read."""
+
+    source: Source
+    table: str = Field("contacts", description="The declared table the rows go to.")
+    format: Literal["auto"] | _FormatName = Field("auto", description="auto looks at the content.")
+    compression: Literal["auto", "none", "gzip", "zstd", "zip"] = Field(
+        "auto", description="auto looks at the file's first bytes; a zip file holds one file."
+    )
+    mapping: dict[str, str] = Field(default_factory=dict, description="Header name or key to column.")
+    mode: Literal["upsert", "insert", "update"] = Field(
+        "upsert", description="insert leaves rows alone that are there, update those that are not."
+    )
+    encoding: Literal["auto", "utf-8", "latin-1", "utf-16"] = Field("utf-8", description="Of CSV; JSON is UTF-8.")
+    delimiter: str = Field("auto", description="Of CSV: one ASCII character, or auto.")
+    header: bool | list[str] = Field(
+        True,
+        description="Whether the first record names the fields; false: they are the table's columns in order, or with "
+        "a mapping column_1, column_2 and so on. A list names them; of JSON, the keys that are taken.",
+    )
+    skip_rows: int = Field(0, ge=0, le=1_000_000, description="Lines of CSV before the header.")
+    null_tokens: list[str] = Field(default_factory=list, max_length=100, description="Values that stand for NULL.")
+    max_file_size: int | None = Field(None, ge=1, description="Bytes as stored; a larger file is not read.")
+    allowed_formats: list[_FormatName] | None = Field(None, min_length=1, description="Others are refused, by content.")
+    batch_rows: int | None = Field(None, ge=1, le=1_000_000, description="Records per transaction and lane set.")
+    lanes: int | None = Field(None, ge=1, le=8, description="Connections that write side by side.")
+    ignore_unknown: bool = Field(False, description="Leave out fields that are no column.")
+    companions: bool = Field(False, description="Take company_* columns of contacts too.")
+    max_errors: int | None = Field(None, ge=0, description="Pause when more records than this are refused.")
+    max_error_rate: float | None = Field(None, ge=0, le=1, description="Pause when a larger part is refused.")
+
+    @field_validator("delimiter")
+    @classmethod
+    def _separates(cls, value: str) -> str:
+        if value != "auto" and (len(value) != 1 or not value.isascii() or value in '"\r\n\0' or value.isalnum()):
+            raise ValueError("expected auto or one ASCII character, not a letter, digit, quote or line end")
+        return value
+
+    @field_validator("header")
+    @classmethod
+    def _has_names(cls, value: bool | list[str]) -> bool | list[str]:
+        if value == []:
+            raise ValueError("expected at least one name")
+        return value
+
+    def options(self) -> Options:
+        """The config as the data plane takes it."""
+        return Options(
+            mapping=self.mapping,
+            encoding=self.encoding,
+            compression=self.compression,
+            delimiter=self.delimiter,
+            mode=Mode(self.mode),
+            batch_rows=self.batch_rows,
+            lanes=self.lanes,
+            ignore_unknown=self.ignore_unknown,
+            companions=self.companions,
+            max_errors=self.max_errors,
+            max_error_rate=self.max_error_rate,
+            file_format=self.format,
+            header=tuple(self.header) if isinstance(self.header, list) else self.header,
+            skip_rows=self.skip_rows,
+            null_tokens=tuple(self.null_tokens),
+            max_file_bytes=self.max_file_size,
+            allowed_formats=None if self.allowed_formats is None else tuple(self.allowed_formats),
+            tells_file=True,
+        )
+
+
+def check(submission: Submission, config: Import) -> None:
+    """Refuse a source the tenant may not read and a table that is not there.
+
+    Raises:
+        InvalidRequestError: With a pointer.
+        ForbiddenError: The bucket or prefix is not the tenant's.
+    """
+    _check_source(submission, config.source)
+    table = submission.table(config.table, pointer="/config/table")
+    if config.companions:
+        check_companions(table, upserts=config.mode == "upsert", pointer="/config/companions")
+
+
+def _check_source(submission: Submission, source: Source) -> None:
+    if source.s3 is not None:
+        submission.place(source.s3.bucket, source.s3.key)
+    elif source.upload is not None:
+        _uploaded(submission, source.upload)
+    elif source.path is not None:
+        submission.path(source.path, pointer="/config/source/path")
+    elif source.url is not None:
+        try:
+            parse_target(source.url)
+        except JobError as error:
+            problem = Problem("/config/source/url", error.detail)
+            raise InvalidRequestError(error.detail, code=error.code, problems=(problem,)) from None
+
+
+def _uploaded(submission: Submission, upload: str) -> Any:
+    try:
+        upload_id = UUID(upload)
+    except ValueError:
+        return submission.place(None, upload)
+    return submission.upload(upload_id, pointer="/config/source/upload")
+
+
+def run(job: RunContext, config: Import) -> Result:
+    """Import the file."""
+    tables = Tables(job.sessions)
+    table = tables.get(job.job.tenant, config.table)
+    if config.companions:
+        beside = check_companions(table, upserts=config.mode == "upsert", pointer="/config/companions")
+        tables.get(job.job.tenant, beside.table.name)  # makes it, at its first use
+    return import_file(job, _origin(job, config.source), table, config.options())
+
+
+def _origin(job: RunContext, source: Source) -> Origin | UrlOrigin:
+    submission = job.submission(job.job.tenant)
+    if source.s3 is not None:
+        return S3Origin(job.objects, submission.place(source.s3.bucket, source.s3.key))
+    if source.upload is not None:
+        return S3Origin(job.objects, _uploaded(submission, source.upload))
+    if source.path is not None:
+        parts = submission.path(source.path, pointer="/config/source/path")
+        return PathOrigin(Path(job.settings.import_root or "/"), parts)
+    if source.url is not None:
+        return UrlOrigin(source.url)
+    return TextOrigin((source.text or "").encode())
+
+
+JOB_TYPE = JobType(
+    name="import",
+    config=Import,
+    run=run,
+    check=check,
+    summary="Import CSV, NDJSON or JSON from S3, an upload, a path, a URL or text; every refused row kept.",
+)
