@@ -57,7 +57,6 @@ class Place:
         raise JobError(
             f"there is a file {places.relative_key(self._job.job.tenant, taken)!r} already",
             code="export.key_taken",
-            hint="Put {job_id} into the key, or set if_exists to number.",
         )
 
     def keys(self, stem: str, parts: int | None, *, restarted: int = 0) -> list[str]:

@@ -60,7 +60,6 @@ def _manifest_file(path: Path) -> Path:
             f"{path} holds {said}",
             Exit.USAGE if found else Exit.NOT_FOUND,
             code="manifest.not_one",
-            hint="Name the manifest's file.",
         )
     return found[0]
 

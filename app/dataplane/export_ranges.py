@@ -35,7 +35,6 @@ def ranges(
         raise JobError(
             f"an export has at most {MAX_PARTS} parts, and this one would have more",
             code="export.too_many_parts",
-            hint="Raise max_rows_per_part or max_bytes_per_part.",
         )
     lows: list[tuple[str, ...] | None] = [None, *highs]
     return [KeyRange(low, high) for low, high in zip(lows, [*highs, None], strict=True)]

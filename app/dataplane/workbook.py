@@ -186,7 +186,6 @@ def _too_long(data: bytes) -> JobError:
     return JobError(
         f"a cell of XLSX holds at most {MAX_CELL_CHARACTERS} characters, and column {column!r} has a longer text",
         code="export.cell_too_long",
-        hint="Leave the column out, or export it as csv, ndjson or json.",
     )
 
 

@@ -138,5 +138,4 @@ def _told(ref: ObjectRef) -> Iterator[None]:
         raise JobError(
             f"{ref.key!r} cannot be written below HAULIER_EXPORT_ROOT: {error.strerror}",
             code="folder.refused",
-            hint="Look at the space and the rights of HAULIER_EXPORT_ROOT on the machine of the workers.",
         ) from error
