@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from app.dataplane.compressors import Compression
@@ -87,6 +88,9 @@ class Export:
             self._settle(state)
         if state is None or not all(one.joined for one in state.files):
             state = self._write(state)
+        if state.finished_at is None:
+            state.finished_at = self._job.clock.now().isoformat()
+            self._keep(state)
         return publish(self._job, self._selection, self._shape, self._place, state, vql=self._vql)
 
     def _settle(self, state: ExportState) -> None:
@@ -115,14 +119,19 @@ class Export:
             snapshot = begin_snapshot(session)
             # The snapshot lives as long as this transaction, which is idle while other connections write.
             session.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
-            state = self._begin(session, snapshot, before)
             report = ExportReport(self._job, estimated_rows(session, select_rows(self._selection)))
+            try:
+                # It reads the table, which may take long, and says meanwhile that it does.
+                with ended_when(session, lambda: self._must_end(report)):
+                    state = self._begin(session, snapshot, before)
+            except DBAPIError:
+                # An end that was asked for is not a failure.
+                self._job.check()
+                raise
             if not self._shape.in_parts:
                 self._write_file(session, state, state.files[0], report)
             else:
                 self._write_parts(session, state, report)
-        state.finished_at = self._job.clock.now().isoformat()
-        self._keep(state)
         return state
 
     def _begin(self, session: Session, snapshot: Snapshot, before: ExportState | None) -> ExportState:
@@ -130,10 +139,7 @@ class Export:
         stamp = fingerprint(session, self._selection) if self._shape.in_parts else None
         if before is not None and stamp is not None and before.fingerprint == stamp:
             return before
-        bounds = [KeyRange()]
-        if self._shape.in_parts:
-            with ended_when(session, lambda: self._job.cancelled):
-                bounds = self._bounds(session)
+        bounds = self._bounds(session) if self._shape.in_parts else [KeyRange()]
         given_up = [] if before is None else [one for one in before.files if one.joined]
         restarted = 0 if before is None else before.restarted + bool(given_up)
         stem = self._free_stem() if before is None else before.stem
