@@ -54,6 +54,13 @@ class Settings(BaseModel):
     presign_ttl_s: int = Field(43_200, ge=1, le=604_800)
     upload_ttl_s: int = Field(86_400, ge=1, le=604_800)
 
+    secret_key: SecretStr | None = Field(
+        None, description="Signs manifests of exports; made by `up`. Without one they are not signed."
+    )
+    export_root: Path | None = Field(
+        None, description="Folder below which exports may write, a folder of its own for each tenant; None: nowhere."
+    )
+
     # Web
     host: str = "127.0.0.1"
     port: int = Field(8600, ge=0, le=65_535)

@@ -119,6 +119,21 @@ def stores_environment(data_dir: Path) -> dict[str, str]:
     return {f"HAULIER_{name.upper()}": value for name, value in _stores(_running(data_dir)).items()}
 
 
+def signing_secret(data_dir: Path | None) -> str | None:
+    """The installation's secret: of ``--data``, else the environment, else ``./var``; ``None`` when there is none.
+
+    It is read from the data directory itself: nothing needs to run.
+    """
+    secret = settings_with({}).secret_key
+    if data_dir is None and secret is not None:
+        return secret.get_secret_value()
+    try:
+        kept = json.loads(((data_dir or DEFAULT_DATA) / "secrets.json").read_text())
+    except (OSError, ValueError):
+        return None
+    return kept.get("secret_key") if isinstance(kept, dict) else None
+
+
 def _running(data_dir: Path) -> dict[str, Any]:
     state = state_of(data_dir)
     if state is None:

@@ -1,4 +1,4 @@
-"""Rows to S3 as CSV: Postgres writes it, a thread hashes, compresses and uploads it; no row becomes a Python object."""
+"""Rows to S3 by COPY: Postgres writes them, a thread hashes, packs and uploads; no row becomes a Python object."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import psycopg2
-from isal import isal_zlib
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
+from app.dataplane.compressors import Compression, compressor
 from app.dataplane.vql.compiler import Statement
 from app.domain.errors import JobError, TransientError
 from app.domain.ports import ObjectUpload
@@ -26,15 +26,13 @@ from app.domain.ports import ObjectUpload
 BLOCK_BYTES: Final = 2**20
 BLOCKS_WAITING: Final = 8
 BLOCKS_PER_COUNT: Final = 16
-GZIP_LEVEL: Final = 1
-_GZIP_WINDOW: Final = 31
 _LOOK_UP_S: Final = 0.2
 _CONNECTION_LOST: Final = frozenset({None, "57P01", "57P02", "57P03", "25P03"})
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What went through a stream: bytes and SHA-256 (hex) of the CSV and of what is stored."""
+    """What went through a stream: bytes and SHA-256 (hex) of what was written and of what is stored."""
 
     plain_bytes: int
     plain_sha256: str
@@ -50,32 +48,16 @@ class Snapshot:
     taken_at: datetime
 
 
-class _Compressor(Protocol):
-    def compress(self, data: bytes, /) -> bytes: ...
-
-    def flush(self) -> bytes: ...
-
-
-class _Plain:
-    """Compresses nothing."""
-
-    def compress(self, data: bytes, /) -> bytes:
-        return data
-
-    def flush(self) -> bytes:
-        return b""
-
-
 class ExportStream(io.RawIOBase):
     """What COPY writes into. Blocks go through a bounded queue to one thread, which hashes, compresses and uploads.
 
     Args:
         upload: Where the bytes end.
-        gzip: Compress them.
+        compression: How they are packed.
         between: Called between blocks, and while waiting, in the writer's thread; what it raises stops the export.
     """
 
-    def __init__(self, upload: ObjectUpload, *, gzip: bool, between: Callable[[], None]) -> None:
+    def __init__(self, upload: ObjectUpload, *, compression: Compression, between: Callable[[], None]) -> None:
         super().__init__()
         self.plain_bytes = 0
         self._counted_bytes = 0
@@ -83,11 +65,9 @@ class ExportStream(io.RawIOBase):
         self._taken = 0
         self._upload = upload
         self._between = between
-        self._compressor: _Compressor = (
-            isal_zlib.compressobj(GZIP_LEVEL, isal_zlib.DEFLATED, _GZIP_WINDOW) if gzip else _Plain()
-        )
+        self._compressor = compressor(compression)
         self._plain_hash = hashlib.sha256()
-        self._stored_hash = hashlib.sha256() if gzip else self._plain_hash
+        self._stored_hash = self._plain_hash if compression == "none" else hashlib.sha256()
         self._stored_bytes = 0
         self._blocks: queue.Queue[bytes | None] = queue.Queue(BLOCKS_WAITING)
         self._stopped = threading.Event()
@@ -184,7 +164,12 @@ def begin_snapshot(session: Session) -> Snapshot:
 
 
 def copy_rows(session: Session, statement: Statement, sink: ExportStream, *, header: bool) -> int:
-    """Write the statement's rows to ``sink`` as CSV.
+    """Write the statement's rows to ``sink`` as CSV; see ``copy_as``."""
+    return copy_as(session, statement, sink, f"FORMAT csv, HEADER {'true' if header else 'false'}", into=sink)
+
+
+def copy_as(session: Session, statement: Statement, sink: ExportStream, options: str, *, into: io.RawIOBase) -> int:
+    """Write the statement's rows to ``into``, which leads to ``sink``, by COPY with these options.
 
     Returns:
         How many rows, as Postgres counts them.
@@ -199,9 +184,9 @@ def copy_rows(session: Session, statement: Statement, sink: ExportStream, *, hea
     bound = text(statement.sql).bindparams(**statement.parameters).compile(dialect=connection.dialect)
     select = cursor.mogrify(str(bound), bound.params).decode()
     # The buffer's write is C: COPY calls it once a row.
-    buffer = io.BufferedWriter(sink, BLOCK_BYTES)
+    buffer = io.BufferedWriter(into, BLOCK_BYTES)
     try:
-        cursor.copy_expert(f"COPY ({select}) TO STDOUT (FORMAT csv, HEADER {'true' if header else 'false'})", buffer)
+        cursor.copy_expert(f"COPY ({select}) TO STDOUT ({options})", buffer)
         buffer.flush()
     except BaseException as error:
         # The buffer flushes once more when it goes away; that must reach nobody.

@@ -63,6 +63,11 @@ class Submission(Protocol):
 
     tenant: str
 
+    @property
+    def may_write_folders(self) -> bool:
+        """Whether the installation has a folder that exports may write below."""
+        ...
+
     def place(self, bucket: str | None, key: str) -> ObjectRef:
         """The object the tenant means; ForbiddenError when it may not use it."""
         ...

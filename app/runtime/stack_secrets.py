@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from app.runtime.errors import RuntimeStateError
@@ -21,6 +21,7 @@ class StackSecrets:
         valkey_password: For AUTH.
         s3_access_key_id: The one S3 user.
         s3_secret_access_key: Its secret.
+        secret_key: Signs manifests of exports; None in a directory of a version that signed none.
         admin_key: An API key with the role admin for tenant ``default``; None until the first start has made one.
     """
 
@@ -29,6 +30,7 @@ class StackSecrets:
     valkey_password: str
     s3_access_key_id: str
     s3_secret_access_key: str
+    secret_key: str | None = None
     admin_key: str | None = None
 
 
@@ -40,6 +42,7 @@ def make_secrets() -> StackSecrets:
         valkey_password=secrets.token_hex(24),
         s3_access_key_id="HA" + secrets.token_hex(9).upper(),
         s3_secret_access_key=secrets.token_hex(20),
+        secret_key=secrets.token_hex(32),
     )
 
 
@@ -54,9 +57,13 @@ def load_or_make(file: Path) -> StackSecrets:
         store(file, made)
         return made
     try:
-        return StackSecrets(**json.loads(file.read_text()))
+        kept = StackSecrets(**json.loads(file.read_text()))
     except (ValueError, TypeError) as error:
         raise RuntimeStateError(f"{file} should hold the secrets of this data directory as JSON: {error}") from error
+    if kept.secret_key is None:
+        kept = replace(kept, secret_key=secrets.token_hex(32))
+        store(file, kept)
+    return kept
 
 
 def store(file: Path, value: StackSecrets) -> None:

@@ -161,6 +161,7 @@ class Stores:
             "HAULIER_S3_ACCESS_KEY_ID": self.s3_access_key_id,
             "HAULIER_S3_SECRET_ACCESS_KEY": self.s3_secret_access_key,
             "HAULIER_S3_BUCKET": self._buckets[0],
+            "HAULIER_SECRET_KEY": self.secrets.secret_key or "",
         }
 
     def start(self) -> None:

@@ -73,6 +73,11 @@ class TenantSubmission:
         self._sessions = sessions
         self._tables = tables
 
+    @property
+    def may_write_folders(self) -> bool:
+        """Whether the installation has a folder that exports may write below."""
+        return self._settings.export_root is not None
+
     def place(self, bucket: str | None, key: str) -> ObjectRef:
         """The object the tenant means; ForbiddenError when it may not use it."""
         return places.place(

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import logging
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
-from time import monotonic
 from typing import Any, Final, Literal
 from uuid import uuid5
 
 from pydantic import Field, model_validator
-from sqlalchemy.exc import SQLAlchemyError
 
 from app.dataplane.export import ExportStream, Snapshot, Written, begin_snapshot, copy_rows, ended_when
 from app.dataplane.query import estimated_rows, export_statement
@@ -19,7 +16,7 @@ from app.dataplane.vql.catalogue import Catalogue
 from app.dataplane.vql.model import Query
 from app.dataplane.vql.parser import parse
 from app.domain.artifacts import Artifact, ArtifactKind
-from app.domain.errors import FenceLost, InvalidRequestError, JobError, Problem, TransientError
+from app.domain.errors import InvalidRequestError, JobError, Problem, TransientError
 from app.domain.job_types import JobConfig, JobType, Result, Submission
 from app.domain.jobs import Outcome
 from app.domain.places import relative_key
@@ -30,13 +27,9 @@ from app.persistence import artifacts, jobs
 from app.services.tables import Tables
 from app.storage.scope import export_key, resolve
 from tasks.context import RunContext
-
-log = logging.getLogger(__name__)
+from tasks.export_report import ExportReport
 
 _AT: Final = "/config/vql"
-_REPORT_EVERY_S: Final = 1.0
-_QUERY_EVERY_S: Final = 30.0
-"""Between two words of an export that no row has come of; less where the stall timeout is short."""
 _SERVICES: Final = {"contact": "contacts", "company": "companies"}
 _MANIFEST_SUFFIX: Final = ".manifest.json"
 
@@ -201,10 +194,15 @@ def _stream(
     statement = export_statement(job.job.tenant, table, query)
     with job.sessions.begin() as session:
         snapshot = begin_snapshot(session)
-        report = _Report(job, estimated_rows(session, statement), header_lines=int(config.header))
-        stream = ExportStream(upload, gzip=config.compression == "gzip", between=lambda: report(stream))
+        report = ExportReport(job, estimated_rows(session, statement))
+        header_lines = int(config.header)
+        stream = ExportStream(
+            upload,
+            compression=config.compression,
+            between=lambda: report(rows=stream.lines - header_lines, size_bytes=stream.plain_bytes),
+        )
         try:
-            with ended_when(session, lambda: report.must_end(stream)):
+            with ended_when(session, lambda: report.must_end(size_bytes=stream.plain_bytes)):
                 rows = copy_rows(session, statement, stream, header=config.header)
             written = stream.finish()
         except TransientError:
@@ -214,51 +212,6 @@ def _stream(
         finally:
             stream.stop()
     return rows, written, snapshot
-
-
-class _Report:
-    """Tells how far an export is, at most once a second, and stops it when the job is to stop.
-
-    Rows are worked out from the bytes written; Postgres counts them exactly at the end. Their total is the planner's
-    guess until then.
-    """
-
-    def __init__(self, job: RunContext, estimated: int, *, header_lines: int) -> None:
-        self._job = job
-        self._estimated = estimated
-        self._header_lines = header_lines
-        self._told_at = 0.0
-        self._query_every_s = min(_QUERY_EVERY_S, job.settings.stall_timeout_s / 4)
-        self._queried_at = -self._query_every_s
-
-    def __call__(self, stream: ExportStream) -> None:
-        self._job.check()
-        if monotonic() - self._told_at < _REPORT_EVERY_S:
-            return
-        self._told_at = monotonic()
-        rows = max(0, stream.lines - self._header_lines)
-        self._tell("exporting", rows_done=rows, rows_total=max(rows, self._estimated), bytes_done=stream.plain_bytes)
-        self._job.check()
-
-    def must_end(self, stream: ExportStream) -> bool:
-        """Whether the job is to stop; asked while Postgres works, which before the first row may take it hours.
-
-        So long as no block has come, the job says that it waits for one: it has not stalled.
-        """
-        if not stream.plain_bytes and monotonic() - self._queried_at >= self._query_every_s:
-            self._queried_at = monotonic()
-            try:
-                self._tell("querying")
-            except FenceLost as error:
-                self._job.stop(error)
-            except SQLAlchemyError as error:
-                log.warning("store.waiting", extra={"error": str(error)})
-        return self._job.cancelled
-
-    def _tell(self, stage: str, **progress: Any) -> None:
-        with self._job.sessions.begin() as session:
-            signals = jobs.advance(session, self._job.job, stage=stage, **progress)
-        self._job.heed(signals)
 
 
 def _manifest(job: RunContext, config: ExportConfig, query: Query, ref: ObjectRef, finished: Finished) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -45,6 +45,7 @@ def compile_select(
     order: tuple[Order, ...],
     limit: int | None,
     offset: int = 0,
+    more: Callable[[Statement], Iterable[str]] | None = None,
 ) -> Statement:
     """``SELECT columns FROM table AS m`` with the query's conditions.
 
@@ -56,9 +57,10 @@ def compile_select(
         order: Empty leaves the order to Postgres; must be total when ``query.after`` is set.
         limit: Rows at most; ``None`` for all.
         offset: Rows to leave out first.
+        more: Further conditions in SQL, which may bind values.
     """
     statement = Statement()
-    where = list(_conditions(query, statement, place))
+    where = [*_conditions(query, statement, place), *(more(statement) if more else ())]
     if query.after is not None:
         where.append(_behind(order, query.after, statement))
     sql = f"SELECT {', '.join(columns)} FROM {place(table)} AS m"

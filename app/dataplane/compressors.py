@@ -1,0 +1,59 @@
+"""How a file is packed: ISA-L's gzip or Zstandard, both fast rather than small."""
+
+from __future__ import annotations
+
+import sys
+from typing import Final, Literal, Protocol
+
+from isal import isal_zlib
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+Compression = Literal["none", "gzip", "zstd"]
+
+GZIP_LEVEL: Final = 1
+ZSTD_LEVEL: Final = 1
+_GZIP_WINDOW: Final = 31
+SUFFIXES: Final = {"none": "", "gzip": ".gz", "zstd": ".zst"}
+
+
+class Compressor(Protocol):
+    """Packs a stream, a block at a time."""
+
+    def compress(self, data: bytes, /) -> bytes:
+        """What has become ready of it."""
+        ...
+
+    def flush(self) -> bytes:
+        """The rest; nothing is compressed after that."""
+        ...
+
+
+class _Plain:
+    """Compresses nothing."""
+
+    def compress(self, data: bytes, /) -> bytes:
+        return data
+
+    def flush(self) -> bytes:
+        return b""
+
+
+def compressor(compression: Compression) -> Compressor:
+    """A new one of this kind."""
+    packed: Compressor
+    if compression == "gzip":
+        packed = isal_zlib.compressobj(GZIP_LEVEL, isal_zlib.DEFLATED, _GZIP_WINDOW)
+    elif compression == "zstd":
+        packed = zstd.ZstdCompressor(
+            options={
+                zstd.CompressionParameter.compression_level: ZSTD_LEVEL,
+                zstd.CompressionParameter.checksum_flag: 1,
+            }
+        )
+    else:
+        packed = _Plain()
+    return packed

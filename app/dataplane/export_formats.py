@@ -1,0 +1,179 @@
+"""The formats of an export's file: how Postgres is asked to write them, and what is put around its rows."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Any, Final, Literal, Protocol
+
+from app.dataplane.compressors import SUFFIXES, Compression
+from app.dataplane.export import ExportStream
+from app.dataplane.vql.compiler import Statement
+from app.dataplane.workbook import Workbook, select_cells
+from app.domain.tables import Column
+
+FileFormat = Literal["csv", "ndjson", "json", "xlsx"]
+
+CONTENT_TYPES: Final = {
+    "csv": "text/csv; charset=utf-8",
+    "ndjson": "application/x-ndjson",
+    "json": "application/json",
+    "xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+}
+_PACKED: Final = {"gzip": "application/gzip", "zstd": "application/zstd"}
+# Postgres's text format doubles backslashes. Its CSV quotes nothing that holds neither delimiter nor quote nor line
+# end, and neither JSON nor our XML ever holds such a control character.
+_VERBATIM: Final = r"FORMAT csv, DELIMITER E'\x02', QUOTE E'\x03'"
+
+
+class RowWriter(Protocol):
+    """Takes what COPY writes of a statement's rows and makes the file of it."""
+
+    options: str
+    """Of the COPY."""
+
+    @property
+    def into(self) -> io.RawIOBase:
+        """What COPY writes into."""
+        ...
+
+    @property
+    def rows(self) -> int:
+        """About how many rows are written."""
+        ...
+
+    def statement(self, rows: Statement) -> Statement:
+        """The SELECT to be copied for ``rows``."""
+        ...
+
+    def finish(self) -> None:
+        """Write what comes behind the last row."""
+        ...
+
+    def drop(self) -> None:
+        """Let go of what is unfinished, once the stream is stopped; safe after ``finish``."""
+        ...
+
+
+def suffix_of(file_format: FileFormat, compression: Compression) -> str:
+    """Of the file's name."""
+    return f".{file_format}{SUFFIXES[compression]}"
+
+
+def content_type_of(file_format: FileFormat, compression: Compression) -> str:
+    """Of the stored file."""
+    return _PACKED.get(compression) or CONTENT_TYPES[file_format]
+
+
+def row_writer(file_format: FileFormat, stream: ExportStream, columns: Sequence[Column], *, header: bool) -> RowWriter:
+    """A writer of this format into ``stream``."""
+    if file_format == "csv":
+        return _Csv(stream, header=header)
+    if file_format == "xlsx":
+        return _Sheets(stream, columns, header=header)
+    return _Lines(stream) if file_format == "ndjson" else _Array(stream)
+
+
+class _Csv:
+    def __init__(self, stream: ExportStream, *, header: bool) -> None:
+        self.options = f"FORMAT csv, HEADER {'true' if header else 'false'}"
+        self.into: io.RawIOBase = stream
+        self._stream = stream
+        self._header_lines = int(header)
+
+    @property
+    def rows(self) -> int:
+        return self._stream.lines - self._header_lines
+
+    def statement(self, rows: Statement) -> Statement:
+        return rows
+
+    def finish(self) -> None:
+        """A CSV file ends with its last row."""
+
+    def drop(self) -> None:
+        """Nothing is held."""
+
+
+class _Lines:
+    """A JSON object a line; Postgres writes it, so every value is in its own spelling, digits of numbers too."""
+
+    options = _VERBATIM
+
+    def __init__(self, stream: ExportStream) -> None:
+        self.into: io.RawIOBase = stream
+        self._stream = stream
+
+    @property
+    def rows(self) -> int:
+        return self._stream.lines
+
+    def statement(self, rows: Statement) -> Statement:
+        return Statement(f"SELECT row_to_json(q) FROM ({rows.sql}) AS q", rows.parameters)
+
+    def finish(self) -> None:
+        """The last row's line end is there."""
+
+    def drop(self) -> None:
+        """Nothing is held."""
+
+
+class _Array(_Lines):
+    """The lines as elements of one array, an element a line."""
+
+    def __init__(self, stream: ExportStream) -> None:
+        super().__init__(stream)
+        self._elements = _Elements(stream)
+        self.into = self._elements
+
+    def finish(self) -> None:
+        self._elements.finish()
+
+
+class _Elements(io.RawIOBase):
+    """Turns line ends into commas; a line end stands only between rows, as JSON escapes those in texts."""
+
+    def __init__(self, stream: ExportStream) -> None:
+        super().__init__()
+        self._stream = stream
+        self._held = b"[\n"
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, block: Any, /) -> int:
+        """Write all but the last line end, which may be the last of all."""
+        data = bytes(block)
+        ends = data.endswith(b"\n")
+        body = data[:-1] if ends else data
+        self._stream.write(self._held + body.replace(b"\n", b",\n"))
+        self._held = b",\n" if ends else b""
+        return len(data)
+
+    def finish(self) -> None:
+        self._stream.write(b"[]\n" if self._held == b"[\n" else b"\n]\n")
+
+
+class _Sheets:
+    options = _VERBATIM
+
+    def __init__(self, stream: ExportStream, columns: Sequence[Column], *, header: bool) -> None:
+        self._workbook = Workbook(stream, [column.name for column in columns] if header else None)
+        self._columns = columns
+
+    @property
+    def into(self) -> io.RawIOBase:
+        return self._workbook
+
+    @property
+    def rows(self) -> int:
+        return self._workbook.rows
+
+    def statement(self, rows: Statement) -> Statement:
+        return Statement(select_cells(rows.sql, self._columns), rows.parameters)
+
+    def finish(self) -> None:
+        self._workbook.finish()
+
+    def drop(self) -> None:
+        self._workbook.drop()

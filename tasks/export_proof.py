@@ -1,0 +1,157 @@
+"""The end of an export: its signed manifest, its artifacts, and what the job says."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+from uuid import uuid5
+
+from app.dataplane.export_columns import Selection
+from app.domain.artifacts import Artifact, ArtifactKind
+from app.domain.job_types import Result
+from app.domain.jobs import Outcome
+from app.domain.manifests import signed
+from app.domain.places import relative_key
+from app.domain.ports import ObjectRef
+from app.persistence import artifacts, jobs
+from tasks.context import RunContext
+from tasks.export_place import Place
+from tasks.export_state import ExportState, FileState
+
+if TYPE_CHECKING:
+    from tasks.export_run import Shape
+
+
+def publish(
+    job: RunContext, selection: Selection, shape: Shape, place: Place, state: ExportState, *, vql: dict[str, Any]
+) -> Result:
+    """Store the manifest beside the files, then their artifacts under the job's fence."""
+    secret = job.settings.secret_key
+    manifest = signed(
+        _manifest(job, selection, shape, state, vql), None if secret is None else secret.get_secret_value()
+    )
+    body = json.dumps(manifest, indent=2).encode()
+    ref = place.manifest(state.stem, in_parts=shape.in_parts)
+    job.check()
+    place.store.put(ref, body, content_type="application/json", filename=ref.key.rsplit("/", 1)[-1])
+    _record(job, shape, state, ref, len(body), in_folder=place.in_folder)
+    return _result(job, state, manifest, ref)
+
+
+def _manifest(
+    job: RunContext, selection: Selection, shape: Shape, state: ExportState, vql: dict[str, Any]
+) -> dict[str, Any]:
+    """What the files are; the same from every run that gets here."""
+    parts = [_part(job, state, one) for one in state.files]
+    return {
+        "version": 2,
+        "job_id": str(job.id),
+        "tenant": job.job.tenant,
+        "table": selection.table.name,
+        "format": shape.file_format,
+        "compression": shape.compression,
+        "header": shape.header and shape.file_format in ("csv", "xlsx"),
+        "schema": {
+            "columns": [{"name": column.name, "type": column.type.value} for column in selection.columns],
+            "key": list(selection.table.key),
+        },
+        "query": vql,
+        "rows": state.rows,
+        "bytes": sum(part["bytes"] for part in parts),
+        "parts": parts,
+        "invalid_rows_left_out": state.left_out,
+        "spreadsheet_safe": selection.spreadsheet_safe,
+        "consistent": True,
+        "restarted": state.restarted,
+        "snapshot": {"id": state.snapshot.id, "taken_at": state.snapshot.taken_at.isoformat()},
+        "created": state.finished_at,
+    }
+
+
+def _part(job: RunContext, state: ExportState, one: FileState) -> dict[str, Any]:
+    written = _written(one)
+    return {
+        "key": relative_key(job.job.tenant, ObjectRef(state.bucket, one.key)),
+        "rows": one.rows,
+        "bytes": written.stored_bytes,
+        "sha256": written.stored_sha256,
+        "plain_bytes": written.plain_bytes,
+        "plain_sha256": written.plain_sha256,
+    }
+
+
+def _written(one: FileState) -> Any:
+    if one.written is None:
+        raise ValueError(f"{one.key} is not written")
+    return one.written
+
+
+def _record(
+    job: RunContext, shape: Shape, state: ExportState, manifest: ObjectRef, manifest_bytes: int, *, in_folder: bool
+) -> None:
+    """The artifacts' rows, and with them the guard; files in a folder have none, as nobody could download them."""
+    kept = [] if in_folder else [_artifact(job, state, one, shape.content_type) for one in state.files]
+    if not in_folder:
+        at = ArtifactKind.MANIFEST
+        kept.append(_row(job, at, at, manifest, content_type="application/json", size_bytes=manifest_bytes))
+    with job.sessions.begin() as session:
+        for artifact in kept:
+            artifacts.put(session, job.job.tenant, artifact)
+        jobs.advance(
+            session,
+            job.job,
+            rows_done=state.rows,
+            rows_total=state.rows,
+            bytes_done=state.plain_bytes,
+            bytes_total=state.plain_bytes,
+            stage="exported",
+        )
+
+
+def _artifact(job: RunContext, state: ExportState, one: FileState, content_type: str) -> Artifact:
+    ref, written = ObjectRef(state.bucket, one.key), _written(one)
+    return _row(
+        job,
+        f"export/{one.key}",
+        ArtifactKind.EXPORT,
+        ref,
+        content_type=content_type,
+        size_bytes=written.stored_bytes,
+        sha256=written.stored_sha256,
+        rows=one.rows,
+    )
+
+
+def _row(job: RunContext, called: str, kind: ArtifactKind, ref: ObjectRef, **facts: Any) -> Artifact:
+    return Artifact(
+        id=uuid5(job.id, called),
+        job_id=job.id,
+        tenant=job.job.tenant,
+        kind=kind,
+        name=ref.key.rsplit("/", 1)[-1],
+        ref=ref,
+        expires_at=job.clock.now() + timedelta(seconds=job.settings.artifact_ttl_s),
+        **facts,
+    )
+
+
+def _result(job: RunContext, state: ExportState, manifest: dict[str, Any], ref: ObjectRef) -> Result:
+    rows, parts = state.rows, manifest["parts"]
+    said = ("format", "compression", "bytes", "consistent", "restarted", "invalid_rows_left_out")
+    return Result(
+        {
+            "s3_bucket": state.bucket or None,
+            "s3_key": parts[0]["key"],
+            "manifest_key": relative_key(job.job.tenant, ref),
+            "rows": rows,
+            "parts": len(parts),
+            "columns": [column["name"] for column in manifest["schema"]["columns"]],
+            "sha256": parts[0]["sha256"] if len(parts) == 1 else None,
+            "snapshot": state.snapshot.taken_at.isoformat(),
+            **{name: manifest[name] for name in said},
+        },
+        message=f"exported {rows} row{'' if rows == 1 else 's'} to {parts[0]['key']}"
+        + (f" and {len(parts) - 1} more files" if len(parts) > 1 else ""),
+        outcome=Outcome.SUCCESS if rows else Outcome.EMPTY,
+    )

@@ -1,0 +1,179 @@
+"""Exports in parts: they tile the table, and go on where they were only while it is what it was."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from app.domain.errors import FenceLost, JobError, TransientError
+from app.domain.job_types import Result
+from app.domain.ports import ObjectRef
+from app.domain.tables import Column, ColumnType, Table
+from app.persistence.sessions import Sessions
+from app.services.tables import Tables
+from app.storage.s3 import S3Store
+from config.settings import Settings
+from tests.integration.exports import Exporting
+
+PAIRS = Table(
+    name="pairs",
+    columns=(Column("a", ColumnType.TEXT), Column("b", ColumnType.BIGINT), Column("label", ColumnType.TEXT)),
+    key=("a", "b"),
+)
+
+
+@pytest.fixture
+def exporting(sessions: Sessions, settings: Settings) -> Exporting:
+    Tables(sessions).declare("default", PAIRS)
+    with sessions.begin() as session:
+        session.execute(
+            text(
+                "INSERT INTO t_default.pairs (a, b, label) SELECT 'k' || g % 7, g, "
+                "repeat(E'x,\"\\n', g % 9) FROM generate_series(1, 1000) AS g"
+            )
+        )
+    return Exporting(settings, sessions, S3Store(settings))
+
+
+def parts(exporting: Exporting, result: Result) -> list[list[list[str]]]:
+    """The rows of every file, each without its header."""
+    keys = [part["key"] for part in exporting.manifest(result)["parts"]]
+    return [list(csv.reader(io.StringIO(exporting.read(key).decode(), newline="")))[1:] for key in keys]
+
+
+def whole(exporting: Exporting) -> list[list[str]]:
+    body = exporting.body(exporting.export("pairs", vql={"order_by": [{"order_by": "a"}]}))
+    return list(csv.reader(io.StringIO(body.decode(), newline="")))[1:]
+
+
+@pytest.mark.parametrize("parallel", [1, 3])
+def test_parts_by_rows_tile_the_table_in_the_keys_order(exporting: Exporting, parallel: int) -> None:
+    result = exporting.export("pairs", max_rows_per_part=300, parallel=parallel)
+
+    found = parts(exporting, result)
+    assert [len(part) for part in found] == [300, 300, 300, 100]
+    assert [row for part in found for row in part] == whole(exporting)
+    assert result.data["rows"] == 1_000
+
+
+@pytest.mark.parametrize(("file_format", "compression"), [("csv", "none"), ("ndjson", "gzip"), ("json", "none")])
+def test_no_part_is_larger_than_asked_for(exporting: Exporting, file_format: str, compression: str) -> None:
+    result = exporting.export(
+        "pairs", max_bytes_per_part=4_096, format=file_format, compression=compression, parallel=2
+    )
+
+    manifest = exporting.manifest(result)
+    sizes = [part["plain_bytes"] for part in manifest["parts"]]
+    assert max(sizes) <= 4_096
+    assert len(sizes) > 3
+    assert sum(part["rows"] for part in manifest["parts"]) == manifest["rows"] == 1_000
+
+
+def test_each_part_is_what_the_manifest_says(exporting: Exporting) -> None:
+    result = exporting.export("pairs", max_rows_per_part=400, compression="zstd")
+
+    for part in exporting.manifest(result)["parts"]:
+        body = exporting.read(part["key"])
+        assert (part["bytes"], part["sha256"]) == (len(body), hashlib.sha256(body).hexdigest())
+
+
+def test_an_empty_table_is_one_part_of_a_header(exporting: Exporting) -> None:
+    nothing = {"where": {"keyword_match": {"must": {"a": ["none"]}}}}
+
+    result = exporting.export("pairs", max_rows_per_part=10, vql=nothing)
+
+    assert parts(exporting, result) == [[]]
+
+
+def test_more_parts_than_there_may_be_fail_with_what_to_do(exporting: Exporting, monkeypatch: Any) -> None:
+    monkeypatch.setattr("app.dataplane.export_ranges.MAX_PARTS", 3)
+
+    with pytest.raises(JobError) as caught:
+        exporting.export("pairs", max_rows_per_part=300)
+
+    assert caught.value.code == "export.too_many_parts"
+
+
+class Failing:
+    """An S3 that loses its connection at the start of the upload of this number."""
+
+    def __init__(self, objects: S3Store, at: int) -> None:
+        self._objects = objects
+        self._left = at
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._objects, name)
+
+    def start_upload(self, ref: ObjectRef, **what: Any) -> Any:
+        self._left -= 1
+        if self._left == 0:
+            raise TransientError("cut", code="s3.unavailable")
+        return self._objects.start_upload(ref, **what)
+
+
+def test_what_was_finished_is_not_written_again_while_the_table_stays(exporting: Exporting) -> None:
+    job = exporting.submit("pairs", max_rows_per_part=300)
+    with pytest.raises(TransientError):
+        exporting.run(job, Failing(exporting.objects, at=3))
+    again = exporting.claim(job)
+    kept = [one["key"] for one in again.checkpoint["files"] if one["etags"] or one["joined"]]
+    before = {key: exporting.objects.head(ObjectRef("haulier-test", key)).etag for key in kept}
+
+    result = exporting.run(again, Failing(exporting.objects, at=3))
+
+    assert len(kept) == 2
+    assert {key: exporting.objects.head(ObjectRef("haulier-test", key)).etag for key in kept} == before
+    assert [row for part in parts(exporting, result) for row in part] == whole(exporting)
+    assert result.data["restarted"] == 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE t_default.pairs SET label = 'new' WHERE b = 1",
+        "DELETE FROM t_default.pairs WHERE b = 1",
+        "INSERT INTO t_default.pairs (a, b) VALUES ('k', 0)",
+    ],
+)
+def test_a_table_that_changed_is_exported_anew_and_the_manifest_says_so(
+    exporting: Exporting, sessions: Sessions, change: str
+) -> None:
+    job = exporting.submit("pairs", max_rows_per_part=300)
+    with pytest.raises(TransientError):
+        exporting.run(job, Failing(exporting.objects, at=3))
+    with sessions.begin() as session:
+        session.execute(text(change))
+
+    result = exporting.run(exporting.claim(job))
+
+    assert [row for part in parts(exporting, result) for row in part] == whole(exporting)
+    assert exporting.manifest(result)["restarted"] == 1
+    listed = {key for key, _ in exporting.objects.list("haulier-test", "uploads/") if str(job.id) in key}
+    assert listed == {part["key"] for part in exporting.manifest(result)["parts"]} | {result.data["manifest_key"]}
+
+
+def test_a_former_holder_joins_nothing(exporting: Exporting) -> None:
+    job = exporting.submit("pairs", max_rows_per_part=300)
+    exporting.claim(job)
+
+    with pytest.raises(FenceLost):
+        exporting.run(job)
+
+    assert [key for key, _ in exporting.objects.list("haulier-test", "uploads/") if str(job.id) in key] == []
+
+
+def test_a_run_after_the_last_one_finds_everything_done(exporting: Exporting) -> None:
+    job = exporting.submit("pairs", max_rows_per_part=300)
+    first = exporting.run(job)
+    manifest = exporting.read(first.data["manifest_key"])
+
+    second = exporting.run(exporting.claim(job), Failing(exporting.objects, at=1))
+
+    assert second.data == first.data
+    assert json.loads(exporting.read(second.data["manifest_key"])) == json.loads(manifest)
