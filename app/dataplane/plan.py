@@ -10,6 +10,7 @@ from difflib import get_close_matches
 from enum import StrEnum
 from typing import Any
 
+from app.dataplane.budget import OnBudget
 from app.dataplane.companions import Companions, companions_of
 from app.dataplane.records import Encoding
 from app.domain.errors import JobError
@@ -40,7 +41,8 @@ class Options:
         batch_timeout_s: How long a lane's transaction may take; ``None`` as long as its statements do.
         ignore_unknown: Leave out fields whose header is no column, instead of refusing the file.
         companions: Take the columns of the row beside each too, a contact's company.
-        max_errors: Refused rows that pause the job when exceeded; ``max_error_rate``: the same as a part, 0 to 1.
+        max_errors: Refused rows that are too many when exceeded; ``max_error_rate``: the same as a part, 0 to 1.
+        on_budget: What becomes of the job then.
     """
 
     mapping: Mapping[str, str]
@@ -55,6 +57,7 @@ class Options:
     companions: bool = False
     max_errors: int | None = None
     max_error_rate: float | None = None
+    on_budget: OnBudget = OnBudget.PAUSE
 
     def fingerprint(self, bucket: str, key: str, table: str) -> str:
         """A hash over all that decides how bytes become rows; another one is another load."""
