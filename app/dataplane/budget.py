@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
 
 from app.domain.errors import JobError, JobPaused
-
-BUDGET_SPENT: Final = "import.error_budget"
 
 
 class OnBudget(StrEnum):
@@ -46,9 +43,8 @@ class Budget:
             return
         spent = {"spent": {"read": read, "failed": failed}}
         if self.on_budget is OnBudget.PAUSE:
-            raise JobPaused(f"{said}; resume to go on anyway", code=BUDGET_SPENT, data=spent)
-        hint = "See the failed records; a retry goes on behind what is loaded, with the budget granted anew."
-        raise JobError(said, code=BUDGET_SPENT, hint=hint, data=spent)
+            raise JobPaused(f"{said}; resume to go on anyway", code="import.error_budget", data=spent)
+        raise JobError(said, code="import.error_budget", data=spent)
 
     def _said(self, read: int, failed: int) -> str | None:
         if self.max_errors is not None and failed > self.max_errors:

@@ -149,6 +149,7 @@ def _first_plan(context: ImportContext, ref: ObjectRef, table: Table, options: O
         batch_rows=options.batch_rows or settings.batch_rows,
         lanes=options.lanes or settings.lanes,
         max_field_bytes=settings.max_field_bytes,
+        header=tuple(header),
     )
 
 

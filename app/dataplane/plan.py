@@ -92,7 +92,7 @@ class Plan:
         fingerprint: ``Options.fingerprint`` of the job.
         gzipped: Whether the stored bytes are gzip.
         first_byte: Where the first record after the header begins, after decompression; ``first_line`` its line.
-        width: Fields in the header.
+        width: Fields in the header; ``header`` what they are called.
         mapped: What becomes of the fields.
         batch_rows: Records per batch; ``lanes`` and ``max_field_bytes`` as in the settings of then.
     """
@@ -109,6 +109,7 @@ class Plan:
     batch_rows: int
     lanes: int
     max_field_bytes: int
+    header: tuple[str, ...] = ()
 
     def to_checkpoint(self) -> dict[str, Any]:
         """The plan in JSON types."""
@@ -123,6 +124,7 @@ def from_checkpoint(checkpoint: Mapping[str, Any]) -> Plan:
             **kept,
             "encoding": Encoding(kept["encoding"]),
             "mapped": _mapped_of(kept["mapped"]),
+            "header": tuple(kept.get("header", ())),
         }
     )
 
