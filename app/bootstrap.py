@@ -27,6 +27,7 @@ from app.services.keys import Keys
 from app.services.pipelines import Pipelines
 from app.services.places import Places
 from app.services.records import Records
+from app.services.replays import Replays
 from app.services.schedules import Schedules
 from app.services.steering import Steering
 from app.services.submissions import TenantSubmission
@@ -87,6 +88,7 @@ class Services:
     uploads: Uploads
     artifacts: Artifacts
     failed_records: FailedRecords
+    replays: Replays
     import_batches: ImportBatches
 
 
@@ -140,6 +142,7 @@ def build_services(settings: Settings, *, application_name: str, pool_size: int)
         uploads=Uploads(sessions, objects, settings, clock),
         artifacts=Artifacts(sessions, objects, settings, clock),
         failed_records=FailedRecords(sessions),
+        replays=Replays(sessions, jobs),
         import_batches=ImportBatches(sessions, tables, clock),
     )
 

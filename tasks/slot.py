@@ -290,8 +290,8 @@ def _end_for(runs: Runs, job: Job, why: Exception) -> None:
     match why:
         case JobCancelled(reason=reason, terminated=terminated):
             runs.cancel(job, reason, terminated=terminated)
-        case JobPaused(reason=reason):
-            runs.pause(job, reason)
+        case JobPaused():
+            runs.pause(job, why)
         case HandBack():
             runs.hand_back(job, "worker shuts down")
         case TransientError():

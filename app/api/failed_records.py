@@ -8,17 +8,30 @@ from collections.abc import Iterator
 from typing import Any, Final
 from uuid import UUID
 
-from flask import Response, make_response
+from flask import Response, make_response, request
 from flask_smorest import Blueprint
-from marshmallow import Schema, fields, validate
+from marshmallow import Schema, ValidationError, fields, validate, validates_schema
 
+from app.api.job_schemas import JobSchema
 from app.domain.failed_records import FailedRecord
-from app.web.current import services, tenant
+from app.web.current import actor, services, tenant
 from app.web.paging import link_next, page
 
 blueprint = Blueprint("failed_records", __name__, url_prefix="/v1", description="Rows that jobs refused, and why.")
 
-_CSV_COLUMNS: Final = ("line", "first_byte", "end_byte", "field", "code", "message", "raw", "raw_is_base64")
+_CSV_COLUMNS: Final = (
+    "line",
+    "first_byte",
+    "end_byte",
+    "field",
+    "code",
+    "message",
+    "raw",
+    "raw_is_base64",
+    "corrected",
+    "resolved_by",
+    "resolved_at",
+)
 _ROWS_A_CHUNK: Final = 500
 
 
@@ -34,6 +47,51 @@ class FailedRecordSchema(Schema):
     code = fields.String()
     message = fields.String()
     at = fields.AwareDateTime()
+    corrected = fields.String(allow_none=True, metadata={"description": "The text that a replay loads in its place."})
+    resolved_by = fields.UUID(allow_none=True, metadata={"description": "The replay that loaded it after all."})
+    resolved_at = fields.AwareDateTime(allow_none=True)
+
+
+class FailedGroupSchema(Schema):
+    """Refused rows with one code and field, with the first of them as a sample."""
+
+    code = fields.String()
+    field = fields.String(allow_none=True)
+    count = fields.Integer()
+    unresolved = fields.Integer(metadata={"description": "Those that no replay has loaded."})
+    line = fields.Integer(metadata={"description": "Of the sample, as are message and raw."})
+    message = fields.String()
+    raw = fields.String(allow_none=True)
+
+
+class FailedGroupsSchema(Schema):
+    """All of them, the largest group first."""
+
+    items = fields.List(fields.Nested(FailedGroupSchema))
+
+
+class ReplaySchema(Schema):
+    """Which refused rows to load again."""
+
+    codes = fields.List(
+        fields.String(validate=validate.Length(1, 100)),
+        load_default=None,
+        allow_none=True,
+        validate=validate.Length(1, 100),
+        metadata={"description": "Only rows refused with these; all when it is left out."},
+    )
+
+
+class CorrectionSchema(Schema):
+    """Another text for a refused row: `raw`, or `values` of some of its fields."""
+
+    raw = fields.String(validate=validate.Length(1, 1_048_576))
+    values = fields.Dict(keys=fields.String(), values=fields.String(), validate=validate.Length(1))
+
+    @validates_schema
+    def _one_of_them(self, data: dict[str, Any], **_: Any) -> None:
+        if len(data) != 1:
+            raise ValidationError("expected either raw or values", "raw")
 
 
 class FailedRecordPageSchema(Schema):
@@ -51,9 +109,10 @@ class FailedRecordQuerySchema(Schema):
     )
     limit = fields.Integer(load_default=100, validate=validate.Range(1, 1_000))
     format = fields.String(
-        load_default="json",
+        load_default=None,
+        allow_none=True,
         validate=validate.OneOf(["json", "csv"]),
-        metadata={"description": "csv streams all of them as a download."},
+        metadata={"description": "csv streams all of them as a download; without it the header Accept decides."},
     )
 
 
@@ -62,12 +121,47 @@ class FailedRecordQuerySchema(Schema):
 @blueprint.response(200, FailedRecordPageSchema)
 def listed(query: dict[str, Any], job_id: UUID) -> Any:
     """Read the rows that a job refused, each with its line, its bytes and the reason."""
-    if query["format"] == "csv":
+    if (query["format"] or _accepted()) == "csv":
         return _download(job_id)
     limit = query["limit"]
     found = services().failed_records.page(tenant(), job_id, after=query["cursor"], limit=limit + 1)
     next_cursor = str(found[limit - 1].line) if len(found) > limit else None
     return link_next(make_response(FailedRecordPageSchema().dump(page(found[:limit], next_cursor))), next_cursor)
+
+
+def _accepted() -> str:
+    asked = request.accept_mimetypes
+    return "csv" if asked["text/csv"] > asked["application/json"] else "json"
+
+
+@blueprint.route("/jobs/<uuid:job_id>/failed-records/groups")
+@blueprint.response(200, FailedGroupsSchema)
+def groups(job_id: UUID) -> Any:
+    """Count the rows that a job refused by code and field, with a sample of each."""
+    return {"items": services().failed_records.groups(tenant(), job_id)}
+
+
+@blueprint.route("/jobs/<uuid:job_id>/failed-records/<int(max=9223372036854775807):line>", methods=["PATCH"])
+@blueprint.arguments(CorrectionSchema)
+@blueprint.response(200, FailedRecordSchema)
+def correct(body: dict[str, Any], job_id: UUID, line: int) -> FailedRecord:
+    """Correct a refused row; the next `:replay` of the job loads it so."""
+    return services().replays.correct(tenant(), job_id, line, **body)
+
+
+@blueprint.route("/jobs/<uuid:job_id>:replay", methods=["POST"])
+@blueprint.arguments(ReplaySchema)
+@blueprint.response(202, JobSchema, headers={"Location": {"schema": {"type": "string"}}})
+@blueprint.doc(parameters=[{"in": "header", "name": "Idempotency-Key", "schema": {"type": "string"}}])
+def replay(body: dict[str, Any], job_id: UUID) -> Any:
+    """Submit a job that loads the refused rows once more, as they are or as they were corrected."""
+    submitted = services().replays.replay(
+        tenant(), job_id, codes=body["codes"], actor=actor(), idempotency_key=request.headers.get("Idempotency-Key")
+    )
+    headers = {"Location": f"{blueprint.url_prefix}/jobs/{submitted.job.id}", "Retry-After": "1"}
+    if submitted.replayed:
+        headers["Idempotent-Replayed"] = "true"
+    return submitted.job, 202, headers
 
 
 def _download(job_id: UUID) -> Response:

@@ -293,6 +293,26 @@ def _run_worker(queue: str, slots: int, data_dir: Path | None) -> None:
 def clone(context: click.Context, client: Client, job_id: Any, wait: bool, as_json: bool) -> None:
     """Make a new job with the same type, config and options."""
     job = client.post(f"/v1/jobs/{job_id}:clone")
+    _follow(context, client, job, wait=wait, as_json=as_json)
+
+
+@jobs.command()
+@click.argument("job_id", type=click.UUID)
+@click.option("--code", "codes", multiple=True, help="Only rows refused with this code; may be repeated.")
+@click.option("--watch", "wait", is_flag=True, help="Watch the replay to its end.")
+@json_option
+@with_client
+@click.pass_context
+def replay(
+    context: click.Context, client: Client, /, *, job_id: Any, codes: tuple[str, ...], wait: bool, as_json: bool
+) -> None:
+    """Load the rows that an import refused once more, as they are or as they were corrected."""
+    job = client.post(f"/v1/jobs/{job_id}:replay", {"codes": list(codes)} if codes else {})
+    _follow(context, client, job, wait=wait, as_json=as_json)
+
+
+def _follow(context: click.Context, client: Client, job: dict[str, Any], *, wait: bool, as_json: bool) -> None:
+    """Show a new job, or watch it to its end."""
     if wait:
         finish(context, client, watch(client, job["id"], quiet=as_json), as_json)
     if as_json:

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from app.dataplane import books, reading
 from app.dataplane.batches import Batch, Encoder, Part, in_batches, parts_of
+from app.dataplane.budget import Budget
 from app.dataplane.companions import companions_of
 from app.dataplane.context import ImportContext
 from app.dataplane.loader import COUNTERS, LaneWriter, Load
@@ -23,7 +24,7 @@ from app.dataplane.origins import Origin
 from app.dataplane.plan import Mode, Options, Plan, from_checkpoint
 from app.dataplane.sources import ByteSource
 from app.dataplane.spooling import UrlOrigin
-from app.domain.errors import FenceLost, JobError, JobPaused
+from app.domain.errors import FenceLost, JobError
 from app.domain.job_types import Result
 from app.domain.jobs import Outcome
 from app.domain.tables import Table
@@ -83,19 +84,27 @@ def _plan(context: ImportContext, origin: Origin | UrlOrigin, table: Table, opti
 
 @dataclass(frozen=True, slots=True)
 class _Beginning:
-    """Where this run begins: the first batch that some lane has not committed, and how far each lane is."""
+    """Where this run begins: the first batch that some lane has not committed, and how far each lane is.
+
+    Args:
+        totals: What became of the records committed before; ``spent`` as in ``Budget.check``.
+    """
 
     place: imports.Place
     committed: Mapping[int, int]
+    totals: Mapping[str, int]
+    spent: tuple[int, int]
 
     @classmethod
     def of(cls, context: ImportContext, plan: Plan) -> _Beginning:
         with context.sessions.begin() as session:
             committed = imports.lanes(session, context.id)
+            totals, spent = imports.totals(session, context.id), imports.spent(session, context.id)
             common = min(committed.get(lane, -1) for lane in range(plan.lanes))
-            if common < 0:
-                return cls(imports.Place(0, plan.first_byte, plan.first_line, 0), committed)
-            return cls(imports.place_after(session, context.id, common), committed)
+            place = imports.Place(0, plan.first_byte, plan.first_line, 0)
+            if common >= 0:
+                place = imports.place_after(session, context.id, common)
+            return cls(place, committed, totals, spent)
 
 
 # The work
@@ -140,18 +149,22 @@ def _placed(batches: Iterable[Batch], plan: Plan, begin: _Beginning, source: Byt
 
 
 class _Account:
-    """What the lanes have done in this run, and when that is too bad to go on; used by every lane's thread."""
+    """What the lanes have done for the job, and when that is too bad to go on; used by every lane's thread."""
 
     def __init__(self, context: ImportContext, plan: Plan, options: Options, begin: _Beginning) -> None:
         settings = context.settings
         self._context = context
         self._lock = threading.Lock()
         self._stored = dict.fromkeys(range(plan.lanes), 0 if plan.is_packed else begin.place.byte)
-        self._read = 0
-        self._failed = 0
-        self._max_rate = settings.error_budget_rate if options.max_error_rate is None else options.max_error_rate
-        self._after_rows = settings.error_budget_after_rows
-        self._max_errors = options.max_errors
+        self._read = begin.totals.get("read", 0)
+        self._failed = begin.totals.get("failed", 0)
+        self._spent = begin.spent
+        self._budget = Budget(
+            max_errors=options.max_errors,
+            max_rate=settings.error_budget_rate if options.max_error_rate is None else options.max_error_rate,
+            after_rows=settings.error_budget_after_rows,
+            on_budget=options.on_budget,
+        )
 
     def finish(self, session: Session, part: Part, counts: Mapping[str, int]) -> None:
         """The guarded progress of a part: the last statement of its transaction."""
@@ -171,19 +184,14 @@ class _Account:
         """Take note of a part that is in.
 
         Raises:
-            JobPaused: More records were refused in this run than the job may spend.
+            JobPaused: More records were refused than the job may spend; ``JobError``: it is to fail then.
         """
         with self._lock:
             self._stored[part.lane] = part.batch.stored_bytes_read
             self._read += counts["read"]
             self._failed += counts["failed"]
             read, failed = self._read, self._failed
-        if self._max_errors is not None and failed > self._max_errors:
-            raise JobPaused(f"{failed} records were refused, {self._max_errors} are allowed (max_errors)")
-        if read >= self._after_rows and failed > self._max_rate * read:
-            raise JobPaused(
-                f"{failed} of {read} records were refused, at most {self._max_rate:.0%} may be; resume to go on anyway"
-            )
+        self._budget.check(self._spent, read, failed)
 
 
 class _Lanes:

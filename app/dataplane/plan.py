@@ -10,6 +10,7 @@ from difflib import get_close_matches
 from enum import StrEnum
 from typing import Any
 
+from app.dataplane.budget import OnBudget
 from app.dataplane.chunks import Encoding
 from app.dataplane.companions import Companions, companions_of
 from app.dataplane.compression import Compression
@@ -49,7 +50,8 @@ class Options:
         batch_timeout_s: How long a lane's transaction may take; ``None`` as long as its statements do.
         ignore_unknown: Leave out fields whose header is no column, instead of refusing the file.
         companions: Take the columns of the row beside each too, a contact's company.
-        max_errors: Refused rows that pause the job when exceeded; ``max_error_rate``: the same as a part, 0 to 1.
+        max_errors: Refused rows that are too many when exceeded; ``max_error_rate``: the same as a part, 0 to 1.
+        on_budget: What becomes of the job then.
     """
 
     mapping: Mapping[str, str]
@@ -64,6 +66,7 @@ class Options:
     companions: bool = False
     max_errors: int | None = None
     max_error_rate: float | None = None
+    on_budget: OnBudget = OnBudget.PAUSE
     file_format: str = "csv"
     header: bool | tuple[str, ...] = True
     skip_rows: int = 0

@@ -152,11 +152,15 @@ class TransientError(JobError):
 
 
 class JobPaused(Exception):  # noqa: N818 - it is a signal, not an error
-    """Raised inside a job type to stop at a checkpoint because the job is to be paused."""
+    """Raised inside a job type to stop at a checkpoint because the job is to be paused; ``data`` joins the event's."""
 
-    def __init__(self, reason: str) -> None:
+    code = "job.paused"
+
+    def __init__(self, reason: str, *, code: str | None = None, data: dict[str, Any] | None = None) -> None:
         super().__init__(reason)
         self.reason = reason
+        self.code = code or type(self).code
+        self.data = data or {}
 
 
 class JobCancelled(Exception):  # noqa: N818 - it is a signal, not an error

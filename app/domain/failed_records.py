@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from uuid import UUID
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,8 @@ class FailedRecord:
         field: The column at fault; ``None`` when it is the whole row.
         code: Stable machine word.
         message: What was expected and what came.
+        corrected: The text that is to be loaded in its place; ``None`` while nobody has corrected it.
+        resolved_by: The job that loaded it after all, at ``resolved_at``; ``None`` while none has.
     """
 
     line: int
@@ -30,3 +33,24 @@ class FailedRecord:
     code: str
     message: str
     at: datetime
+    corrected: str | None = None
+    resolved_by: UUID | None = None
+    resolved_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FailedGroup:
+    """The failed records of a job that have a code and a field in common.
+
+    Args:
+        unresolved: Those of ``count`` that no replay has loaded.
+        line: Of the first of them; ``message`` and ``raw`` are that record's.
+    """
+
+    code: str
+    field: str | None
+    count: int
+    unresolved: int
+    line: int
+    message: str
+    raw: str | None

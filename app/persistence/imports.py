@@ -151,6 +151,21 @@ def totals(session: Session, job_id: UUID) -> dict[str, int]:
     return {row.key: row.total for row in rows}
 
 
+def spent(session: Session, job_id: UUID) -> tuple[int, int]:
+    """What a job had read and refused when its error budget last stopped it; nothing when that never was."""
+    row = session.execute(
+        text(
+            """
+            SELECT coalesce(data -> 'spent', data #> '{error,data,spent}') AS spent FROM job_events
+            WHERE job_id = :job AND (data ? 'spent' OR data #> '{error,data}' ? 'spent')
+            ORDER BY number DESC LIMIT 1
+            """
+        ),
+        {"job": job_id},
+    ).first()
+    return (row.spent["read"], row.spent["failed"]) if row else (0, 0)
+
+
 def gaps(session: Session, job_id: UUID, *, first_line: int, first_byte: int, most: int = 10) -> list[Gap]:
     """Parts that do not begin where their lane's part before ended, or the first not at the given place."""
     rows = session.execute(

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Final
 from uuid import UUID
 
-from app.domain.failed_records import FailedRecord
+from app.domain.failed_records import FailedGroup, FailedRecord
 from app.persistence import failed_records, jobs
 from app.persistence.sessions import Sessions
 
@@ -28,6 +28,16 @@ class FailedRecords:
         with self._sessions.begin() as session:
             jobs.get(session, tenant, job_id)
             return failed_records.of_job(session, tenant, job_id, after=after, limit=limit)
+
+    def groups(self, tenant: str, job_id: UUID) -> list[FailedGroup]:
+        """A job's failed records by code and field, the largest group first.
+
+        Raises:
+            NotFoundError: The tenant has no such job.
+        """
+        with self._sessions.begin() as session:
+            jobs.get(session, tenant, job_id)
+            return failed_records.groups(session, tenant, job_id)
 
     def all(self, tenant: str, job_id: UUID) -> Iterator[FailedRecord]:
         """Every failed record in the order of the file; holds at most 2,000 and no transaction between reads.

@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from app.domain.error_codes import REMEDIES
-from app.domain.errors import FenceLost, HaulierError
+from app.domain.errors import FenceLost, HaulierError, JobPaused
 from app.domain.job_types import OWN_PROCESS_QUEUE, Result
 from app.domain.jobs import Job, Origin
 from app.domain.lifecycle import TRANSITIONS, Event
@@ -181,11 +181,11 @@ class Runs:
         if self.hand_back_all([job], reason):
             raise FenceLost(f"job {job.id} is no longer held under fence {job.fence}")
 
-    def pause(self, job: Job, reason: str) -> None:
+    def pause(self, job: Job, why: JobPaused) -> None:
         """The job goes back to wait until somebody resumes it."""
-        said = {"code": "job.paused", "message": reason}
+        said = {"code": why.code, "message": why.reason}
         changes = {"attempts": _ATTEMPT_BACK, "paused": True, "error": said}
-        self._end(job, Event.HAND_BACK, changes, data={"reason": reason})
+        self._end(job, Event.HAND_BACK, changes, data={"reason": why.reason, **why.data})
 
     def rescue(self, job: Job, reason: str, *, max_rescues: int) -> None:
         """This worker cannot go on with the job through no fault of the job."""

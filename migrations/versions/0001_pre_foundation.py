@@ -324,6 +324,9 @@ CREATE TABLE failed_records (
     code        text NOT NULL,
     message     text NOT NULL,
     at          timestamptz NOT NULL DEFAULT clock_timestamp(),
+    corrected   text,
+    resolved_by uuid,
+    resolved_at timestamptz,
     PRIMARY KEY (job_id, line)
 ) PARTITION BY RANGE (job_id);
 CREATE TABLE failed_records_other PARTITION OF failed_records DEFAULT;

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import AliasChoices, Field, field_validator
 
+from app.dataplane.budget import OnBudget
 from app.dataplane.companions import Companions, check_companions
 from app.dataplane.importer import import_file
 from app.dataplane.origins import S3Origin
@@ -60,8 +61,11 @@ class InsertCsvFile(JobConfig):
     companions: bool = Field(
         False, description="Take company_* columns of contacts too: they become the contact's company."
     )
-    max_errors: int | None = Field(None, ge=0, description="Pause when more records than this are refused.")
-    max_error_rate: float | None = Field(None, ge=0, le=1, description="Pause when a larger part is refused.")
+    max_errors: int | None = Field(None, ge=0, description="Stop when more records than this are refused.")
+    max_error_rate: float | None = Field(None, ge=0, le=1, description="Stop when a larger part is refused.")
+    on_budget: Literal["pause", "fail"] = Field(
+        "pause", description="What becomes of a job that stops so: it waits to be resumed, or fails."
+    )
 
     @field_validator("delimiter")
     @classmethod
@@ -85,6 +89,7 @@ class InsertCsvFile(JobConfig):
             companions=self.companions,
             max_errors=self.max_errors,
             max_error_rate=self.max_error_rate,
+            on_budget=OnBudget(self.on_budget),
         )
 
 

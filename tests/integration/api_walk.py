@@ -27,6 +27,8 @@ BODIES: dict[str, Any] = {
     "uploads.create": {"filename": "a.csv"},
     "uploads.complete": {"parts": [{"number": 1, "etag": "x"}]},
     "keys.Keys.post": {},
+    "failed_records.replay": {},
+    "failed_records.correct": {"raw": "1,one"},
     "queues.set_concurrency": {"slots": 2},
     "limits.Limit.put": {"max_concurrency": 1},
 }

@@ -319,6 +319,9 @@ def test_failed_rows_come_in_the_order_of_the_file_page_by_page(member: Client, 
         "field": "email",
         "code": "value.email",
         "message": "no\tat sign",
+        "corrected": None,
+        "resolved_by": None,
+        "resolved_at": None,
     }
 
 

@@ -63,6 +63,7 @@ def test_every_route_without_a_key_is_401_but_those_the_document_opens(
         "queue": "small",
         "kind": "key",
         "limited": "bank",
+        "line": "2",
     }
 
     answers = {operation: operation.ask(nobody, ids) for operation in operations(document)}
@@ -130,6 +131,7 @@ def _things_of(admin: Client, sessions: Sessions, services: Services) -> dict[st
         "artifact_id": str(artifact.id),
         "key_id": key_id,
         "name": name,
+        "line": "2",
     }
 
 

@@ -325,6 +325,8 @@ AN_ATTEMPT = {
         (["jobs", "retry", ID, "--json"], f"{JOB}:retry", a_job(state="open"), '"state": "open"'),
         (["jobs", "clone", ID], f"{JOB}:clone", a_job(state="queued"), f"Job {ID} is queued."),
         (["jobs", "clone", ID, "--json"], f"{JOB}:clone", a_job(state="queued"), '"state": "queued"'),
+        (["jobs", "replay", ID], f"{JOB}:replay", a_job(state="queued"), f"Job {ID} is queued."),
+        (["jobs", "replay", ID, "--code", "a.b", "--json"], f"{JOB}:replay", a_job(), '"outcome": "success"'),
         (["jobs", "get", ID, "--json"], JOB, a_job(), '"outcome": "success"'),
         (["jobs", "attempts", ID], f"{JOB}/attempts", {"items": [AN_ATTEMPT]}, "S3 is away"),
         (["jobs", "attempts", ID, "--json"], f"{JOB}/attempts", {"items": [AN_ATTEMPT]}, '"outcome": "retrying"'),

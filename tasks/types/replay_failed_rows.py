@@ -1,0 +1,52 @@
+"""``replay_failed_rows``: the rows that an import refused, once more, as they are now."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from pydantic import Field
+
+from app.dataplane.replay import Replay, replay
+from app.domain.errors import JobError
+from app.domain.job_types import JobConfig, JobType, Result
+from app.persistence import jobs
+from app.services.tables import Tables
+from tasks.types import insert_csv_file
+
+if TYPE_CHECKING:
+    from app.domain.jobs import Job
+    from tasks.context import RunContext
+
+
+class ReplayFailedRows(JobConfig):
+    """Whose rows, and which."""
+
+    job: UUID = Field(description="The import that refused them.", strict=False)
+    codes: list[str] | None = Field(None, min_length=1, max_length=100, description="Only rows refused with these.")
+
+
+def run(job: RunContext, config: ReplayFailedRows) -> Result:
+    """Load what is unresolved; a killed replay goes on behind its last batch."""
+    with job.sessions.begin() as session:
+        source = jobs.get(session, job.job.tenant, config.job)
+    options = _import_config(source).options()
+    table = Tables(job.sessions).get(source.tenant, source.config.get("table", "contacts"))
+    return replay(job, Replay(source, table, options, config.codes))
+
+
+def _import_config(source: Job) -> insert_csv_file.InsertCsvFile:
+    if source.type != insert_csv_file.JOB_TYPE.name or "import" not in (source.checkpoint or {}):
+        raise JobError(
+            f"job {source.id} of type {source.type} has no rows that can be replayed: it is no import that has begun",
+            code="ledger.not_replayable",
+        )
+    return insert_csv_file.InsertCsvFile.model_validate(source.config)
+
+
+JOB_TYPE = JobType(
+    name="replay_failed_rows",
+    config=ReplayFailedRows,
+    run=run,
+    summary="Load the rows that an import refused, as they are or as they were corrected.",
+)
