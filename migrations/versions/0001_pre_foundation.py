@@ -106,7 +106,7 @@ CREATE INDEX jobs_deadline_idx ON jobs (deadline_at)
 CREATE INDEX jobs_tenant_idx ON jobs (tenant, id);
 CREATE INDEX jobs_tenant_state_idx ON jobs (tenant, state, id);
 CREATE INDEX jobs_tenant_type_idx ON jobs (tenant, type, id);
-CREATE INDEX jobs_labels_idx ON jobs USING gin (labels jsonb_path_ops) WHERE labels <> '{}';
+CREATE INDEX jobs_labels_idx ON jobs USING gin (labels jsonb_path_ops) WHERE jsonb_path_exists(labels, '$.*');
 
 CREATE INDEX jobs_children_idx ON jobs (parent_id, child_no) WHERE parent_id IS NOT NULL;
 CREATE INDEX jobs_active_children_idx ON jobs (parent_id)

@@ -261,7 +261,8 @@ def test_a_config_that_no_run_could_use_is_refused_with_its_place(
     exporting: Exporting, sessions: Sessions, config: Mapping[str, Any], pointer: str
 ) -> None:
     types = registry()
-    submission = TenantSubmission("default", settings=exporting.settings, tables=Tables(sessions))
+    tables = Tables(sessions)
+    submission = TenantSubmission("default", settings=exporting.settings, sessions=sessions, tables=tables)
     request = SubmitJob("default", "export", {"table": "things", **config}, "test")
 
     with pytest.raises(InvalidRequestError) as caught:
