@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import text
 
-from app.domain.errors import ConflictError, FenceLost, InvalidRequestError, NotFoundError, TransientError
+from app.domain.errors import ConflictError, FenceLost, InvalidRequestError, JobPaused, NotFoundError, TransientError
 from app.domain.job_types import Result
 from app.domain.jobs import Job, Origin, Outcome, Priority
 from app.domain.lifecycle import Event, JobState
@@ -254,7 +254,7 @@ def test_pausing_a_running_job_tells_its_holder_and_an_ended_one_conflicts(sessi
     a_control(sessions).pause("default", job.id, actor="test")
     with sessions.begin() as session:
         signals = jobs.advance(session, job, rows=1)
-    runs.pause(job, "paused on request")
+    runs.pause(job, JobPaused("paused on request"))
 
     waiting = service.get("default", job.id)
     assert signals.paused
