@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from time import perf_counter, sleep
+from time import perf_counter
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -29,11 +29,11 @@ import redis
 
 from app.runtime.stack import Stack
 from tests.bench.export_bench import keep
-from tests.bench.peers import PATIENCE_S, WORKERS, RawCelery, bullmq, celery_worker, drain_rate, processes
+from tests.bench.peers import WORKERS, RawCelery, bullmq, celery_worker, drain_rate, processes, wait_until
 
 _LEFT = "SELECT count(*) FROM jobs WHERE tenant = 'default' AND state IN ('blocked', 'open', 'queued', 'running')"
 _ANY_LEFT = f"SELECT EXISTS ({_LEFT.replace('count(*)', '')})"
-_TABLES = "jobs, job_events, families, event_counters"
+_TABLES = "jobs, job_events, families, event_counters, workers"
 _CLIENTS = 8
 
 
@@ -87,8 +87,7 @@ class Haulier:
     def _server(self) -> Iterator[None]:
         haulier = str(Path(sys.executable).with_name("haulier"))
         with processes([[haulier, "web"], [haulier, "engine"]], self._stack.environment, self._log):
-            while not self._is_up():
-                sleep(0.1)
+            wait_until(self._is_up)
             yield
 
     def _is_up(self) -> bool:
@@ -104,16 +103,12 @@ class Haulier:
         return processes(commands, self._stack.environment, self._log)
 
     def _wait_for_workers(self) -> None:
-        while self._ask("SELECT count(*) FROM workers WHERE queue = 'small' AND lease_until > now()") < WORKERS:
-            sleep(0.05)
+        alive = "SELECT count(*) FROM workers WHERE queue = 'small' AND lease_until > now()"
+        wait_until(lambda: self._ask(alive) >= WORKERS)
 
     def _work_off(self, path: str, body: dict[str, Any]) -> None:
         self._post(http.client.HTTPConnection(*self._place), path, body)
-        end = perf_counter() + PATIENCE_S
-        while self._ask(_ANY_LEFT):
-            if perf_counter() > end:
-                raise SystemExit(f"{self._ask(_LEFT)} jobs were not done after {PATIENCE_S:g} s")
-            sleep(0.01)
+        wait_until(lambda: not self._ask(_ANY_LEFT))
 
     def _submit_singly(self, numbers: Sequence[int]) -> None:
         connection = http.client.HTTPConnection(*self._place)

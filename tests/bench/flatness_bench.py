@@ -2,8 +2,9 @@
 
     python -m tests.bench.flatness_bench [--few 10000] [--finished 5000000] [--calls 200] [--json var/bench.json]
 
-The finished jobs, with three events each, are spread over the last four weeks in both cases. No worker and no engine
-runs: this process takes their steps one at a time, so that each is measured alone.
+The finished jobs, with three events each, are spread over the last four weeks in both of two installations, which are
+asked in turn. No worker and no engine runs: this process takes their steps one at a time, so that each is measured
+alone.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import os
 import shutil
 import statistics
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from time import perf_counter
@@ -33,6 +35,7 @@ from app.engine.admit import admit
 from app.engine.leader import Leader
 from app.persistence import partitions
 from app.persistence.job_lists import Filters
+from app.persistence.sessions import make_sessions, open_engine
 from app.runtime.stack import Stack
 from app.services.runs import Runs
 from config.settings import from_env
@@ -42,6 +45,7 @@ from tests.factories import a_slot
 WEEKS = 4
 GOAL = 1.3
 _AT_ONCE = 100_000
+_WARM = 20
 # Ids as the application makes them: milliseconds in their first 48 bits, version 7.
 _FILL = """
 WITH made AS (
@@ -84,7 +88,7 @@ def fill(url: str, finished: int) -> None:
 
 
 class Steps:
-    """What a web process, an engine and a worker do, one call at a time."""
+    """What a web process, an engine and a worker of one installation do, one call at a time."""
 
     def __init__(self, stack: Stack, services: Services) -> None:
         place = urlsplit(stack.url)
@@ -92,22 +96,15 @@ class Steps:
         self._headers = {"X-API-Key": stack.admin_key, "Content-Type": "application/json"}
         self._services = services
         self._runs = Runs(services.sessions)
+        engine = open_engine(stack.stores.database_url, application_name="bench engine", pool_size=1, by_index=True)
         self._slot = a_slot(services.sessions, lease_s=86_400)
-        self._leader = Leader(services.sessions, uuid4(), term_s=86_400)
-        self._took_ms: dict[str, list[float]] = {}
+        self._leader = Leader(make_sessions(engine), uuid4(), term_s=86_400)
+        self.took_ms: dict[str, list[float]] = {}
         if not self._leader.leads():
             raise SystemExit("another engine leads")
 
-    def measure(self, calls: int) -> dict[str, float]:
-        """The p50 of each step in milliseconds."""
-        self._web.close()  # It is opened anew; the server has ended a connection that said nothing for so long.
-        for call in range(calls + 20):
-            if call in {0, 20}:
-                self._took_ms = {}
-            self._one_of_each()
-        return {name: statistics.median(took) for name, took in self._took_ms.items()}
-
-    def _one_of_each(self) -> None:
+    def one_of_each(self) -> None:
+        """Take every step once."""
         self._timed("POST /v1/jobs", self._post)
         self._end(1)
         due = SubmitJob("default", "echo", {}, "bench", run_after=datetime.now(UTC) - timedelta(seconds=1))
@@ -122,7 +119,7 @@ class Steps:
     def _timed(self, name: str, step: Callable[[], Any]) -> Any:
         start = perf_counter()
         answer = step()
-        self._took_ms.setdefault(name, []).append((perf_counter() - start) * 1000)
+        self.took_ms.setdefault(name, []).append((perf_counter() - start) * 1000)
         return answer
 
     def _post(self) -> None:
@@ -163,24 +160,43 @@ def _lists() -> dict[str, tuple[Filters, UUID | None]]:
     }
 
 
-def measure(stack: Stack, *, few: int, finished: int, calls: int) -> list[dict[str, Any]]:
-    services = build_services(from_env(stack.environment), application_name="bench", pool_size=2)
-    for week in range(WEEKS + 1):
-        with services.sessions.begin() as session:
-            partitions.prepare(session, now=datetime.now(UTC) - timedelta(weeks=week))
-    steps, p50s = Steps(stack, services), []
-    for jobs in (few, finished):
-        start = perf_counter()
-        fill(stack.stores.database_url, jobs)
-        print(f"{jobs:,} finished jobs in {perf_counter() - start:.0f} s; load {os.getloadavg()[0]:.1f}", flush=True)
-        p50s.append(steps.measure(calls))
+def measure(stacks: tuple[Stack, Stack], *, few: int, finished: int, calls: int) -> list[dict[str, Any]]:
+    few_steps, many_steps = (_filled(stack, jobs) for stack, jobs in zip(stacks, (few, finished), strict=True))
+    for call in range(calls + _WARM):
+        if call == _WARM:
+            few_steps.took_ms, many_steps.took_ms = {}, {}
+        few_steps.one_of_each()
+        many_steps.one_of_each()
     results = []
-    for name, before_ms in p50s[0].items():
-        after_ms = p50s[1][name]
+    for name, took_ms in few_steps.took_ms.items():
+        before_ms, after_ms = statistics.median(took_ms), statistics.median(many_steps.took_ms[name])
         print(f"  {name}: p50 {before_ms:.2f} ms, {after_ms:.2f} ms, {after_ms / before_ms:.2f}", flush=True)
         title = f"{name}, p50 beside {finished:,} finished jobs over {few:,} (less is better)"
         results.append({"name": title, "ratio": round(after_ms / before_ms, 3), "goal": GOAL, "runs": calls})
     return results
+
+
+def _filled(stack: Stack, jobs: int) -> Steps:
+    start = perf_counter()
+    services = build_services(from_env(stack.environment), application_name="bench", pool_size=2)
+    for week in range(WEEKS + 1):
+        with services.sessions.begin() as session:
+            partitions.prepare(session, now=datetime.now(UTC) - timedelta(weeks=week))
+    fill(stack.stores.database_url, jobs)
+    print(f"{jobs:,} finished jobs in {perf_counter() - start:.0f} s; load {os.getloadavg()[0]:.1f}", flush=True)
+    return Steps(stack, services)
+
+
+@contextmanager
+def _installation(folder: Path, port: int) -> Iterator[Stack]:
+    tuned = {"shared_buffers": "1GB", "max_wal_size": "4GB"}
+    stack = Stack(folder, port=port, processes=["web"], postgres_settings=tuned, throw_away=True)
+    stack.start()
+    try:
+        yield stack
+    finally:
+        stack.stop()
+        stack.remove()
 
 
 def main() -> None:
@@ -192,15 +208,11 @@ def main() -> None:
     asked = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="haulier-bench-"))
     folder.chmod(0o755)
-    tuned = {"shared_buffers": "1GB", "max_wal_size": "4GB"}
-    stack = Stack(folder / "all", port=9700, processes=["web"], postgres_settings=tuned, throw_away=True)
-    stack.start()
-    try:
-        keep(asked.json, measure(stack, few=asked.few, finished=asked.finished, calls=asked.calls))
-    finally:
-        stack.stop()
-        stack.remove()
-        shutil.rmtree(folder, ignore_errors=True)
+    with ExitStack() as running:
+        running.callback(shutil.rmtree, folder, ignore_errors=True)
+        few = running.enter_context(_installation(folder / "few", 9700))
+        many = running.enter_context(_installation(folder / "many", 9710))
+        keep(asked.json, measure((few, many), few=asked.few, finished=asked.finished, calls=asked.calls))
 
 
 if __name__ == "__main__":

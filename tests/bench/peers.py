@@ -43,18 +43,20 @@ def celery_worker(app_name: str, name: str, *options: str) -> Sequence[str]:
     return [celery, "--quiet", "-A", app_name, "worker", *always, *options]
 
 
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Look every 10 ms; ends the program when it takes too long."""
+    end = perf_counter() + PATIENCE_S
+    while not condition():
+        if perf_counter() > end:
+            raise SystemExit(f"waited {PATIENCE_S:g} s in vain")
+        sleep(0.01)
+
+
 def drain_rate(left: Callable[[], int], jobs: int) -> float:
     """Jobs a second, from the tenth part of ``jobs`` that is done to the last."""
-    end = perf_counter() + PATIENCE_S
-    first_left = first_at = None
-    while now_left := left():
-        if first_left is None and now_left <= jobs * 0.9:
-            first_left, first_at = now_left, perf_counter()
-        if perf_counter() > end:
-            raise SystemExit(f"{now_left} of {jobs} jobs were not done after {PATIENCE_S:g} s")
-        sleep(0.02)
-    if first_left is None or first_at is None:
-        raise SystemExit(f"{jobs} jobs are too few to see their rate")
+    wait_until(lambda: left() <= jobs * 0.9)
+    first_left, first_at = left(), perf_counter()
+    wait_until(lambda: left() == 0)
     return first_left / (perf_counter() - first_at)
 
 
@@ -87,8 +89,7 @@ class RawCelery:
     def _work_off(self, jobs: int) -> None:
         for number in range(jobs):
             echo.delay(number)
-        while self._left():
-            sleep(0.01)
+        wait_until(lambda: self._left() == 0)
 
     def _left(self) -> int:
         return int(self._redis.llen("celery")) + int(self._redis.hlen("unacked"))
