@@ -12,6 +12,11 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 export PIP_ROOT_USER_ACTION := ignore
 
+# uv installs in seconds what takes pip minutes; pip does it where uv cannot (no build for the machine, settings of pip's).
+install = $(BIN)/python -m pip install --quiet --constraint constraints.txt uv && \
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable $(1) || \
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable $(1)
+
 .PHONY: help demo up down test coverage lint bench chaos constraints clean
 
 help: ## list the commands
@@ -64,9 +69,9 @@ clean: ## remove the virtualenv and caches, never data
 
 # A stamp is written last, so that an installation that was cut off is done again.
 .venv/installed: setup.cfg pyproject.toml constraints.txt | .venv/bin/python
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	$(call install,.)
 	@touch $@
 
 .venv/installed-for-tests: .venv/installed
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	$(call install,'.[test]')
 	@touch $@

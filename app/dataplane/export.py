@@ -232,7 +232,8 @@ def ended_when(session: Session, cancelled: Callable[[], bool]) -> Iterator[None
 
 def _explained(error: psycopg2.Error) -> Exception:
     said = str(error).strip()
-    if isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError):
+    # A break in the middle of COPY may come as a bare DatabaseError, about which nobody says a word.
+    if isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError) or error.pgcode is None:
         if error.pgcode in _CONNECTION_LOST:
             return OperationalError("COPY", {}, error, connection_invalidated=True)
         return TransientError(f"Postgres ended the export: {said}", code="export.interrupted")

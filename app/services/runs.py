@@ -43,7 +43,7 @@ def is_connection_lost(error: BaseException) -> bool:
 
 
 def _socket_broke(error: DBAPIError, code: str | None) -> bool:
-    return code is None and type(error.orig).__name__ in {"OperationalError", "InterfaceError"}
+    return code is None and type(error.orig).__name__ in {"OperationalError", "InterfaceError", "DatabaseError"}
 
 
 def patiently(work: Callable[[], T], *, patience_s: float = _STORE_PATIENCE_S) -> T:

@@ -146,14 +146,14 @@ def started(member: Client, sessions: Sessions) -> list[str]:
         with sessions.begin() as session:
             session.execute(
                 text("UPDATE jobs SET started_at = :at WHERE id = :id"),
-                {"at": datetime(2021, 1, 25, hour, tzinfo=UTC), "id": job_id},
+                {"at": datetime(2091, 1, 25, hour, tzinfo=UTC), "id": job_id},
             )
     return ids
 
 
 @pytest.mark.feature("S1-20")
 def test_a_window_finds_exactly_the_jobs_that_started_inside_it(member: Client, started: list[str]) -> None:
-    window = {"started_from": "2021-01-25T07:00:00Z", "started_until": "2021-01-25T08:00:00Z"}
+    window = {"started_from": "2091-01-25T07:00:00Z", "started_until": "2091-01-25T08:00:00Z"}
 
     found = member.get("/v1/jobs", query_string=window).get_json()["items"]
 
@@ -162,10 +162,10 @@ def test_a_window_finds_exactly_the_jobs_that_started_inside_it(member: Client, 
 
 @pytest.mark.feature("S1-21")
 def test_an_instant_may_be_told_in_any_zone_but_not_without_one(member: Client, started: list[str]) -> None:
-    told = ["2021-01-25T06:30:00.000+0000", "2021-01-25T06:30:00Z", "2021-01-25T12:00:00+05:30"]
+    told = ["2091-01-25T06:30:00.000+0000", "2091-01-25T06:30:00Z", "2091-01-25T12:00:00+05:30"]
 
     found = [member.get("/v1/jobs", query_string={"started_from": at}).get_json()["items"] for at in told]
-    naive = member.get("/v1/jobs", query_string={"started_from": "2021-01-25T06:30:00"})
+    naive = member.get("/v1/jobs", query_string={"started_from": "2091-01-25T06:30:00"})
 
     assert [[job["id"] for job in page] for page in found] == [[started[2], started[1]]] * 3
     assert (naive.status_code, naive.get_json()["errors"][0]["pointer"]) == (422, "?started_from")
