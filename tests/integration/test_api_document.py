@@ -222,7 +222,7 @@ def _ask_at_random(operation: Any, admin: Client, mode: GenerationMode, asked: C
     """A few requests to one operation, the same in every run; nothing when it has nothing to be wrong."""
 
     @property_settings(
-        max_examples=8,
+        max_examples=5,
         derandomize=True,
         database=None,
         deadline=None,

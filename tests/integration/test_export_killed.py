@@ -41,7 +41,7 @@ def hold_and_run(settings: Settings, job_id: UUID, began: Any = None) -> None:
 
 
 @pytest.mark.fault
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1])
 def test_killed_at_any_instant_an_export_ends_with_one_whole_file(
     settings: Settings, sessions: Sessions, seed: int
 ) -> None:
