@@ -484,7 +484,7 @@ def test_books_that_do_not_balance_fail_the_job(imports: Importing) -> None:
     assert "lane 1, batch 2 begins at" in raised.value.detail
 
 
-@budget(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@budget(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(
         st.sampled_from(

@@ -223,7 +223,7 @@ _WHERE = st.fixed_dictionaries(
 
 @pytest.mark.feature("S4-31", "S4-89", "S4-90", "S4-91", "S4-92")
 @given(where=_WHERE)
-@property_settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@property_settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_query_finds_what_its_rules_say(records: Records, things: Table, where: dict[str, Any]) -> None:
     assert found(records, where) == expected(where)
     assert records.count("acme", "things", {"where": where}) == len(expected(where))
