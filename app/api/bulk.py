@@ -10,6 +10,7 @@ from flask import Response, request
 from flask_smorest import Blueprint
 from marshmallow import Schema, ValidationError, fields, validate
 
+from app.api.accepted import KEY
 from app.api.job_requests import SubmitJobSchema
 from app.domain.jobs import SubmitJob
 from app.services.bulk import MAX_JOBS
@@ -67,7 +68,7 @@ class SubmittedManySchema(Schema):
 @blueprint.route("/jobs:batch", methods=["POST"])
 @blueprint.arguments(SubmitManySchema())
 @blueprint.response(202, SubmittedManySchema)
-@blueprint.doc(parameters=[{"in": "header", "name": "Idempotency-Key", "schema": {"type": "string"}}])
+@blueprint.doc(parameters=[KEY])
 def create(body: dict[str, Any]) -> Any:
     """Accept up to 10,000 independent jobs: all of them, or none.
 

@@ -12,6 +12,7 @@ from flask import Response, make_response, request
 from flask_smorest import Blueprint
 from marshmallow import Schema, ValidationError, fields, validate, validates_schema
 
+from app.api.accepted import KEY, accepted
 from app.api.job_schemas import JobSchema
 from app.domain.failed_records import FailedRecord
 from app.web.current import actor, services, tenant
@@ -152,16 +153,13 @@ def correct(body: dict[str, Any], job_id: UUID, line: int) -> FailedRecord:
 @blueprint.route("/jobs/<uuid:job_id>:replay", methods=["POST"])
 @blueprint.arguments(ReplaySchema)
 @blueprint.response(202, JobSchema, headers={"Location": {"schema": {"type": "string"}}})
-@blueprint.doc(parameters=[{"in": "header", "name": "Idempotency-Key", "schema": {"type": "string"}}])
+@blueprint.doc(parameters=[KEY])
 def replay(body: dict[str, Any], job_id: UUID) -> Any:
     """Submit a job that loads the refused rows once more, as they are or as they were corrected."""
     submitted = services().replays.replay(
         tenant(), job_id, codes=body["codes"], actor=actor(), idempotency_key=request.headers.get("Idempotency-Key")
     )
-    headers = {"Location": f"{blueprint.url_prefix}/jobs/{submitted.job.id}", "Retry-After": "1"}
-    if submitted.replayed:
-        headers["Idempotent-Replayed"] = "true"
-    return submitted.job, 202, headers
+    return accepted(submitted.job, replayed=submitted.replayed)
 
 
 def _download(job_id: UUID) -> Response:

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-from backports.zstd import ZstdDecompressor, ZstdError
 from isal import igzip_lib, isal_zlib
 
 from app.dataplane.origins import Origin, seekable
 from app.dataplane.sources import READ_BYTES, ByteSource
+from app.dataplane.zstandard import zstd
 from app.domain.errors import JobError
 from app.domain.ports import ObjectInfo
 
@@ -150,7 +150,7 @@ class UnzstdObject:
     def __init__(self, stored: ByteSource, limits: Limits) -> None:
         self._stored = stored
         self._growth = Growth(limits)
-        self._frame = ZstdDecompressor()
+        self._frame = zstd.ZstdDecompressor()
         self._rest = b""
 
     @property
@@ -169,14 +169,14 @@ class UnzstdObject:
                 self._rest = self._frame.unused_data or self._stored.read(READ_BYTES)
                 if not self._rest:
                     return b""
-                self._frame = ZstdDecompressor()
+                self._frame = zstd.ZstdDecompressor()
             elif self._frame.needs_input and not self._rest:
                 self._rest = self._stored.read(READ_BYTES)
                 if not self._rest:
                     raise _corrupt("zstd", "it ends early", self.stored_bytes_read)
             try:
                 data, self._rest = self._frame.decompress(self._rest, size), b""
-            except ZstdError as error:
+            except zstd.ZstdError as error:
                 raise _corrupt("zstd", str(error), self.stored_bytes_read) from error
             if data:
                 self._growth.count(len(data), self.stored_bytes_read)

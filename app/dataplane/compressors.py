@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Final, Literal, Protocol
 
 from isal import isal_zlib
 
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
+from app.dataplane.zstandard import zstd
 
 Compression = Literal["none", "gzip", "zstd"]
 

@@ -39,7 +39,7 @@ class Options:
         encoding: ``utf-8``, ``latin-1`` or ``utf-16``; a byte order mark of UTF-16 wins over ``utf-8``.
         compression: ``auto`` (by the file's first bytes), ``none``, ``gzip``, ``zstd`` or ``zip``.
         delimiter: One ASCII character, or ``auto``.
-        file_format: ``csv``, ``ndjson``, ``json``, ``xlsx`` or ``auto`` (by the content).
+        file_format: ``csv``, ``ndjson``, ``json`` or ``auto`` (by the content).
         header: Whether the first record names the fields; or their names, when the file has none.
         skip_rows: Lines before the header, or the first record.
         null_tokens: Values that stand for NULL.

@@ -155,8 +155,13 @@ def _format(origin: Origin, info: ObjectInfo, how: Compression, head: bytes, opt
     """The format, by content; a config that says another is refused, unless nothing was to be looked at."""
     if not options.tells_file:
         return Format(options.file_format)
-    is_xlsx = how is Compression.NONE and is_workbook(origin, info)
-    found = Format.XLSX if is_xlsx else formats.format_of(head)
+    if how is Compression.NONE and is_workbook(origin, info):
+        raise JobError(
+            "expected csv, ndjson or json, got an XLSX workbook",
+            code="source.format_unknown",
+            hint="Save its sheet as CSV, and import that.",
+        )
+    found = formats.format_of(head)
     if options.file_format not in ("auto", found) and head.strip():
         raise JobError(f"expected {options.file_format}, got {found}", code="source.format_mismatch")
     if options.allowed_formats is not None and found not in options.allowed_formats:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, cast
 from uuid import UUID
 
 from pydantic import Field, field_validator, model_validator
 
-from app.dataplane.companions import check_companions
 from app.dataplane.importer import import_file
 from app.dataplane.origins import Origin, PathOrigin, S3Origin, TextOrigin
-from app.dataplane.plan import Mode, Options
+from app.dataplane.plan import Options
 from app.dataplane.spooling import UrlOrigin
 from app.domain.errors import InvalidRequestError, JobError, Problem
 from app.domain.job_types import JobConfig, JobType, Result, Submission
 from app.security.outgoing.targets import parse_target
 from app.services.tables import Tables
+from tasks.loading import LoadConfig, check_target, target
 
 if TYPE_CHECKING:
     from tasks.context import RunContext
@@ -51,18 +51,13 @@ class Source(JobConfig):
         return self
 
 
-class Import(JobConfig):
+class Import(LoadConfig):
     """What to import, and how the file is to be read."""
 
     source: Source
-    table: str = Field("contacts", description="The declared table the rows go to.")
     format: Literal["auto"] | _FormatName = Field("auto", description="auto looks at the content.")
     compression: Literal["auto", "none", "gzip", "zstd", "zip"] = Field(
         "auto", description="auto looks at the file's first bytes; a zip file holds one file."
-    )
-    mapping: dict[str, str] = Field(default_factory=dict, description="Header name or key to column.")
-    mode: Literal["upsert", "insert", "update"] = Field(
-        "upsert", description="insert leaves rows alone that are there, update those that are not."
     )
     encoding: Literal["auto", "utf-8", "latin-1", "utf-16"] = Field("utf-8", description="Of CSV; JSON is UTF-8.")
     delimiter: str = Field("auto", description="Of CSV: one ASCII character, or auto.")
@@ -75,12 +70,6 @@ class Import(JobConfig):
     null_tokens: list[str] = Field(default_factory=list, max_length=100, description="Values that stand for NULL.")
     max_file_size: int | None = Field(None, ge=1, description="Bytes as stored; a larger file is not read.")
     allowed_formats: list[_FormatName] | None = Field(None, min_length=1, description="Others are refused, by content.")
-    batch_rows: int | None = Field(None, ge=1, le=1_000_000, description="Records per transaction and lane set.")
-    lanes: int | None = Field(None, ge=1, le=8, description="Connections that write side by side.")
-    ignore_unknown: bool = Field(False, description="Leave out fields that are no column.")
-    companions: bool = Field(False, description="Take company_* columns of contacts too.")
-    max_errors: int | None = Field(None, ge=0, description="Pause when more records than this are refused.")
-    max_error_rate: float | None = Field(None, ge=0, le=1, description="Pause when a larger part is refused.")
 
     @field_validator("delimiter")
     @classmethod
@@ -98,18 +87,10 @@ class Import(JobConfig):
 
     def options(self) -> Options:
         """The config as the data plane takes it."""
-        return Options(
-            mapping=self.mapping,
+        return self.load_options(
             encoding=self.encoding,
             compression=self.compression,
             delimiter=self.delimiter,
-            mode=Mode(self.mode),
-            batch_rows=self.batch_rows,
-            lanes=self.lanes,
-            ignore_unknown=self.ignore_unknown,
-            companions=self.companions,
-            max_errors=self.max_errors,
-            max_error_rate=self.max_error_rate,
             file_format=self.format,
             header=tuple(self.header) if isinstance(self.header, list) else self.header,
             skip_rows=self.skip_rows,
@@ -128,9 +109,7 @@ def check(submission: Submission, config: Import) -> None:
         ForbiddenError: The bucket or prefix is not the tenant's.
     """
     _check_source(submission, config.source)
-    table = submission.table(config.table, pointer="/config/table")
-    if config.companions:
-        check_companions(table, upserts=config.mode == "upsert", pointer="/config/companions")
+    check_target(submission, config)
 
 
 def _check_source(submission: Submission, source: Source) -> None:
@@ -158,11 +137,7 @@ def _uploaded(submission: Submission, upload: str) -> Any:
 
 def run(job: RunContext, config: Import) -> Result:
     """Import the file."""
-    tables = Tables(job.sessions)
-    table = tables.get(job.job.tenant, config.table)
-    if config.companions:
-        beside = check_companions(table, upserts=config.mode == "upsert", pointer="/config/companions")
-        tables.get(job.job.tenant, beside.table.name)  # makes it, at its first use
+    table = target(Tables(job.sessions), job.job.tenant, config)
     return import_file(job, _origin(job, config.source), table, config.options())
 
 
@@ -174,7 +149,8 @@ def _origin(job: RunContext, source: Source) -> Origin | UrlOrigin:
         return S3Origin(job.objects, _uploaded(submission, source.upload))
     if source.path is not None:
         parts = submission.path(source.path, pointer="/config/source/path")
-        return PathOrigin(Path(job.settings.import_root or "/"), parts)
+        root = cast("str", job.settings.import_root)  # path() refuses where there is none
+        return PathOrigin(Path(root), parts)
     if source.url is not None:
         return UrlOrigin(source.url)
     return TextOrigin((source.text or "").encode())

@@ -210,6 +210,20 @@ def test_bounds_that_do_not_fit_are_pointed_at(member: Client, config: dict[str,
     assert [error["pointer"] for error in answer.get_json()["errors"]] == [pointer]
 
 
+@pytest.mark.parametrize(
+    "type_and_file",
+    [("insert_csv_file", {"s3_key": "a.csv"}), ("import", {"source": {"text": "id\n"}})],
+    ids=["insert_csv_file", "import"],
+)
+def test_both_types_take_the_same_bounds(member: Client, type_and_file: tuple[str, dict[str, Any]]) -> None:
+    name, file = type_and_file
+    bounds = {"batch_size": 5, "parallel_batches": 2, "batch_timeout_s": 30, "on_budget": "fail"}
+
+    made = member.post("/v1/jobs", {"type": name, "config": {**file, **bounds}})
+
+    assert (made.status_code, made.get_json()["config"] | bounds) == (202, made.get_json()["config"])
+
+
 def timed(imports: Importing, job_ids: Sequence[UUID], seconds: float) -> None:
     """Have the imports taken so long."""
     imports.rows(

@@ -1,0 +1,93 @@
+"""What every job type that loads rows into a declared table takes, checks and does alike."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import AliasChoices, Field
+
+from app.dataplane.budget import OnBudget
+from app.dataplane.companions import Companions, check_companions
+from app.dataplane.plan import Mode, Options
+from app.domain.job_types import JobConfig, Submission
+from app.domain.tables import Table
+from app.services.tables import Tables
+
+
+class LoadConfig(JobConfig):
+    """Where the rows go, how, and how many may be refused."""
+
+    table: str = Field("contacts", description="The declared table the rows go to.")
+    mapping: dict[str, str] = Field(default_factory=dict, description="Header name or key to column.")
+    mode: Literal["upsert", "insert", "update"] = Field(
+        "upsert", description="insert leaves rows alone that are there, update those that are not."
+    )
+    batch_rows: int | None = Field(
+        None,
+        ge=1,
+        le=1_000_000,
+        validation_alias=AliasChoices("batch_size", "batch_rows"),
+        description="Records per batch; batch_rows is the same.",
+    )
+    lanes: int | None = Field(
+        None,
+        ge=1,
+        le=8,
+        validation_alias=AliasChoices("parallel_batches", "lanes"),
+        description="Connections that write side by side, at most so many batches at once; lanes is the same.",
+    )
+    batch_timeout_s: float | None = Field(
+        None,
+        ge=0.1,
+        le=3600,
+        description="A batch that takes longer is taken back and tried again; after six times the attempt has failed.",
+    )
+    ignore_unknown: bool = Field(False, description="Leave out fields that are no column.")
+    companions: bool = Field(
+        False, description="Take company_* columns of contacts too: they become the contact's company."
+    )
+    max_errors: int | None = Field(None, ge=0, description="Stop when more records than this are refused.")
+    max_error_rate: float | None = Field(None, ge=0, le=1, description="Stop when a larger part is refused.")
+    on_budget: Literal["pause", "fail"] = Field(
+        "pause", description="What becomes of a job that stops so: it waits to be resumed, or fails."
+    )
+
+    def load_options(self, **reading: Any) -> Options:
+        """The config as the data plane takes it; ``reading`` says how the file is read."""
+        return Options(
+            mapping=self.mapping,
+            mode=Mode(self.mode),
+            batch_rows=self.batch_rows,
+            lanes=self.lanes,
+            batch_timeout_s=self.batch_timeout_s,
+            ignore_unknown=self.ignore_unknown,
+            companions=self.companions,
+            max_errors=self.max_errors,
+            max_error_rate=self.max_error_rate,
+            on_budget=OnBudget(self.on_budget),
+            **reading,
+        )
+
+
+def check_target(submission: Submission, config: LoadConfig) -> Table:
+    """The table the rows are to go to.
+
+    Raises:
+        InvalidRequestError: There is no such table, or nothing comes beside its rows.
+    """
+    table = submission.table(config.table, pointer="/config/table")
+    if config.companions:
+        _companions(table, config)
+    return table
+
+
+def target(tables: Tables, tenant: str, config: LoadConfig) -> Table:
+    """The table the rows go to, made with its companion at the first use; errors as ``check_target``."""
+    table = tables.get(tenant, config.table)
+    if config.companions:
+        tables.get(tenant, _companions(table, config).table.name)
+    return table
+
+
+def _companions(table: Table, config: LoadConfig) -> Companions:
+    return check_companions(table, upserts=config.mode == "upsert", pointer="/config/companions")
