@@ -52,6 +52,9 @@ def _assert_each_second_once(cluster: Cluster, schedule: Schedule) -> None:
     fired = _fired(cluster, schedule)
     assert schedule.next_fire_at is not None
     assert fired == [schedule.next_fire_at + timedelta(seconds=place) for place in range(len(fired))]
+
+
+def _assert_all_end(cluster: Cluster, schedule: Schedule) -> None:
     jobs = cluster.services.schedules.jobs_of("default", schedule.id, limit=1000)
     cluster.wait_for_all([job.id for job in jobs])
     cluster.assert_sound([job.id for job in jobs])
@@ -67,6 +70,8 @@ def test_two_beats_fire_each_instant_once(cluster: Cluster) -> None:
 
     assert all(beat.is_alive for beat in beats)
     _assert_each_second_once(cluster, schedule)
+    cluster.start_engine()  # admits what fires at the same moment left open
+    _assert_all_end(cluster, schedule)
 
 
 @pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stopped"])
@@ -86,3 +91,4 @@ def test_a_beat_that_is_lost_and_a_wiped_redis_drop_and_double_no_fire(cluster: 
     _wait_for_fires(cluster, schedule, 4, second, engine)
 
     _assert_each_second_once(cluster, schedule)
+    _assert_all_end(cluster, schedule)
