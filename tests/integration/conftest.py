@@ -13,6 +13,7 @@ from werkzeug.test import TestResponse
 from app.bootstrap import Services, build_services
 from app.domain.access import Role
 from app.factory import create_app
+from app.web.current import attach
 from config.settings import Settings
 
 
@@ -54,10 +55,20 @@ def web_services(settings: Settings) -> Iterator[Services]:
     services.sessions.kw["bind"].dispose()
 
 
+@pytest.fixture(scope="session")
+def apps() -> dict[str, Flask]:
+    """Applications by their settings: to make one takes as long as ten requests."""
+    return {}
+
+
 @pytest.fixture
-def web_app(settings: Settings, web_services: Services) -> Flask:
-    """The application."""
-    return create_app(settings, web_services)
+def web_app(settings: Settings, web_services: Services, apps: dict[str, Flask]) -> Flask:
+    """The application, with use cases of the test's own; nothing may be added to it."""
+    known = settings.model_dump_json()
+    if known not in apps:
+        apps[known] = create_app(settings, web_services)
+    attach(apps[known], web_services)
+    return apps[known]
 
 
 def _client(app: Flask, services: Services, tenant: str, role: Role) -> Client:
