@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import haulier
 from app.broker.bells import CeleryBell, redis_client
+from app.broker.ended import RedisEnded
 from app.domain.clock import SystemClock
 from app.domain.job_types import Registry, discover
 from app.domain.ports import ObjectStore
@@ -130,7 +131,7 @@ def build_services(settings: Settings, *, application_name: str, pool_size: int)
         pipelines=pipelines,
         schedules=Schedules(sessions, templates, firing, timer),
         steering=Steering(sessions, bell, registry, queue_bound=settings.job_in_queue_size),
-        waits=Waits(sessions, places),
+        waits=Waits(sessions, places, RedisEnded(settings)),
         # Their own: a sender that falls silent keeps its place, and nobody else's.
         upload_places=Places(max(1, settings.web_threads // 8), hint="Come back after Retry-After."),
         feed=Feed(sessions, places),

@@ -16,6 +16,7 @@ from app.domain.jobs import Job, Outcome
 from app.domain.texts import check_json
 from app.services.runs import is_connection_lost
 from tasks.context import HandBack, RunContext
+from tasks.process import process
 from tasks.slot import Slot, end_stopped
 
 log = logging.getLogger(__name__)
@@ -114,6 +115,7 @@ class JobTask(Task):  # type: ignore[misc]  # Celery has no types
 
     def _completed(self, slot: Slot, job: Job, result: Result) -> None:
         slot.runs.complete(job, result)
+        process().bell.tell_ended([job.id])
         slot.let_go(job)
         log.info("job.completed", extra={"job_id": str(job.id), "tenant": job.tenant, "attempt": job.attempts})
 
@@ -127,6 +129,7 @@ class JobTask(Task):  # type: ignore[misc]  # Celery has no types
         if job.retry.takes(error):
             raise RetriedAnywayError(str(error)) from error
         slot.runs.fail(job, error)
+        process().bell.tell_ended([job.id])
         log.info("job.failed", extra={"job_id": str(job.id), "tenant": job.tenant, "error": str(error)})
         raise JobFailed(f"job {job.id} failed: {error}") from None
 

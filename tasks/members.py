@@ -84,6 +84,7 @@ class Ends:
             for one in ended:
                 self._write([one])
             return
+        process().bell.tell_ended(job.id for job, _ in ended)
         for job in lost:
             log.info("job.fence_lost", extra={"job_id": str(job.id)})
         # One line for all: a line each would cost as much as a third of what else is done for a job here.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -34,12 +34,16 @@ class RecordingBell:
 
     def __init__(self) -> None:
         self.rings: list[str] = []
+        self.ended: set[UUID] = set()
 
     def ring(self, queue: str, times: int = 1) -> None:
         self.rings += [queue] * times
 
     def ring_engine(self) -> None:
         self.rings.append("engine")
+
+    def tell_ended(self, job_ids: Iterable[UUID]) -> None:
+        self.ended = {*self.ended, *job_ids}
 
 
 def registry() -> Registry:

@@ -1,4 +1,4 @@
-"""Bells: Celery messages on Redis that say "there may be work in this queue", and the engine's own wake-up.
+"""Bells: Celery messages on Redis that say "there may be work in this queue", and wake-ups of the engine and of waits.
 
 A bell carries no state, so losing one costs a tick and ringing one twice costs an empty claim. One background thread
 sends them with short time-outs behind a breaker: a request that rings never waits for Redis.
@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import logging
 import threading
+from collections.abc import Iterable
 from time import sleep
 from typing import Final
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import redis
 from celery import Celery
@@ -23,6 +24,8 @@ log = logging.getLogger(__name__)
 
 TASK: Final = "haulier.work"
 ENGINE_LIST: Final = "haulier:engine"
+ENDED_CHANNEL: Final = "haulier:ended"
+"""Ids of jobs that ended, with spaces between."""
 SEND_TIMEOUT_S: Final = 0.2
 BREAKER_S: Final = 1.0
 COALESCE_S: Final = 0.001
@@ -73,6 +76,7 @@ class CeleryBell:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._wanted: dict[str | None, int] = {}
+        self._ended: list[str] = []
         self._wake = threading.Condition()
         self._thread: threading.Thread | None = None
         self._closing = False
@@ -86,16 +90,26 @@ class CeleryBell:
         """Wake the engine, soon."""
         self._want(None, 1)
 
+    def tell_ended(self, job_ids: Iterable[UUID]) -> None:
+        """Wake the requests that wait for these jobs, soon."""
+        with self._wake:
+            self._ended += map(str, job_ids)
+            self._start()
+            self._wake.notify()
+
     def _want(self, queue: str | None, times: int) -> None:
         with self._wake:
             rung_before = self._wanted.get(queue, 0)
             self._wanted[queue] = min(rung_before + times, _AT_ONCE)
-            # Started at the first ring, because a thread does not survive the fork of a web or pool process.
-            if self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(target=self._send_all, name="bells", daemon=True)
-                self._thread.start()
+            self._start()
             if not rung_before:
                 self._wake.notify()
+
+    def _start(self) -> None:
+        # At the first ring, because a thread does not survive the fork of a web or pool process.
+        if self._thread is None or not self._thread.is_alive():
+            self._thread = threading.Thread(target=self._send_all, name="bells", daemon=True)
+            self._thread.start()
 
     def close(self) -> None:
         """Try what is pending, then stop."""
@@ -109,15 +123,16 @@ class CeleryBell:
         client = redis_client(self._settings)
         while True:
             with self._wake:
-                while not self._wanted and not self._closing:
+                while not (self._wanted or self._ended or self._closing):
                     self._wake.wait()
-                if not self._wanted:
+                if not (self._wanted or self._ended):
                     return
-                if self._wanted.keys() == {None}:
+                if not self._is_pressing():
                     self._wake.wait_for(self._is_pressing, ENGINE_COALESCE_S)
                 wanted, self._wanted = self._wanted, {}
+                ended, self._ended = self._ended, []
             try:
-                self._send(client, wanted)
+                self._send(client, wanted, ended)
                 # Rings of the next moment travel together: a bell that is heard leads to all the work there is.
                 sleep(COALESCE_S)
             except (redis.RedisError, OSError) as error:
@@ -125,10 +140,12 @@ class CeleryBell:
                 sleep(0 if self._closing else BREAKER_S)
 
     def _is_pressing(self) -> bool:
-        return self._closing or self._wanted.keys() != {None}
+        return bool(self._closing or self._ended) or self._wanted.keys() != {None}
 
-    def _send(self, client: redis.Redis, wanted: dict[str | None, int]) -> None:
+    def _send(self, client: redis.Redis, wanted: dict[str | None, int], ended: list[str]) -> None:
         pipe = client.pipeline(transaction=False)
+        if ended:
+            pipe.publish(ENDED_CHANNEL, " ".join(ended))
         for queue_name, times in wanted.items():
             if queue_name is None:
                 pipe.lpush(ENGINE_LIST, "1")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -27,6 +27,22 @@ class Bell(Protocol):
 
     def ring_engine(self) -> None:
         """Wake the engine before its next tick."""
+        ...
+
+    def tell_ended(self, job_ids: Iterable[UUID]) -> None:
+        """Wake the requests that wait for these jobs."""
+        ...
+
+
+class Ended(Protocol):
+    """Hears of jobs that ended. Never raises: an end that is not heard of is found by looking."""
+
+    def hear(self, timeout_s: float) -> set[UUID]:
+        """Jobs that ended meanwhile, as soon as there are any; none after ``timeout_s``."""
+        ...
+
+    def close(self) -> None:
+        """Hear no more, until the next ``hear``."""
         ...
 
 

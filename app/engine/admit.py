@@ -30,7 +30,7 @@ def admit(leader: Leader, *, bound: int, memory: Memory | None = None) -> int:
     Args:
         memory: Without it every class is bounded by number, and its lanes are looked at from the first.
     """
-    with leader.transaction() as session:
+    with leader.looking.begin() as session:
         queues = admission.waiting_queues(session)
     admitted = 0
     for queue in queues:

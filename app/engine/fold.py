@@ -41,7 +41,7 @@ def fold(leader: Leader, *, rounds: int = 10) -> int:
             events, ended = numbering.number(session, most=EVENTS_AT_ONCE)
             _hand_on(session, ended)
         total += events
-        if events == 0:
+        if events < EVENTS_AT_ONCE and not ended:
             break
     return total
 

@@ -12,7 +12,7 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from app.persistence import leaders
-from app.persistence.sessions import Sessions
+from app.persistence.sessions import Sessions, SingleStatements
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +28,8 @@ class Leader:
 
     def __init__(self, sessions: Sessions, holder: UUID, *, term_s: float) -> None:
         self._sessions = sessions
+        self.looking = SingleStatements(sessions)
+        """For statements that only look: they hold nothing, and their ends wait for no disk."""
         self._term_s = term_s
         self._id = holder
         self._term: int | None = None

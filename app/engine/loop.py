@@ -20,6 +20,8 @@ from app.engine.leader import Leader, LeadLost
 from app.engine.listen import Listening, find_listeners
 from app.engine.rescue import rescue
 from app.engine.ring import ring
+from app.persistence import duties
+from app.persistence.duties import Duties
 from app.persistence.leaders import application_name
 from app.persistence.sessions import make_sessions, open_engine, ping
 from app.scheduling.redbeat import RedBeatTimer
@@ -101,19 +103,33 @@ class Engine:
         if not self._leader.leads():
             return
         settings = self._settings
-        if monotonic() >= self._judge_leases_at:
+        there = self._look()
+        if there.rescue and monotonic() >= self._judge_leases_at:
             self._do("rescue", lambda: rescue(self._leader, max_rescues=settings.max_rescues))
-        self._do("fire", lambda: fire_overdue(self._leader, self._firing))
-        self._do("end_overdue", lambda: end_overdue(self._leader))
-        self._do("fold", self._fold)
-        self._do("stir", lambda: stir(self._leader))
-        self._do("begin", lambda: begin_families(self._leader))
-        self._do("admit", lambda: admit(self._leader, bound=settings.job_in_queue_size, memory=self._memory))
-        self._do("ring", lambda: ring(self._sessions, self._bell, self._redis))
+        if there.fire:
+            self._do("fire", lambda: fire_overdue(self._leader, self._firing))
+        if there.end_overdue:
+            self._do("end_overdue", lambda: end_overdue(self._leader))
+        if there.fold:
+            self._do("fold", self._fold)
+        there = self._look()
+        if there.stir:
+            self._do("stir", lambda: stir(self._leader))
+        if there.begin:
+            self._do("begin", lambda: begin_families(self._leader))
+        waits = there.stir or there.begin or there.admit
+        if waits:
+            self._do("admit", lambda: admit(self._leader, bound=settings.job_in_queue_size, memory=self._memory))
+        if waits or there.ring:
+            self._do("ring", lambda: ring(self._leader.looking, self._bell, self._redis))
         if monotonic() >= self._rearm_at:
             self._rearm_at = monotonic() + REARM_S
             self._do("rearm", lambda: rearm(self._leader, self._timer))
             self._do("forget_uses", lambda: forget_uses(self._leader))
+
+    def _look(self) -> Duties:
+        with self._leader.looking.begin() as session:
+            return duties.look(session)
 
     def _fold(self) -> int:
         numbered = fold(self._leader, rounds=FOLD_ROUNDS)

@@ -7,10 +7,10 @@ from typing import Any
 from app.broker.bells import bells_waiting
 from app.domain.ports import Bell
 from app.persistence import workers
-from app.persistence.sessions import Sessions
+from app.persistence.sessions import Sessions, SingleStatements
 
 
-def ring(sessions: Sessions, bell: Bell, redis: Any) -> int:
+def ring(sessions: Sessions | SingleStatements, bell: Bell, redis: Any) -> int:
     """Ring for work that has no bell, which is what brings back bells that Redis lost; how many were rung.
 
     Raises:

@@ -15,27 +15,28 @@ from app.domain.pacing import MOST, Pace
 from app.persistence.families import PARENT_QUEUE
 from app.persistence.jobs import ADMISSION_LOCK, COLUMNS, to_job
 from app.persistence.limits import APPLIES, LEFT
+from app.persistence.prepared import Prepared
 
 _WAITING: Final = "state IN ('open', 'retry_wait') AND NOT paused"
 
 
+_WAITING_QUEUES: Final = Prepared(
+    f"""
+    WITH RECURSIVE waiting AS (
+        (SELECT queue FROM jobs WHERE {_WAITING} ORDER BY queue LIMIT 1)
+        UNION ALL
+        SELECT (SELECT queue FROM jobs WHERE {_WAITING} AND queue > q.queue ORDER BY queue LIMIT 1)
+        FROM waiting AS q WHERE q.queue IS NOT NULL
+    )
+    SELECT queue FROM waiting WHERE queue <> '{PARENT_QUEUE}'
+    AND NOT EXISTS (SELECT FROM queues WHERE name = waiting.queue AND paused)
+    """
+)
+
+
 def waiting_queues(session: Session) -> list[str]:
     """Queues in which a job waits to be admitted and that are not paused."""
-    rows = session.execute(
-        text(
-            f"""
-            WITH RECURSIVE waiting AS (
-                (SELECT queue FROM jobs WHERE {_WAITING} ORDER BY queue LIMIT 1)
-                UNION ALL
-                SELECT (SELECT queue FROM jobs WHERE {_WAITING} AND queue > q.queue ORDER BY queue LIMIT 1)
-                FROM waiting AS q WHERE q.queue IS NOT NULL
-            )
-            SELECT queue FROM waiting WHERE queue <> '{PARENT_QUEUE}'
-            AND NOT EXISTS (SELECT FROM queues WHERE name = waiting.queue AND paused)
-            """
-        )
-    )
-    return [row.queue for row in rows]
+    return [row.queue for row in _WAITING_QUEUES.execute(session, {})]
 
 
 class Lane(NamedTuple):
@@ -55,7 +56,8 @@ _CLASS: Final = f"queue = :queue AND priority = :priority AND {_WAITING}"
 
 # Lanes are found by skipping through the index: those without a key, and the next thousand that have one. Of each, the
 # first jobs are looked at, as many as its limits leave room for, so that a lane that is full costs nothing however long
-# it is. Places are ranked within what each limit counts; a job past one of them waits for the next look.
+# it is. Places are ranked within what each limit counts; a job past one of them waits for the next look. It is not
+# prepared: without knowing how many are wanted, Postgres plans as if they were a tenth of all.
 _ADMIT: Final = text(
     f"""
     WITH RECURSIVE plain AS (
@@ -122,7 +124,7 @@ _ADMIT: Final = text(
 )
 
 
-_LOOK: Final = text(
+_LOOK: Final = Prepared(
     f"""
     SELECT EXISTS (SELECT FROM jobs WHERE {_CLASS} AND due_at <= now()) AS waits, (
         SELECT count(*) FROM (SELECT FROM jobs WHERE state = 'queued' AND queue = :queue AND priority = :priority
@@ -141,7 +143,7 @@ def lock_queue(session: Session, queue: str) -> None:
 
 def look(session: Session, queue: str, priority: Priority, *, most: int) -> int | None:
     """How many jobs of a class stand admitted, counted up to ``most``; ``None`` when none waits to be."""
-    found = session.execute(_LOOK, {"queue": queue, "priority": int(priority), "bound": most}).one()
+    [found] = _LOOK.execute(session, {"queue": queue, "priority": int(priority), "bound": most})
     return int(found.queued) if found.waits else None
 
 

@@ -24,7 +24,7 @@ GIVER: Final = "job:"
 """Begins the name of a job as the maker of another: a payload that gave its batch another payload."""
 _ACTIVE: Final = "state IN ('open', 'queued', 'running')"
 """Children in the window; one that waits for another attempt has left it."""
-_RETRYING: Final = "parent_id IS NOT NULL AND state = 'retry_wait' AND NOT paused"
+RETRYING: Final = "parent_id IS NOT NULL AND state = 'retry_wait' AND NOT paused"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,22 +103,21 @@ def lock(session: Session, job_id: UUID) -> Job | None:
     return None if row is None else to_job(row)
 
 
+_DUE: Final = Prepared(
+    f"""
+    SELECT {COLUMNS} FROM jobs AS p WHERE queue = '{PARENT_QUEUE}' AND state = 'open' AND NOT paused
+    AND due_at <= now() AND ((SELECT reopened FROM families WHERE job_id = p.id) IS NOT TRUE OR (
+        SELECT true FROM job_events AS e
+        WHERE seq IS NULL AND (SELECT parent_id FROM jobs WHERE id = e.job_id) = p.id LIMIT 1
+    ) IS NULL)
+    ORDER BY priority, due_at LIMIT :most FOR UPDATE SKIP LOCKED
+    """
+)
+
+
 def due(session: Session, *, most: int) -> list[Job]:
     """Parents whose time to start has come, locked; one that was opened again starts when its counts are true again."""
-    rows = session.execute(
-        text(
-            f"""
-            SELECT {COLUMNS} FROM jobs AS p WHERE queue = '{PARENT_QUEUE}' AND state = 'open' AND NOT paused
-            AND due_at <= now() AND ((SELECT reopened FROM families WHERE job_id = p.id) IS NOT TRUE OR (
-                SELECT true FROM job_events AS e
-                WHERE seq IS NULL AND (SELECT parent_id FROM jobs WHERE id = e.job_id) = p.id LIMIT 1
-            ) IS NULL)
-            ORDER BY priority, due_at LIMIT :most FOR UPDATE SKIP LOCKED
-            """
-        ),
-        {"most": most},
-    )
-    return [to_job(row) for row in rows]
+    return [to_job(row) for row in _DUE.execute(session, {"most": most})]
 
 
 def fold(session: Session, job_id: UUID, changes: Mapping[JobState, int]) -> Family:
@@ -157,7 +156,7 @@ _RELEASE: Final = Prepared(
         SELECT greatest(:window - count(*), 0) AS places FROM jobs WHERE parent_id = :parent AND {_ACTIVE}
     ), again AS MATERIALIZED (
         SELECT id, state AS source FROM jobs
-        WHERE parent_id = :parent AND {_RETRYING} AND run_after <= clock_timestamp()
+        WHERE parent_id = :parent AND {RETRYING} AND run_after <= clock_timestamp()
         ORDER BY run_after LIMIT (SELECT places FROM room) FOR UPDATE
     ), fresh AS (
         SELECT id, state AS source FROM jobs WHERE parent_id = :parent AND state = 'blocked' AND needs_left = 0
@@ -224,27 +223,27 @@ def touch_all(session: Session, schedule_id: UUID) -> None:
     )
 
 
+_STIRRED: Final = Prepared(
+    f"""
+    WITH RECURSIVE retrying AS (
+        (SELECT parent_id FROM jobs WHERE {RETRYING} ORDER BY parent_id LIMIT 1)
+        UNION ALL
+        SELECT (SELECT parent_id FROM jobs WHERE {RETRYING} AND parent_id > r.parent_id
+                ORDER BY parent_id LIMIT 1)
+        FROM retrying AS r WHERE r.parent_id IS NOT NULL
+    ), touched AS (
+        UPDATE families SET stirred = false WHERE stirred RETURNING job_id
+    )
+    SELECT job_id FROM touched UNION SELECT parent_id FROM retrying AS r WHERE EXISTS (
+        SELECT FROM jobs WHERE {RETRYING} AND parent_id = r.parent_id AND run_after <= clock_timestamp()
+    )
+    """
+)
+
+
 def stirred(session: Session) -> list[UUID]:
     """The families to look at anew: those that were touched, and those with a retry that is due."""
-    rows = session.execute(
-        text(
-            f"""
-            WITH RECURSIVE retrying AS (
-                (SELECT parent_id FROM jobs WHERE {_RETRYING} ORDER BY parent_id LIMIT 1)
-                UNION ALL
-                SELECT (SELECT parent_id FROM jobs WHERE {_RETRYING} AND parent_id > r.parent_id
-                        ORDER BY parent_id LIMIT 1)
-                FROM retrying AS r WHERE r.parent_id IS NOT NULL
-            ), touched AS (
-                UPDATE families SET stirred = false WHERE stirred RETURNING job_id
-            )
-            SELECT job_id FROM touched UNION SELECT parent_id FROM retrying AS r WHERE EXISTS (
-                SELECT FROM jobs WHERE {_RETRYING} AND parent_id = r.parent_id AND run_after <= clock_timestamp()
-            )
-            """
-        )
-    )
-    return sorted(row.job_id for row in rows)
+    return sorted(row.job_id for row in _STIRRED.execute(session, {}))
 
 
 def counts(session: Session, tenant: str, job_id: UUID) -> Counts | None:

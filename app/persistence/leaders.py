@@ -8,6 +8,8 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from app.persistence.prepared import Prepared
+
 _FIRST: Final = text(
     """
     INSERT INTO leaders (duty, holder, term, until)
@@ -60,18 +62,16 @@ def lead(session: Session, duty: str, holder: UUID, *, term_s: float) -> int | N
     return None if row is None else int(row.term)
 
 
+_LEADS: Final = Prepared(
+    """
+    SELECT FROM leaders WHERE duty = :duty AND holder = :holder AND term = :term AND until > clock_timestamp() FOR SHARE
+    """
+)
+
+
 def leads(session: Session, duty: str, holder: UUID, term: int) -> bool:
     """Whether the term still runs; holds the row, so that nobody takes over before this transaction ends."""
-    row = session.execute(
-        text(
-            """
-            SELECT FROM leaders WHERE duty = :duty AND holder = :holder AND term = :term AND until > clock_timestamp()
-            FOR SHARE
-            """
-        ),
-        {"duty": duty, "holder": holder, "term": term},
-    ).one_or_none()
-    return row is not None
+    return bool(_LEADS.execute(session, {"duty": duty, "holder": holder, "term": term}))
 
 
 def resign(session: Session, duty: str, holder: UUID) -> None:

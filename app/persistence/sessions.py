@@ -50,7 +50,8 @@ def open_engine(
         pre_ping: Test a pooled connection before use (one more round trip).
     """
     # A plan without the scan that is forbidden below looks dear beyond measure, and compiling it takes a second.
-    settings = ["-c TimeZone=UTC", "-c jit=off"]
+    # Prepared statements are planned once a connection: to plan one takes longer than to run it.
+    settings = ["-c TimeZone=UTC", "-c jit=off", "-c plan_cache_mode=force_generic_plan"]
     if worker:
         settings += [
             f"-c lock_timeout={WORKER_LOCK_TIMEOUT_S}s",

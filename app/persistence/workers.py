@@ -276,22 +276,23 @@ class QueueLoad:
     busy: int
 
 
+_LOADS: Final = Prepared(
+    """
+    SELECT coalesce(q.queue, w.queue) AS queue, coalesce(q.queued, 0) AS queued, coalesce(w.slots, 0) AS slots,
+           coalesce(w.busy, 0) AS busy
+    FROM (SELECT queue, count(*) AS queued FROM jobs WHERE state = 'queued'
+          AND NOT EXISTS (SELECT FROM queues WHERE name = queue AND paused) GROUP BY queue) AS q
+    FULL JOIN (
+        SELECT queue, count(*) AS slots,
+               count(*) FILTER (WHERE EXISTS (
+                   SELECT FROM jobs WHERE worker = workers.id AND state = 'running')) AS busy
+        FROM workers WHERE lease_until > clock_timestamp() GROUP BY queue
+    ) AS w ON w.queue = q.queue
+    """
+)
+
+
 def loads(session: Session) -> list[QueueLoad]:
     """Queued jobs and slots of every queue that has either; one that is paused has no job for anybody."""
-    rows = session.execute(
-        text(
-            """
-            SELECT coalesce(q.queue, w.queue) AS queue, coalesce(q.queued, 0) AS queued, coalesce(w.slots, 0) AS slots,
-                   coalesce(w.busy, 0) AS busy
-            FROM (SELECT queue, count(*) AS queued FROM jobs WHERE state = 'queued'
-                  AND NOT EXISTS (SELECT FROM queues WHERE name = queue AND paused) GROUP BY queue) AS q
-            FULL JOIN (
-                SELECT queue, count(*) AS slots,
-                       count(*) FILTER (WHERE EXISTS (
-                           SELECT FROM jobs WHERE worker = workers.id AND state = 'running')) AS busy
-                FROM workers WHERE lease_until > clock_timestamp() GROUP BY queue
-            ) AS w ON w.queue = q.queue
-            """
-        )
-    )
+    rows = _LOADS.execute(session, {})
     return [QueueLoad(row.queue, row.queued, row.slots, row.busy) for row in rows]

@@ -1,10 +1,10 @@
-"""Waiting for the end of jobs: however many requests wait, one poller a process asks Postgres."""
+"""Waiting for the end of jobs: however many requests wait, one thread a process hears of ends and asks Postgres."""
 
 from __future__ import annotations
 
 import logging
 import threading
-from time import monotonic, sleep
+from time import monotonic
 from typing import Final
 from uuid import UUID
 
@@ -12,15 +12,19 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.domain.errors import UnavailableError
 from app.domain.jobs import Job
+from app.domain.ports import Ended
 from app.persistence import job_lists, jobs
 from app.persistence.sessions import Sessions, SingleStatements
 from app.services.places import Places
 
 log = logging.getLogger(__name__)
 
-_PACES_S: Final = ((0.05, 0.002), (1.0, 0.005))
-"""While the newest wait is younger than the first, the poller sleeps the second."""
-_SLOW_S: Final = 0.1
+_SOON_S: Final = 1.0
+_LOOK_SOON_S: Final = 0.02
+_LOOK_S: Final = 0.1
+"""How often is looked for ends nobody told of; the former while the newest wait is younger than ``_SOON_S``."""
+_LINGER_S: Final = 10.0
+"""The next wait hears at once of its end when it comes this soon after the last."""
 
 
 class _Wait:
@@ -32,13 +36,14 @@ class _Wait:
 class Waits:
     """Lets requests wait for jobs, as far as there are ``places``."""
 
-    def __init__(self, sessions: Sessions, places: Places) -> None:
+    def __init__(self, sessions: Sessions, places: Places, ended: Ended) -> None:
         self._sessions = SingleStatements(sessions)
         self._places = places
+        self._ended = ended
         self._lock = threading.Lock()
         self._waiting: dict[UUID, list[_Wait]] = {}
         self._newest = 0.0
-        self._poller: threading.Thread | None = None
+        self._thread: threading.Thread | None = None
 
     def wait(self, job_id: UUID, *, timeout_s: float) -> Job | None:
         """The job as it ended; ``None`` when the time was over before.
@@ -72,9 +77,9 @@ class Waits:
         with self._lock:
             self._waiting.setdefault(job_id, []).append(wait)
             self._newest = monotonic()
-            if self._poller is None:
-                self._poller = threading.Thread(target=self._poll, name="waits", daemon=True)
-                self._poller.start()
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._listen, name="waits", daemon=True)
+                self._thread.start()
 
     def _leave(self, job_id: UUID, wait: _Wait) -> None:
         with self._lock:
@@ -84,23 +89,35 @@ class Waits:
             else:
                 self._waiting.pop(job_id, None)
 
-    def _poll(self) -> None:
-        while True:
+    def _listen(self) -> None:
+        looked_at = 0.0
+        while (age_s := self._age_s()) is not None:
+            pace_s = _LOOK_SOON_S if age_s < _SOON_S else _LOOK_S
+            heard = self._ended.hear(pace_s)
             with self._lock:
-                job_ids = list(self._waiting)
-                if not job_ids:
-                    self._poller = None
-                    return
-                age_s = monotonic() - self._newest
-            sleep(next((pace_s for until_s, pace_s in _PACES_S if age_s < until_s), _SLOW_S))
-            self._tell_ended(job_ids)
+                waiting = list(self._waiting)
+            if heard.isdisjoint(waiting) and monotonic() - looked_at < pace_s:
+                continue
+            looked_at = monotonic()
+            if waiting:
+                self._tell_ended(waiting)
+
+    def _age_s(self) -> float | None:
+        """Of the newest wait; ``None`` when there was none for long and this thread is to end."""
+        with self._lock:
+            age_s = monotonic() - self._newest
+            if self._waiting or age_s < _LINGER_S:
+                return age_s
+            self._thread = None
+            self._ended.close()
+            return None
 
     def _tell_ended(self, job_ids: list[UUID]) -> None:
         try:
             with self._sessions.begin() as session:
                 ended = job_lists.ended(session, job_ids)
         except SQLAlchemyError as error:
-            # The waiters time out and answer with what they can read then; the poller must live on.
+            # The waiters time out and answer with what they can read then; the thread must live on.
             log.warning("wait.poll_failed", extra={"error": str(error)})
             return
         with self._lock:

@@ -43,20 +43,20 @@ def celery_worker(app_name: str, name: str, *options: str) -> Sequence[str]:
     return [celery, "--quiet", "-A", app_name, "worker", *always, *options]
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Look every 10 ms; ends the program when it takes too long."""
+def wait_until(condition: Callable[[], bool], *, every_s: float = 0.01) -> None:
+    """Look again and again; ends the program when it takes too long."""
     end = perf_counter() + PATIENCE_S
     while not condition():
         if perf_counter() > end:
             raise SystemExit(f"waited {PATIENCE_S:g} s in vain")
-        sleep(0.01)
+        sleep(every_s)
 
 
-def drain_rate(left: Callable[[], int], jobs: int) -> float:
+def drain_rate(left: Callable[[], int], jobs: int, *, every_s: float = 0.01) -> float:
     """Jobs a second, from the tenth part of ``jobs`` that is done to the last."""
-    wait_until(lambda: left() <= jobs * 0.9)
+    wait_until(lambda: left() <= jobs * 0.9, every_s=every_s)
     first_left, first_at = left(), perf_counter()
-    wait_until(lambda: left() == 0)
+    wait_until(lambda: left() == 0, every_s=every_s)
     return first_left / (perf_counter() - first_at)
 
 

@@ -16,6 +16,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from werkzeug.exceptions import Conflict, ImATeapot, RequestEntityTooLarge, ServiceUnavailable
 
 from app.bootstrap import Services
+from app.broker.ended import RedisEnded
 from app.domain.access import Role
 from app.domain.lifecycle import JobState
 from app.factory import create_app
@@ -23,6 +24,7 @@ from app.persistence import job_lists
 from app.persistence.sessions import Sessions
 from app.services.places import Places
 from app.services.waits import Waits
+from config.settings import Settings
 from tests.factories import a_control, a_request, a_service
 from tests.integration.conftest import Client
 
@@ -40,6 +42,12 @@ class _Coded(psycopg2.ProgrammingError):
 def _server_said(code: str) -> Exception:
     original = type("Said", (_Coded,), {"pgcode": code})("the server said so")
     return ProgrammingError("SELECT", {}, original)
+
+
+@pytest.fixture
+def own_app(settings: Settings, web_services: Services) -> Flask:
+    """An application that a test may add to."""
+    return create_app(settings, web_services)
 
 
 def _nested() -> Exception:
@@ -64,14 +72,14 @@ def _nested() -> Exception:
     ],
 )
 def test_whatever_goes_wrong_is_a_problem_that_gives_nothing_away(
-    web_app: Flask, member: Client, error: Callable[[], Exception], status: int, code: str
+    own_app: Flask, member: Client, error: Callable[[], Exception], status: int, code: str
 ) -> None:
     def view() -> str:
         raise error()
 
-    web_app.add_url_rule("/v1/broken", view_func=view)
+    own_app.add_url_rule("/v1/broken", view_func=view)
 
-    answer = member.get("/v1/broken")
+    answer = Client(own_app, member.key).get("/v1/broken")
 
     assert (answer.status_code, answer.get_json()["code"]) == (status, code)
     assert answer.mimetype == "application/problem+json"
@@ -80,14 +88,14 @@ def test_whatever_goes_wrong_is_a_problem_that_gives_nothing_away(
 
 
 def test_what_nobody_expected_is_logged_with_its_path(
-    web_app: Flask, member: Client, caplog: pytest.LogCaptureFixture
+    own_app: Flask, member: Client, caplog: pytest.LogCaptureFixture
 ) -> None:
     def view() -> str:
         raise ZeroDivisionError("division by zero")
 
-    web_app.add_url_rule("/v1/broken", view_func=view)
+    own_app.add_url_rule("/v1/broken", view_func=view)
 
-    member.get("/v1/broken")
+    Client(own_app, member.key).get("/v1/broken")
 
     (record,) = [one for one in caplog.records if one.message == "web.unexpected"]
     assert vars(record)["path"] == "/v1/broken"
@@ -181,7 +189,7 @@ def test_jobs_read_at_once_say_whether_all_ended_and_all_succeeded(member: Clien
 
 
 def test_a_wait_outlives_a_moment_without_postgres(
-    sessions: Sessions, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    settings: Settings, sessions: Sessions, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     service = a_service(sessions)
     job = service.submit(a_request()).job
@@ -196,17 +204,17 @@ def test_a_wait_outlives_a_moment_without_postgres(
     monkeypatch.setattr(job_lists, "ended", first_away)
     a_control(sessions).cancel("default", job.id, actor="test")
 
-    found = Waits(sessions, Places(1)).wait(job.id, timeout_s=20)
+    found = Waits(sessions, Places(1), RedisEnded(settings)).wait(job.id, timeout_s=20)
 
     assert found is not None
     assert found.state is JobState.CANCELLED
     assert "wait.poll_failed" in caplog.messages
 
 
-def test_two_who_wait_for_one_job_both_hear_of_its_end(member: Client, sessions: Sessions) -> None:
+def test_two_who_wait_for_one_job_both_hear_of_its_end(settings: Settings, sessions: Sessions) -> None:
     service = a_service(sessions)
     job = service.submit(a_request()).job
-    waits = Waits(sessions, Places(4))
+    waits = Waits(sessions, Places(4), RedisEnded(settings))
     heard: list[JobState | None] = []
 
     def wait(timeout_s: float) -> None:

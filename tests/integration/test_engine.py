@@ -15,6 +15,7 @@ from sqlalchemy import text
 from app.broker.bells import redis_client
 from app.domain.lifecycle import JobState
 from app.engine.admit import admit
+from app.engine.fold import fold
 from app.engine.leader import Leader, LeadLost
 from app.engine.loop import Engine
 from app.engine.rescue import rescue
@@ -156,7 +157,7 @@ def test_a_leader_whose_term_is_over_can_commit_nothing(sessions: Sessions, lead
         session.execute(text("UPDATE leaders SET until = now() - interval '1 second'"))
 
     with pytest.raises(LeadLost):
-        admit(leader, bound=10)
+        fold(leader)
 
     assert not leader.leads()
 
