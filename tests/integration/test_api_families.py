@@ -182,8 +182,10 @@ def test_a_body_without_a_length_must_say_how_many_payloads_it_has(
     assert status == 202 or pointers(answer) == ["/0/count"]
 
 
-def test_lines_may_be_more_than_other_bodies_up_to_a_limit_of_their_own(settings: Settings, admin: Client) -> None:
-    admin.app.config["MAX_CONTENT_LENGTH"] = 1024
+def test_lines_may_be_more_than_other_bodies_up_to_a_limit_of_their_own(
+    settings: Settings, admin: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(admin.app.config, "MAX_CONTENT_LENGTH", 1024)
     body = lines({}, *({"type": "echo", "config": {"value": n}} for n in range(100)))
 
     accepted = admin.call("POST", "/v1/batches", data=body, headers=LINES)
