@@ -12,11 +12,13 @@ from app.domain.job_types import Registry, discover
 from app.domain.ports import ObjectStore
 from app.persistence.sessions import Sessions, make_sessions, open_engine
 from app.scheduling.redbeat import RedBeatTimer
+from app.security.master_keys import MasterKeys
 from app.services.artifacts import Artifacts
 from app.services.attempts import Attempts
 from app.services.bulk import Bulk
 from app.services.clones import Clones
 from app.services.control import Control
+from app.services.downloads import Downloads
 from app.services.failed_records import FailedRecords
 from app.services.families import Families
 from app.services.feed import Feed
@@ -88,6 +90,8 @@ class Services:
     upserts: Upserts
     uploads: Uploads
     artifacts: Artifacts
+    downloads: Downloads
+    download_places: Places
     failed_records: FailedRecords
     replays: Replays
     import_batches: ImportBatches
@@ -142,6 +146,8 @@ def build_services(settings: Settings, *, application_name: str, pool_size: int)
         upserts=Upserts(sessions, tables, settings),
         uploads=Uploads(sessions, objects, settings, clock),
         artifacts=Artifacts(sessions, objects, settings, clock),
+        downloads=Downloads(sessions, objects, settings, clock, keys=MasterKeys(settings.master_keys)),
+        download_places=Places(max(1, settings.web_threads // 4), hint="Come back after Retry-After."),
         failed_records=FailedRecords(sessions),
         replays=Replays(sessions, jobs),
         import_batches=ImportBatches(sessions, tables, clock),

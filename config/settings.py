@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from dotenv import dotenv_values
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
 PREFIX: Final = "HAULIER_"
 
@@ -27,6 +27,9 @@ WITHOUT_PREFIX: Final = frozenset(
         "s3_upload_file_path_prefix",
     }
 )
+
+
+LEAST_MASTER_KEY_CHARACTERS: Final = 32
 
 
 class SettingsError(ValueError):
@@ -53,9 +56,22 @@ class Settings(BaseModel):
     s3_upload_file_path_prefix: str = "uploads"
     presign_ttl_s: int = Field(43_200, ge=1, le=604_800)
     upload_ttl_s: int = Field(86_400, ge=1, le=604_800)
+    s3_server_side_encryption: Literal["AES256", "aws:kms"] | None = Field(
+        None, description="Asked of S3 for every object that Haulier writes; None: as the bucket has it."
+    )
+    s3_kms_key_id: str | None = None
+    cdn_base_url: str | None = Field(
+        None, pattern="^https?://[^/?#]+(/[^?#]*)?$", description="A CDN before the web server: links lead there."
+    )
 
     secret_key: SecretStr | None = Field(
         None, description="Signs manifests of exports; made by `up`. Without one they are not signed."
+    )
+    master_key: SecretStr | None = Field(
+        None, description="Seals files and the credentials of sinks; made by `up`. 32 characters or more."
+    )
+    former_master_keys: tuple[SecretStr, ...] = Field(
+        (), description="Those that still open what they sealed, separated by commas."
     )
     export_root: Path | None = Field(
         None, description="Folder below which exports may write, a folder of its own for each tenant; None: nowhere."
@@ -115,6 +131,9 @@ class Settings(BaseModel):
     # Retention
     idempotency_ttl_s: int = Field(86_400, ge=60)
     artifact_ttl_s: int = Field(30 * 86_400, ge=60)
+    leftover_ttl_s: int = Field(
+        2 * 86_400, ge=3_600, description="After so long, what uploads and exports that broke off left is removed."
+    )
     job_retention_days: int = Field(
         30,
         ge=0,
@@ -125,12 +144,31 @@ class Settings(BaseModel):
     log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
     log_json: bool = True
 
-    @field_validator("s3_allowed_buckets", "allow_private_hosts", "outgoing_ports", mode="before")
+    @field_validator("s3_allowed_buckets", "allow_private_hosts", "outgoing_ports", "former_master_keys", mode="before")
     @classmethod
     def _from_commas(cls, value: Any) -> Any:
         if isinstance(value, str):
             return [part.strip() for part in value.split(",") if part.strip()]
         return value
+
+    @field_validator("master_key", "former_master_keys")
+    @classmethod
+    def _are_long(cls, value: Any) -> Any:
+        for key in value if isinstance(value, tuple) else (value,):
+            if key is not None and len(key.get_secret_value()) < LEAST_MASTER_KEY_CHARACTERS:
+                raise ValueError(f"a master key has at least {LEAST_MASTER_KEY_CHARACTERS} random characters")
+        return value
+
+    @field_validator("cdn_base_url")
+    @classmethod
+    def _without_slash(cls, value: str | None) -> str | None:
+        return value and value.rstrip("/")
+
+    @model_validator(mode="after")
+    def _links_are_signed(self) -> Settings:
+        if self.cdn_base_url is not None and (self.secret_key or self.master_key) is None:
+            raise ValueError("HAULIER_CDN_BASE_URL needs HAULIER_SECRET_KEY, which signs its links")
+        return self
 
     @field_validator("import_root")
     @classmethod
@@ -163,6 +201,12 @@ class Settings(BaseModel):
     def private_networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
         """The private networks that outgoing calls may reach."""
         return tuple(ip_network(network) for network in self.allow_private_hosts)
+
+    @property
+    def master_keys(self) -> tuple[str, ...]:
+        """The master keys, the one that seals first."""
+        current = () if self.master_key is None else (self.master_key,)
+        return tuple(key.get_secret_value() for key in (*current, *self.former_master_keys))
 
     @property
     def data_slots(self) -> int:
@@ -229,7 +273,7 @@ def from_env(
     except ValidationError as error:
         lines = []
         for problem in error.errors():
-            name = str(problem["loc"][0])
+            name = str(problem["loc"][0]) if problem["loc"] else "cdn_base_url"
             source = layers.get(name, (None, "default"))[1]
             lines.append(f"{variable_of(name)} ({source}): {problem['msg']}, got {problem['input']!r}")
         raise SettingsError("; ".join(lines)) from None
@@ -251,5 +295,5 @@ def _printable(value: Any) -> str:
     if isinstance(value, SecretStr):
         return "**********"
     if isinstance(value, frozenset | tuple):
-        return ",".join(map(str, sorted(value)))
+        return ",".join(sorted(map(str, value)))
     return "" if value is None else str(value)

@@ -50,7 +50,7 @@ class Place:
             tried = self._stem if number == 1 else f"{self._stem}-{number}"
             first = self.keys(tried, 1 if in_parts else None)[0]
             taken = ObjectRef(self.bucket, first)
-            if not self._there_is(taken) and not self._there_is(self.manifest(tried, in_parts=in_parts)):
+            if not self.holds(taken) and not self.holds(self.manifest(tried, in_parts=in_parts)):
                 return tried
             if not numbered:
                 break
@@ -74,14 +74,15 @@ class Place:
         """The manifest's place, beside the files."""
         return ObjectRef(self.bucket, stem + ("" if in_parts else self._suffix) + MANIFEST_SUFFIX)
 
-    def _there_is(self, ref: ObjectRef) -> bool:
+    def holds(self, ref: ObjectRef, size_bytes: int | None = None) -> bool:
+        """Whether there is a file, of this size if one is given."""
         try:
-            self.store.head(ref)
+            info = self.store.head(ref)
         except JobError as error:
             if error.code != "s3.not_found":
                 raise
             return False
-        return True
+        return size_bytes in (None, info.size_bytes)
 
 
 def _root(job: RunContext) -> Path:

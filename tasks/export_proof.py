@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import uuid5
@@ -11,7 +12,7 @@ from app.dataplane.export_columns import Selection
 from app.domain.artifacts import Artifact, ArtifactKind
 from app.domain.job_types import Result
 from app.domain.jobs import Outcome
-from app.domain.manifests import signed
+from app.domain.manifests import ENCRYPTION, SEALED_SUFFIX, signed
 from app.domain.places import relative_key
 from app.domain.ports import ObjectRef
 from app.persistence import artifacts, jobs
@@ -51,6 +52,7 @@ def _manifest(
         "table": selection.table.name,
         "format": shape.file_format,
         "compression": shape.compression,
+        "encryption": ENCRYPTION if shape.encrypted else None,
         "header": shape.header and shape.file_format in ("csv", "xlsx"),
         "schema": {
             "columns": [{"name": column.name, "type": column.type.value} for column in selection.columns],
@@ -78,6 +80,7 @@ def _part(job: RunContext, state: ExportState, one: FileState) -> dict[str, Any]
         "sha256": written.stored_sha256,
         "plain_bytes": written.plain_bytes,
         "plain_sha256": written.plain_sha256,
+        **({} if written.sealed is None else {"sealed": asdict(written.sealed)}),
     }
 
 
@@ -120,6 +123,7 @@ def _artifact(job: RunContext, state: ExportState, one: FileState, content_type:
         size_bytes=written.stored_bytes,
         sha256=written.stored_sha256,
         rows=one.rows,
+        sealed_bytes=None if written.sealed is None else written.sealed.bytes,
     )
 
 
@@ -129,7 +133,7 @@ def _row(job: RunContext, called: str, kind: ArtifactKind, ref: ObjectRef, **fac
         job_id=job.id,
         tenant=job.job.tenant,
         kind=kind,
-        name=ref.key.rsplit("/", 1)[-1],
+        name=ref.key.rsplit("/", 1)[-1].removesuffix(SEALED_SUFFIX if facts.get("sealed_bytes") else ""),
         ref=ref,
         expires_at=job.clock.now() + timedelta(seconds=job.settings.artifact_ttl_s),
         **facts,
@@ -138,7 +142,7 @@ def _row(job: RunContext, called: str, kind: ArtifactKind, ref: ObjectRef, **fac
 
 def _result(job: RunContext, state: ExportState, manifest: dict[str, Any], ref: ObjectRef) -> Result:
     rows, parts = state.rows, manifest["parts"]
-    said = ("format", "compression", "bytes", "consistent", "restarted", "invalid_rows_left_out")
+    said = ("format", "compression", "encryption", "bytes", "consistent", "restarted", "invalid_rows_left_out")
     return Result(
         {
             "s3_bucket": state.bucket or None,

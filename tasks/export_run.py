@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from sqlalchemy import text
@@ -14,14 +14,18 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from app.dataplane.compressors import Compression
-from app.dataplane.export import ExportStream, Snapshot, begin_snapshot, copy_as, ended_when
+from app.dataplane.export import ExportStream, Sealed, Snapshot, begin_snapshot, copy_as, ended_when
 from app.dataplane.export_columns import KeyRange, Selection, count_invalid, select_rows
 from app.dataplane.export_formats import FileFormat, content_type_of, row_writer
 from app.dataplane.export_ranges import fingerprint, ranges
 from app.dataplane.query import estimated_rows
 from app.domain.errors import JobError, TransientError
 from app.domain.job_types import Result
-from app.domain.ports import ObjectRef
+from app.domain.ports import ObjectRef, ObjectUpload
+from app.security.master_keys import MasterKeys
+from app.security.sealed_files import Sealer
+from app.services.downloads import context_of
+from app.storage.sealed import SealedUpload
 from tasks.context import RunContext
 from tasks.export_place import Place
 from tasks.export_proof import publish
@@ -42,6 +46,7 @@ class Shape:
         numbered: Take another name when there is a file of this one.
         bucket: ``None`` for the installation's own.
         folder: Below the export root, instead of a bucket.
+        encrypted: Whether what is stored is encrypted.
     """
 
     file_format: FileFormat
@@ -56,6 +61,7 @@ class Shape:
     numbered: bool
     bucket: str | None
     folder: str | None
+    encrypted: bool = False
 
     @property
     def content_type(self) -> str:
@@ -96,9 +102,11 @@ class Export:
     def _settle(self, state: ExportState) -> None:
         """Join what an earlier run had sent whole; drop what it had not, so that it can never join it either."""
         for one in state.files:
+            ref = ObjectRef(state.bucket, one.key)
+            if one.joined:
+                one.joined = self._place.holds(ref, _stored_bytes(one))
             if one.joined or one.upload_id is None:
                 continue
-            ref = ObjectRef(state.bucket, one.key)
             if one.etags is None or not self._joined(ref, one):
                 self._place.store.abort_upload(ref, one.upload_id)
                 one.upload_id = one.etags = one.written = None
@@ -111,7 +119,7 @@ class Export:
             if error.code not in _GONE:
                 raise
             return False
-        one.joined = one.written is not None and info.size_bytes == one.written.stored_bytes
+        one.joined = info.size_bytes == _stored_bytes(one)
         return one.joined
 
     def _write(self, before: ExportState | None) -> ExportState:
@@ -147,6 +155,7 @@ class Export:
         state = ExportState(
             bucket=self._place.bucket,
             stem=stem,
+            manifest=self._place.manifest(stem, in_parts=self._shape.in_parts).key,
             snapshot=snapshot,
             files=[FileState(key, within) for key, within in zip(keys, bounds, strict=True)],
             fingerprint=stamp,
@@ -199,9 +208,7 @@ class Export:
 
     def _write_file(self, session: Session, state: ExportState, one: FileState, report: ExportReport) -> None:
         ref = ObjectRef(state.bucket, one.key)
-        upload = self._place.store.start_upload(
-            ref, content_type=self._shape.content_type, filename=one.key.rsplit("/", 1)[-1]
-        )
+        upload = self._start(ref)
         kept = False
         try:
             # Before the first byte, and fenced: the run that takes over aborts this upload; ours can then join nothing.
@@ -227,6 +234,8 @@ class Export:
                 stream.stop()
                 writer.drop()
             etags = upload.finish_parts()
+            if isinstance(upload, SealedUpload):
+                written = replace(written, sealed=Sealed(upload.size_bytes, upload.sha256, upload.key_id))
             self._job.check()
             with self._changing:
                 one.rows, one.written, one.etags = rows, written, etags
@@ -239,6 +248,15 @@ class Export:
         finally:
             if not kept:
                 upload.abort()
+
+    def _start(self, ref: ObjectRef) -> ObjectUpload:
+        name = ref.key.rsplit("/", 1)[-1]
+        if not self._shape.encrypted:
+            return self._place.store.start_upload(ref, content_type=self._shape.content_type, filename=name)
+        job = self._job
+        sealer = Sealer(MasterKeys(job.settings.master_keys), context=context_of(job.job.tenant, job.id, ref))
+        upload = self._place.store.start_upload(ref, content_type="application/octet-stream", filename=name)
+        return SealedUpload(upload, sealer)
 
     def _keep(self, state: ExportState) -> None:
         with self._changing:
@@ -254,3 +272,7 @@ class Export:
 
     def _must_end(self, report: ExportReport) -> bool:
         return self._failed.is_set() or report.must_end(size_bytes=sum(size for _, size in self._written.values()))
+
+
+def _stored_bytes(one: FileState) -> int | None:
+    return None if one.written is None else one.written.object_bytes

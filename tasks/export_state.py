@@ -33,7 +33,9 @@ class FileState:
         """The inverse of ``asdict``."""
         bounds = {name: None if one is None else tuple(one) for name, one in kept["within"].items()}
         written = kept["written"]
-        return cls(**{**kept, "within": KeyRange(**bounds), "written": None if written is None else Written(**written)})
+        return cls(
+            **{**kept, "within": KeyRange(**bounds), "written": None if written is None else Written.from_json(written)}
+        )
 
 
 @dataclass(slots=True)
@@ -42,6 +44,7 @@ class ExportState:
 
     Args:
         stem: What the files' keys begin with.
+        manifest: The manifest's key.
         snapshot: What all of its files show.
         fingerprint: Of the table in that snapshot; ``None`` for an export that does not resume.
         left_out: Invalid rows that the query found.
@@ -51,6 +54,7 @@ class ExportState:
 
     bucket: str
     stem: str
+    manifest: str
     snapshot: Snapshot
     files: list[FileState] = field(default_factory=list)
     fingerprint: str | None = None

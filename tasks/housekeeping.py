@@ -17,6 +17,7 @@ from app.persistence import idempotency
 from app.persistence.sessions import Sessions, make_sessions, open_engine
 from app.services.artifacts import Artifacts
 from app.services.firing import Firing
+from app.services.leftovers import Leftovers
 from app.services.retention import Retention
 from app.storage.s3 import S3Store
 from config.process import settings
@@ -68,10 +69,23 @@ def prune_cache() -> None:
 
 @current_app.task(name="haulier.remove_expired_artifacts", shared=False)
 def remove_expired_artifacts() -> None:
-    """Delete the files of artifacts past their time."""
+    """Delete the files of artifacts past their time; their rows say that they are expired."""
     with _sessions() as sessions:
         removed = Artifacts(sessions, S3Store(settings()), settings(), SystemClock()).remove_expired()
     log.info("artifacts.expired", extra={"artifacts": removed})
+
+
+@current_app.task(name="haulier.remove_leftovers", shared=False)
+def remove_leftovers() -> None:
+    """Remove what uploads and exports that broke off have left."""
+    with _sessions() as sessions:
+        leftovers = Leftovers(sessions, S3Store(settings()), settings(), SystemClock())
+        removed = {
+            "uploads": leftovers.end_abandoned_uploads(),
+            "parts": leftovers.drop_orphaned_parts(),
+            "exports": leftovers.remove_given_up_exports(),
+        }
+    log.info("leftovers.removed", extra=removed)
 
 
 @current_app.task(name="haulier.keep_partitions", shared=False)

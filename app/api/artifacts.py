@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urljoin
 from uuid import UUID
 
+from flask import request
 from flask_smorest import Blueprint
-from marshmallow import Schema, fields
+from marshmallow import Schema, fields, validate
 
 from app.services.artifacts import Download
 from app.web.current import services, tenant
@@ -24,12 +26,19 @@ class ArtifactSchema(Schema):
     content_type = fields.String()
     s3_key = fields.String()
     size_bytes = fields.Integer()
-    sha256 = fields.String(allow_none=True, metadata={"description": "Hex, of the stored bytes."})
+    sha256 = fields.String(allow_none=True, metadata={"description": "Hex, of the bytes as downloaded."})
     rows = fields.Integer(allow_none=True)
     created_at = fields.AwareDateTime()
     expires_at = fields.AwareDateTime(allow_none=True, metadata={"description": "When the file is removed."})
-    url = fields.String(metadata={"description": "Fresh with every answer."})
-    url_expires_at = fields.AwareDateTime()
+    state = fields.String(
+        validate=validate.OneOf(["available", "expired"]),
+        metadata={"description": "expired: its time is over, and so are its links."},
+    )
+    encrypted = fields.Boolean(
+        metadata={"description": "Whether it is stored encrypted; size and SHA-256 are those of the download."}
+    )
+    url = fields.String(allow_none=True, metadata={"description": "Fresh with every answer; null when expired."})
+    url_expires_at = fields.AwareDateTime(allow_none=True)
 
 
 class ArtifactsSchema(Schema):
@@ -52,6 +61,11 @@ def get(artifact_id: UUID) -> Any:
     return _body(services().artifacts.get(tenant(), artifact_id))
 
 
+def absolute(url: str | None) -> str | None:
+    """A link as it is given out: one of ours leads to the host that was asked."""
+    return urljoin(request.host_url, url) if url else None
+
+
 def _body(download: Download) -> dict[str, Any]:
     artifact = download.artifact
     return {
@@ -66,6 +80,8 @@ def _body(download: Download) -> dict[str, Any]:
         "rows": artifact.rows,
         "created_at": artifact.created_at,
         "expires_at": artifact.expires_at,
-        "url": download.url,
-        "url_expires_at": download.url_expires_at,
+        "state": "available" if download.link else "expired",
+        "encrypted": artifact.sealed_bytes is not None,
+        "url": absolute(download.url),
+        "url_expires_at": download.link and download.link.expires_at,
     }

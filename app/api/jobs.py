@@ -13,6 +13,7 @@ from flask_smorest import Blueprint
 from webargs.flaskparser import parser
 
 from app.api.accepted import KEY, accepted
+from app.api.artifacts import absolute
 from app.api.job_requests import BatchGetSchema, JobListQuerySchema, SubmitJobSchema, TrailQuerySchema, WaitQuerySchema
 from app.api.job_schemas import (
     BatchSchema,
@@ -213,4 +214,4 @@ def result(job_id: UUID) -> Any:
 def _file_url(job: Job) -> str | None:
     """A fresh link to what an export wrote."""
     downloads = services().artifacts.of_job(job.tenant, job.id)
-    return next((one.url for one in downloads if one.artifact.kind is ArtifactKind.EXPORT), None)
+    return next((absolute(one.url) for one in downloads if one.artifact.kind is ArtifactKind.EXPORT), None)

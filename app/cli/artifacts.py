@@ -26,7 +26,8 @@ def artifacts_(client: Client, job_id: Any, as_json: bool, *, links: bool) -> No
         output.as_json(found)
     elif links:
         for one in found:
-            click.echo(one["url"])
+            if one["url"] is not None:
+                click.echo(one["url"])
     else:
         rows = ((one["name"], one["kind"], output.size(one["size_bytes"]), one["sha256"], one["id"]) for one in found)
         output.columns(("name", "kind", "size", "sha256", "id"), rows)
@@ -74,4 +75,8 @@ def _artifact(client: Client, job_id: str, name: str | None) -> dict[str, Any]:
             hint=f"It has {', '.join(one['name'] for one in items)}." if items else None,
         )
     found: dict[str, Any] = wanted[0]
+    if found["state"] == "expired":
+        raise failed(
+            f"file {found['name']!r} was kept until {found['expires_at']}", Exit.NOT_FOUND, code="artifact.expired"
+        )
     return found

@@ -127,11 +127,24 @@ def signing_secret(data_dir: Path | None) -> str | None:
     secret = settings_with({}).secret_key
     if data_dir is None and secret is not None:
         return secret.get_secret_value()
+    return _kept_secret(data_dir, "secret_key")
+
+
+def opening_keys(data_dir: Path | None) -> tuple[str, ...]:
+    """The installation's master keys, found as ``signing_secret`` is; empty when there is none."""
+    keys = settings_with({}).master_keys
+    if data_dir is None and keys:
+        return keys
+    kept = _kept_secret(data_dir, "master_key")
+    return () if kept is None else (kept,)
+
+
+def _kept_secret(data_dir: Path | None, name: str) -> str | None:
     try:
         kept = json.loads(((data_dir or DEFAULT_DATA) / "secrets.json").read_text())
     except (OSError, ValueError):
         return None
-    return kept.get("secret_key") if isinstance(kept, dict) else None
+    return kept.get(name) if isinstance(kept, dict) else None
 
 
 def _running(data_dir: Path) -> dict[str, Any]:

@@ -32,6 +32,7 @@ def verify(context: click.Context, path: Path, require_signature: bool, data_dir
     file = _manifest_file(path)
     manifest = _read(file)
     parts = _parts(file, manifest)
+    parts = [_as_found(file.parent, part) for part in parts]
     faults = {part.name: fault for part in parts if (fault := _fault(file.parent / part.name, part))}
     signature = signature_of(manifest, signing_secret(data_dir))
     unproved = signature is Signed.WRONG or (require_signature and signature is not Signed.VALID)
@@ -81,6 +82,11 @@ def _parts(file: Path, manifest: dict[str, Any]) -> list[Part]:
         return parts_of(manifest)
     except ValueError as error:
         raise failed(f"{file} is no manifest: {error}", Exit.USAGE, code="manifest.invalid") from None
+
+
+def _as_found(folder: Path, part: Part) -> Part:
+    """An encrypted file as it lies here: as it was stored, or, where it is not, as it was downloaded."""
+    return part.sealed if part.sealed is not None and (folder / part.sealed.name).exists() else part
 
 
 def _fault(file: Path, part: Part) -> str | None:

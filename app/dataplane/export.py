@@ -31,13 +31,38 @@ _CONNECTION_LOST: Final = frozenset({None, "57P01", "57P02", "57P03", "25P03"})
 
 
 @dataclass(frozen=True, slots=True)
+class Sealed:
+    """An encrypted file as it is stored, and the id of the master key that opens it."""
+
+    bytes: int
+    sha256: str
+    key_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class Written:
-    """What went through a stream: bytes and SHA-256 (hex) of what was written and of what is stored."""
+    """What went through a stream: bytes and SHA-256 (hex) of what was written and of what is stored.
+
+    Args:
+        sealed: Of a file that was encrypted after that: what then lies in the store.
+    """
 
     plain_bytes: int
     plain_sha256: str
     stored_bytes: int
     stored_sha256: str
+    sealed: Sealed | None = None
+
+    @property
+    def object_bytes(self) -> int:
+        """Of the object in the store."""
+        return self.stored_bytes if self.sealed is None else self.sealed.bytes
+
+    @classmethod
+    def from_json(cls, kept: dict[str, Any]) -> Written:
+        """The inverse of ``asdict``."""
+        sealed = kept.get("sealed")
+        return cls(**{**kept, "sealed": None if sealed is None else Sealed(**sealed)})
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,8 @@ class Artifact:
         sha256: Hex, of the stored bytes.
         rows: Data rows in it; ``None`` where it has none to count.
         expires_at: When it is removed; ``None`` for never.
+        removed_at: When its bytes were removed; its row stays as long as its job's.
+        sealed_bytes: Of the stored object, when it is encrypted; the other facts are those of what is downloaded.
     """
 
     id: UUID
@@ -42,6 +44,12 @@ class Artifact:
     rows: int | None = None
     created_at: datetime | None = None
     expires_at: datetime | None = None
+    removed_at: datetime | None = None
+    sealed_bytes: int | None = None
+
+    def is_expired(self, at: datetime) -> bool:
+        """Whether its time is over, be its bytes removed already or not."""
+        return self.removed_at is not None or (self.expires_at is not None and self.expires_at <= at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +59,7 @@ class Upload:
     Args:
         filename: As the client calls it.
         upload_id: S3's, for one in parts.
-        completed_at: When its parts were joined; ``None`` for one by a single PUT, which we do not see.
+        completed_at: When its parts were joined; of a single PUT, which we do not see, when its file was found.
     """
 
     id: UUID

@@ -91,6 +91,20 @@ class NotFoundError(HaulierError):
     code = "resource.not_found"
 
 
+class GoneError(HaulierError):
+    """The thing was there and its time is over."""
+
+    status = 410
+    code = "resource.gone"
+
+
+class RangeError(HaulierError):
+    """No such range of bytes."""
+
+    status = 416
+    code = "request.range_invalid"
+
+
 class ConflictError(HaulierError):
     """The thing is not in a state that allows this."""
 

@@ -68,6 +68,11 @@ class Submission(Protocol):
         """Whether the installation has a folder that exports may write below."""
         ...
 
+    @property
+    def may_encrypt(self) -> bool:
+        """Whether the installation has a master key to encrypt files under."""
+        ...
+
     def place(self, bucket: str | None, key: str) -> ObjectRef:
         """The object the tenant means; ForbiddenError when it may not use it."""
         ...

@@ -11,6 +11,9 @@ from enum import StrEnum
 from typing import Any, Final
 
 ALGORITHM: Final = "HMAC-SHA256"
+SEALED_SUFFIX: Final = ".sealed"
+"""Of the names of encrypted files, behind that of what is in them."""
+ENCRYPTION: Final = "AES-256-GCM"
 _PURPOSE: Final = b"haulier export manifest 1"
 
 
@@ -26,12 +29,17 @@ class Signed(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One file of an export, as its manifest describes it."""
+    """One file of an export, as its manifest describes it.
+
+    Args:
+        sealed: The same file as it is stored when it is encrypted; the other facts are those of what is in it.
+    """
 
     name: str
     rows: int
     size_bytes: int
     sha256: str
+    sealed: Part | None = None
 
 
 def signed(manifest: Mapping[str, Any], secret: str | None) -> dict[str, Any]:
@@ -65,7 +73,7 @@ def parts_of(manifest: Mapping[str, Any]) -> list[Part]:
     try:
         if not isinstance(listed, list):
             listed = [{name: manifest[name] for name in ("rows", "bytes", "sha256")} | {"key": manifest["s3_key"]}]
-        parts = [Part(_name(one["key"]), int(one["rows"]), int(one["bytes"]), str(one["sha256"])) for one in listed]
+        parts = [_part(one) for one in listed]
         total = int(manifest["rows"])
     except KeyError as error:
         raise ValueError(f"a manifest has the field {error.args[0]!r}") from None
@@ -74,6 +82,13 @@ def parts_of(manifest: Mapping[str, Any]) -> list[Part]:
     if total != sum(part.rows for part in parts):
         raise ValueError(f"the parts' rows add up to {sum(part.rows for part in parts)}, the manifest says {total}")
     return parts
+
+
+def _part(one: Mapping[str, Any]) -> Part:
+    name, rows, sealed = _name(one["key"]), int(one["rows"]), one.get("sealed")
+    stored = None if sealed is None else Part(name, rows, int(sealed["bytes"]), str(sealed["sha256"]))
+    opened = name if sealed is None else name.removesuffix(SEALED_SUFFIX)
+    return Part(opened, rows, int(one["bytes"]), str(one["sha256"]), stored)
 
 
 def _name(key: str) -> str:

@@ -17,6 +17,8 @@ MAX_NAME_BYTES: Final = 120
 """Of a file name inside a key: with a UUID in front it stays under the 200 bytes that every server takes."""
 
 _TENANT_PLACE: Final = re.compile(r"t/([^/]*)(?:/|$)")
+_TENANT_ROOT: Final = re.compile(r"^t/[^/]+/")
+_OWNER: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9._-]+")
 
 
@@ -131,6 +133,14 @@ def exported_key(prefix: str, job_id: UUID, suffix: str) -> str:
 def artifact_key(prefix: str, job_id: UUID, fence: int, name: str) -> str:
     """Where a file of a job goes: ``<prefix>/<job uuid>/<fence>/<name>``, so that no former holder writes over it."""
     return below(prefix, f"{job_id}/{fence}/{safe_name(name)}")
+
+
+def owner_of(prefix: str, key: str) -> UUID | None:
+    """Whose upload's or job's file a full key is; ``None`` for one that Haulier did not choose."""
+    relative = _TENANT_ROOT.sub("", key)
+    named = relative.removeprefix(below(prefix, ""))
+    found = _OWNER.match(named) if relative.startswith(below(prefix, "")) else None
+    return UUID(found[0]) if found else None
 
 
 def below(prefix: str, name: str) -> str:

@@ -72,6 +72,15 @@ class ObjectInfo:
     metadata: Mapping[str, str] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """A multipart upload that is neither joined nor aborted."""
+
+    ref: ObjectRef
+    upload_id: str
+    begun_at: datetime
+
+
 class ObjectReader(Protocol):
     """The bytes of an object from some offset on."""
 
@@ -149,6 +158,10 @@ class ObjectStore(Protocol):
 
     def complete_multipart(self, ref: ObjectRef, upload_id: str, parts: Sequence[Mapping[str, object]]) -> ObjectInfo:
         """Join the parts a client has sent."""
+        ...
+
+    def unfinished(self, bucket: str) -> Iterator[Unfinished]:
+        """Every multipart upload in progress."""
         ...
 
     def list(self, bucket: str, prefix: str) -> Iterator[tuple[str, ObjectInfo]]:

@@ -14,7 +14,8 @@ from app.domain.errors import NotFoundError
 from app.domain.ports import ObjectRef
 
 _COLUMNS: Final = (
-    "id, job_id, tenant, kind, name, content_type, bucket, key, size_bytes, sha256, rows, created_at, expires_at"
+    "id, job_id, tenant, kind, name, content_type, bucket, key, size_bytes, sha256, rows, created_at, expires_at,"
+    " removed_at, sealed_bytes"
 )
 
 
@@ -28,11 +29,12 @@ def put(session: Session, tenant: str, artifact: Artifact) -> None:
             f"""
             INSERT INTO artifacts ({_COLUMNS})
             VALUES (:id, :job_id, :tenant, :kind, :name, :content_type, :bucket, :key, :size_bytes, :sha256, :rows,
-                    clock_timestamp(), :expires_at)
+                    clock_timestamp(), :expires_at, NULL, :sealed_bytes)
             ON CONFLICT (id) DO UPDATE SET
                 name = excluded.name, content_type = excluded.content_type, bucket = excluded.bucket,
                 key = excluded.key, size_bytes = excluded.size_bytes, sha256 = excluded.sha256, rows = excluded.rows,
-                created_at = excluded.created_at, expires_at = excluded.expires_at
+                created_at = excluded.created_at, expires_at = excluded.expires_at, removed_at = NULL,
+                sealed_bytes = excluded.sealed_bytes
             WHERE artifacts.tenant = excluded.tenant AND artifacts.job_id = excluded.job_id
             """
         ),
@@ -49,6 +51,7 @@ def put(session: Session, tenant: str, artifact: Artifact) -> None:
             "sha256": artifact.sha256,
             "rows": artifact.rows,
             "expires_at": artifact.expires_at,
+            "sealed_bytes": artifact.sealed_bytes,
         },
     )
 
@@ -77,19 +80,37 @@ def get(session: Session, tenant: str, artifact_id: UUID) -> Artifact:
     return _artifact(row)
 
 
+def signed_for(session: Session, artifact_id: UUID) -> Artifact:
+    """The artifact that a link names, of whatever tenant: the link's signature says that it may be read.
+
+    Raises:
+        NotFoundError: There is none.
+    """
+    row = session.execute(text(f"SELECT {_COLUMNS} FROM artifacts WHERE id = :id"), {"id": artifact_id}).one_or_none()
+    if row is None:
+        raise NotFoundError(f"there is no artifact {artifact_id}", code="artifact.not_found")
+    return _artifact(row)
+
+
 def expired(session: Session, *, at: datetime, limit: int) -> list[Artifact]:
-    """Artifacts of all tenants whose time was over at ``at``, the oldest first."""
+    """Artifacts of all tenants whose time was over at ``at`` and whose bytes are there, the oldest first."""
     rows = session.execute(
-        text(f"SELECT {_COLUMNS} FROM artifacts WHERE expires_at <= :at ORDER BY expires_at LIMIT :limit"),
+        text(
+            f"""
+            SELECT {_COLUMNS} FROM artifacts WHERE expires_at <= :at AND removed_at IS NULL
+            ORDER BY expires_at LIMIT :limit
+            """
+        ),
         {"at": at, "limit": limit},
     )
     return [_artifact(row) for row in rows]
 
 
 def remove(session: Session, tenant: str, artifact_id: UUID) -> None:
-    """Forget an artifact whose object is deleted; one that is gone is fine."""
+    """Note that an artifact's object is deleted; its row goes with its job."""
     session.execute(
-        text("DELETE FROM artifacts WHERE id = :id AND tenant = :tenant"), {"id": artifact_id, "tenant": tenant}
+        text("UPDATE artifacts SET removed_at = clock_timestamp() WHERE id = :id AND tenant = :tenant"),
+        {"id": artifact_id, "tenant": tenant},
     )
 
 
@@ -107,4 +128,6 @@ def _artifact(row: Row[Any]) -> Artifact:
         rows=row.rows,
         created_at=row.created_at,
         expires_at=row.expires_at,
+        removed_at=row.removed_at,
+        sealed_bytes=row.sealed_bytes,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
@@ -62,7 +63,7 @@ def get(session: Session, tenant: str, upload_id: UUID) -> Upload:
 
 
 def complete(session: Session, tenant: str, upload_id: UUID) -> Upload:
-    """Note that the upload's parts are joined; the first time stays.
+    """Note that the upload has arrived whole; the first time stays.
 
     Raises:
         NotFoundError: The tenant has none of this id.
@@ -77,6 +78,28 @@ def complete(session: Session, tenant: str, upload_id: UUID) -> Upload:
         {"id": upload_id, "tenant": tenant},
     )
     return get(session, tenant, upload_id)
+
+
+def abandoned(session: Session, *, before: datetime, limit: int) -> list[Upload]:
+    """Uploads of all tenants begun before that and not known to have arrived, the oldest first."""
+    rows = session.execute(
+        text(
+            f"""
+            SELECT {_COLUMNS} FROM uploads WHERE completed_at IS NULL AND created_at <= :before
+            ORDER BY created_at LIMIT :limit
+            """
+        ),
+        {"before": before, "limit": limit},
+    )
+    return [_upload(row) for row in rows]
+
+
+def remove(session: Session, tenant: str, upload_id: UUID) -> None:
+    """Forget an upload that never arrived."""
+    session.execute(
+        text("DELETE FROM uploads WHERE id = :id AND tenant = :tenant AND completed_at IS NULL"),
+        {"id": upload_id, "tenant": tenant},
+    )
 
 
 def _upload(row: Row[Any]) -> Upload:

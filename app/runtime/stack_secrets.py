@@ -22,6 +22,7 @@ class StackSecrets:
         s3_access_key_id: The one S3 user.
         s3_secret_access_key: Its secret.
         secret_key: Signs manifests of exports; None in a directory of a version that signed none.
+        master_key: Seals files and the credentials of sinks; None in a directory of a version that sealed none.
         admin_key: An API key with the role admin for tenant ``default``; None until the first start has made one.
     """
 
@@ -31,6 +32,7 @@ class StackSecrets:
     s3_access_key_id: str
     s3_secret_access_key: str
     secret_key: str | None = None
+    master_key: str | None = None
     admin_key: str | None = None
 
 
@@ -43,6 +45,7 @@ def make_secrets() -> StackSecrets:
         s3_access_key_id="HA" + secrets.token_hex(9).upper(),
         s3_secret_access_key=secrets.token_hex(20),
         secret_key=secrets.token_hex(32),
+        master_key=secrets.token_hex(32),
     )
 
 
@@ -60,8 +63,9 @@ def load_or_make(file: Path) -> StackSecrets:
         kept = StackSecrets(**json.loads(file.read_text()))
     except (ValueError, TypeError) as error:
         raise RuntimeStateError(f"{file} should hold the secrets of this data directory as JSON: {error}") from error
-    if kept.secret_key is None:
-        kept = replace(kept, secret_key=secrets.token_hex(32))
+    missing = {name: secrets.token_hex(32) for name in ("secret_key", "master_key") if getattr(kept, name) is None}
+    if missing:
+        kept = replace(kept, **missing)
         store(file, kept)
     return kept
 

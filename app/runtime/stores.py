@@ -162,6 +162,7 @@ class Stores:
             "HAULIER_S3_SECRET_ACCESS_KEY": self.s3_secret_access_key,
             "HAULIER_S3_BUCKET": self._buckets[0],
             "HAULIER_SECRET_KEY": self.secrets.secret_key or "",
+            "HAULIER_MASTER_KEY": self.secrets.master_key or "",
         }
 
     def start(self) -> None:

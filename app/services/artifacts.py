@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from uuid import UUID
 
 from app.domain.artifacts import Artifact
@@ -11,6 +10,8 @@ from app.domain.places import relative_key
 from app.domain.ports import Clock, ObjectStore
 from app.persistence import artifacts, jobs
 from app.persistence.sessions import Sessions
+from app.security.master_keys import MasterKeys
+from app.services.downloads import Downloads, Link
 from config.settings import Settings
 
 
@@ -20,13 +21,17 @@ class Download:
 
     Args:
         s3_key: Relative to the tenant's root.
-        url: Downloads it without a key until ``url_expires_at``; never stored.
+        link: Downloads it without a key; never stored. ``None`` when the artifact is expired.
     """
 
     artifact: Artifact
     s3_key: str
-    url: str
-    url_expires_at: datetime
+    link: Link | None
+
+    @property
+    def url(self) -> str | None:
+        """Where the link leads."""
+        return None if self.link is None else self.link.url
 
 
 class Artifacts:
@@ -35,8 +40,8 @@ class Artifacts:
     def __init__(self, sessions: Sessions, objects: ObjectStore, settings: Settings, clock: Clock) -> None:
         self._sessions = sessions
         self._objects = objects
-        self._settings = settings
         self._clock = clock
+        self._downloads = Downloads(sessions, objects, settings, clock, keys=MasterKeys(settings.master_keys))
 
     def of_job(self, tenant: str, job_id: UUID) -> list[Download]:
         """A job's artifacts by name, each with a fresh link.
@@ -60,7 +65,7 @@ class Artifacts:
         return self._download(artifact)
 
     def remove_expired(self, *, limit: int = 1_000) -> int:
-        """Delete artifacts whose time is over, files first: what fails half-way is found again.
+        """Delete the files of artifacts whose time is over, then say so: what fails half-way is found again.
 
         Args:
             limit: Artifacts in one call, the oldest first.
@@ -80,7 +85,5 @@ class Artifacts:
         return len(over)
 
     def _download(self, artifact: Artifact) -> Download:
-        ttl_s = self._settings.presign_ttl_s
-        url = self._objects.presign_get(artifact.ref, ttl_s=ttl_s)
-        expires_at = self._clock.now() + timedelta(seconds=ttl_s)
-        return Download(artifact, relative_key(artifact.tenant, artifact.ref), url, expires_at)
+        link = None if artifact.is_expired(self._clock.now()) else self._downloads.link(artifact)
+        return Download(artifact, relative_key(artifact.tenant, artifact.ref), link)

@@ -78,6 +78,11 @@ class TenantSubmission:
         """Whether the installation has a folder that exports may write below."""
         return self._settings.export_root is not None
 
+    @property
+    def may_encrypt(self) -> bool:
+        """Whether the installation has a master key to encrypt files under."""
+        return self._settings.master_key is not None
+
     def place(self, bucket: str | None, key: str) -> ObjectRef:
         """The object the tenant means; ForbiddenError when it may not use it."""
         return places.place(

@@ -15,7 +15,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from app.domain.errors import JobError, TransientError
-from app.domain.ports import ObjectInfo, ObjectRef
+from app.domain.ports import ObjectInfo, ObjectRef, Unfinished
 from app.storage.multipart import S3Upload, checked_parts
 from app.storage.s3_errors import changed, explained, no_such_bucket
 from config.settings import Settings
@@ -84,6 +84,7 @@ class S3Store:
             read_timeout=read_timeout_s,
             max_pool_connections=32,
         )
+        self._at_rest = _at_rest(settings)
         self._lock = threading.Lock()
         self._clients: dict[tuple[int, str | None], Any] = {}
 
@@ -183,7 +184,12 @@ class S3Store:
         size_bytes = len(body) if isinstance(body, bytes) else _rest_bytes(body)
         with explained("s3:PutObject", ref):
             answer = self.client.put_object(
-                Bucket=ref.bucket, Key=ref.key, Body=body, ContentType=content_type, **_disposition(filename)
+                Bucket=ref.bucket,
+                Key=ref.key,
+                Body=body,
+                ContentType=content_type,
+                **_disposition(filename),
+                **self._at_rest,
             )
         return ObjectInfo(size_bytes, answer["ETag"].strip('"'), content_type)
 
@@ -191,7 +197,7 @@ class S3Store:
         """Begin a multipart upload; nothing is visible before it is completed. Errors as ``put``."""
         with explained("s3:PutObject", ref):
             answer = self.client.create_multipart_upload(
-                Bucket=ref.bucket, Key=ref.key, ContentType=content_type, **_disposition(filename)
+                Bucket=ref.bucket, Key=ref.key, ContentType=content_type, **_disposition(filename), **self._at_rest
             )
         return S3Upload(self, ref, answer["UploadId"])
 
@@ -246,7 +252,7 @@ class S3Store:
     def start_presigned_multipart(self, ref: ObjectRef, *, parts: int, ttl_s: int) -> tuple[str, list[str]]:
         """An upload id and one PUT URL per part, in order. Errors as ``put``."""
         with explained("s3:PutObject", ref):
-            answer = self.client.create_multipart_upload(Bucket=ref.bucket, Key=ref.key)
+            answer = self.client.create_multipart_upload(Bucket=ref.bucket, Key=ref.key, **self._at_rest)
         upload_id: str = answer["UploadId"]
         asked = {"Bucket": ref.bucket, "Key": ref.key, "UploadId": upload_id}
         return upload_id, [
@@ -280,6 +286,18 @@ class S3Store:
                 raise (gone if error.code == "s3.not_found" else error) from None
         return self.head(ref)
 
+    def unfinished(self, bucket: str) -> Iterator[Unfinished]:
+        """Every multipart upload in progress, fetched a thousand at a time. Errors as ``list``."""
+        asked: dict[str, Any] = {"Bucket": bucket}
+        while True:
+            with explained("s3:ListBucketMultipartUploads", ObjectRef(bucket, "")):
+                page = self.client.list_multipart_uploads(**asked)
+            for one in page.get("Uploads", []):
+                yield Unfinished(ObjectRef(bucket, one["Key"]), one["UploadId"], one["Initiated"])
+            if not page.get("IsTruncated"):
+                return
+            asked |= {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
+
     def list(self, bucket: str, prefix: str) -> Iterator[tuple[str, ObjectInfo]]:
         """Keys below ``prefix``, in order, fetched a thousand at a time."""
         asked: dict[str, Any] = {"Bucket": bucket, "Prefix": prefix}
@@ -295,6 +313,12 @@ class S3Store:
 
 def _info(answer: Mapping[str, Any], size_bytes: int) -> ObjectInfo:
     return ObjectInfo(size_bytes, answer["ETag"].strip('"'), answer.get("ContentType"), answer.get("Metadata"))
+
+
+def _at_rest(settings: Settings) -> dict[str, str]:
+    """How S3 itself is to encrypt what we write."""
+    asked = {"ServerSideEncryption": settings.s3_server_side_encryption, "SSEKMSKeyId": settings.s3_kms_key_id}
+    return {name: value for name, value in asked.items() if value is not None}
 
 
 def _rest_bytes(body: BinaryIO) -> int:

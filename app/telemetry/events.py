@@ -30,6 +30,7 @@ EVENTS: Final = frozenset(
         "job.retrying",
         "job.store_lost",
         "jobs.completed",
+        "leftovers.removed",
         "listener.broke_off",
         "listener.failed",
         "listener.not_loaded",

@@ -11,8 +11,8 @@ from app.domain.errors import MalformedRequestError
 from app.domain.texts import is_storable
 from app.web.current import principal
 
-_OPEN: Final = frozenset({"health"})
-"""Blueprints below ``/v1`` that answer without a key."""
+_OPEN: Final = frozenset({"downloads", "health"})
+"""Blueprints below ``/v1`` that answer without a key, or ask for it themselves."""
 
 
 def register(app: Flask) -> None:

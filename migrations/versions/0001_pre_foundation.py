@@ -344,10 +344,12 @@ CREATE TABLE artifacts (
     sha256       text,
     rows         bigint,
     created_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
-    expires_at   timestamptz
+    expires_at   timestamptz,
+    removed_at   timestamptz,
+    sealed_bytes bigint
 );
 CREATE INDEX artifacts_job_idx ON artifacts (job_id);
-CREATE INDEX artifacts_expires_idx ON artifacts (expires_at) WHERE expires_at IS NOT NULL;
+CREATE INDEX artifacts_expires_idx ON artifacts (expires_at) WHERE removed_at IS NULL;
 
 -- Small values that a tenant's jobs share.
 CREATE TABLE cache_entries (
@@ -379,6 +381,7 @@ CREATE TABLE uploads (
     completed_at timestamptz
 );
 CREATE INDEX uploads_tenant_idx ON uploads (tenant, id);
+CREATE INDEX uploads_open_idx ON uploads (created_at) WHERE completed_at IS NULL;
 
 CREATE EXTENSION IF NOT EXISTS pg_trgm;
 """

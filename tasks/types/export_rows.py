@@ -15,6 +15,7 @@ from app.dataplane.vql.model import Query
 from app.dataplane.vql.parser import parse
 from app.domain.errors import InvalidRequestError, Problem
 from app.domain.job_types import JobConfig, JobType, Result, Submission
+from app.domain.manifests import SEALED_SUFFIX
 from app.domain.retry import RetryPolicy
 from app.domain.tables import COMPANIES, Table
 from app.services.tables import Tables
@@ -60,6 +61,9 @@ class ExportRowsConfig(JobConfig):
     if_exists: Literal["refuse", "number"] = Field("refuse", description="When there is a file of this name.")
     max_rows_per_part: int | None = Field(None, ge=1)
     max_bytes_per_part: int | None = Field(None, ge=1024, description="Before compression.")
+    encrypted: bool = Field(
+        False, description="Store the files as AES-256-GCM; their links lead to us, who decrypt them."
+    )
     parallel: int = Field(1, ge=1, le=MAX_PARALLEL, description="Parts that are written side by side.")
     s3_bucket: str | None = Field(None, description="None takes the installation's own.", max_length=255)
     destination: Destination | None = Field(None, description="None: artifacts, to be downloaded.")
@@ -91,6 +95,8 @@ def check(submission: Submission, config: ExportRowsConfig) -> None:
         InvalidRequestError: There is no such table, a fault of the query, of the key or of the destination.
         ForbiddenError: The bucket is not open to the tenant, or the key leaves its place.
     """
+    if config.encrypted and not submission.may_encrypt:
+        raise _invalid("/config/encrypted", "this installation has no HAULIER_MASTER_KEY to encrypt with")
     if config.destination is None:
         submission.place(config.s3_bucket, _probe(config))
     elif not submission.may_write_folders:
@@ -149,10 +155,11 @@ def run(job: RunContext, config: ExportRowsConfig) -> Result:
         max_bytes=config.max_bytes_per_part,
         parallel=config.parallel,
         stem=_stem(job, config),
-        suffix=suffix_of(config.format, config.compression),
+        suffix=suffix_of(config.format, config.compression) + (SEALED_SUFFIX if config.encrypted else ""),
         numbered=config.if_exists == "number",
         bucket=config.s3_bucket,
         folder=None if config.destination is None else config.destination.folder,
+        encrypted=config.encrypted,
     )
     return Export(job, selection, shape, vql=config.vql).run()
 
