@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import haulier
 from app.broker.bells import CeleryBell, redis_client
@@ -32,6 +33,7 @@ from app.services.places import Places
 from app.services.records import Records
 from app.services.replays import Replays
 from app.services.schedules import Schedules
+from app.services.sinks import Sinks
 from app.services.steering import Steering
 from app.services.submissions import TenantSubmission
 from app.services.tables import Tables
@@ -40,6 +42,7 @@ from app.services.uploads import Uploads
 from app.services.upserts import Upserts
 from app.services.waits import Waits
 from app.storage.s3 import S3Store
+from app.storage.sinks import SinkStore
 from config.settings import Settings
 
 
@@ -92,6 +95,7 @@ class Services:
     artifacts: Artifacts
     downloads: Downloads
     download_places: Places
+    sinks: Sinks
     failed_records: FailedRecords
     replays: Replays
     import_batches: ImportBatches
@@ -147,6 +151,7 @@ def build_services(settings: Settings, *, application_name: str, pool_size: int)
         uploads=Uploads(sessions, objects, settings, clock),
         artifacts=Artifacts(sessions, objects, settings, clock),
         downloads=Downloads(sessions, objects, settings, clock, keys=MasterKeys(settings.master_keys)),
+        sinks=Sinks(sessions, MasterKeys(settings.master_keys), partial(SinkStore, settings)),
         download_places=Places(max(1, settings.web_threads // 4), hint="Come back after Retry-After."),
         failed_records=FailedRecords(sessions),
         replays=Replays(sessions, jobs),

@@ -26,6 +26,7 @@ from app.api import (
     records,
     runs,
     schedules,
+    sinks,
     tables,
     uploads,
 )
@@ -56,6 +57,7 @@ API_BLUEPRINTS = (
     tables,
     records,
     uploads,
+    sinks,
     keys,
     queues,
     limits,

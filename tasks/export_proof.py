@@ -36,8 +36,8 @@ def publish(
     ref = place.manifest(state.stem, in_parts=shape.in_parts)
     job.check()
     place.store.put(ref, body, content_type="application/json", filename=ref.key.rsplit("/", 1)[-1])
-    _record(job, shape, state, ref, len(body), in_folder=place.in_folder)
-    return _result(job, state, manifest, ref)
+    _record(job, shape, state, ref, len(body))
+    return _result(job, shape, state, manifest, ref)
 
 
 def _manifest(
@@ -90,12 +90,10 @@ def _written(one: FileState) -> Any:
     return one.written
 
 
-def _record(
-    job: RunContext, shape: Shape, state: ExportState, manifest: ObjectRef, manifest_bytes: int, *, in_folder: bool
-) -> None:
-    """The artifacts' rows, and with them the guard; files in a folder have none, as nobody could download them."""
-    kept = [] if in_folder else [_artifact(job, state, one, shape.content_type) for one in state.files]
-    if not in_folder:
+def _record(job: RunContext, shape: Shape, state: ExportState, manifest: ObjectRef, manifest_bytes: int) -> None:
+    """The artifacts' rows, and with them the guard; files elsewhere have none: they are not ours to give out."""
+    kept = [] if state.elsewhere else [_artifact(job, state, one, shape.content_type) for one in state.files]
+    if not state.elsewhere:
         at = ArtifactKind.MANIFEST
         kept.append(_row(job, at, at, manifest, content_type="application/json", size_bytes=manifest_bytes))
     with job.sessions.begin() as session:
@@ -140,12 +138,13 @@ def _row(job: RunContext, called: str, kind: ArtifactKind, ref: ObjectRef, **fac
     )
 
 
-def _result(job: RunContext, state: ExportState, manifest: dict[str, Any], ref: ObjectRef) -> Result:
+def _result(job: RunContext, shape: Shape, state: ExportState, manifest: dict[str, Any], ref: ObjectRef) -> Result:
     rows, parts = state.rows, manifest["parts"]
     said = ("format", "compression", "encryption", "bytes", "consistent", "restarted", "invalid_rows_left_out")
     return Result(
         {
             "s3_bucket": state.bucket or None,
+            "sink": shape.sink,
             "s3_key": parts[0]["key"],
             "manifest_key": relative_key(job.job.tenant, ref),
             "rows": rows,

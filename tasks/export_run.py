@@ -46,6 +46,7 @@ class Shape:
         numbered: Take another name when there is a file of this one.
         bucket: ``None`` for the installation's own.
         folder: Below the export root, instead of a bucket.
+        sink: Instead of either, a bucket of the tenant's own.
         encrypted: Whether what is stored is encrypted.
     """
 
@@ -61,6 +62,7 @@ class Shape:
     numbered: bool
     bucket: str | None
     folder: str | None
+    sink: str | None = None
     encrypted: bool = False
 
     @property
@@ -81,15 +83,24 @@ class Export:
         self._selection = selection
         self._shape = shape
         self._vql = vql
-        self._place = Place(job, stem=shape.stem, suffix=shape.suffix, bucket=shape.bucket, folder=shape.folder)
+        self._place = Place(
+            job, stem=shape.stem, suffix=shape.suffix, bucket=shape.bucket, folder=shape.folder, sink=shape.sink
+        )
         self._changing = threading.Lock()
         self._failed = threading.Event()
         self._written: dict[str, tuple[int, int]] = {}
 
     def run(self) -> Result:
         """Write what is left to be written, and the manifest."""
+        with self._place.refusals():
+            return self._run()
+
+    def _run(self) -> Result:
         kept = self._job.job.checkpoint
         state = ExportState.from_json(kept) if kept else None
+        if state is not None and not self._place.take(state.stem):
+            # It failed, and another job has taken the name since.
+            state = None
         if state is not None:
             self._settle(state)
         if state is None or not all(one.joined for one in state.files):
@@ -161,6 +172,7 @@ class Export:
             fingerprint=stamp,
             left_out=count_invalid(session, self._selection) if self._selection.valid_only else None,
             restarted=restarted,
+            elsewhere=self._place.elsewhere,
         )
         self._keep(state)
         self._place.store.delete([ObjectRef(self._place.bucket, one.key) for one in given_up])

@@ -50,6 +50,7 @@ class ExportState:
         left_out: Invalid rows that the query found.
         restarted: How often finished files were given up because the table had changed.
         finished_at: When the last file was joined.
+        elsewhere: The files are in a folder or in a bucket of the tenant's own.
     """
 
     bucket: str
@@ -61,6 +62,7 @@ class ExportState:
     left_out: int | None = None
     restarted: int = 0
     finished_at: str | None = None
+    elsewhere: bool = False
 
     @property
     def rows(self) -> int:

@@ -77,6 +77,10 @@ class Submission(Protocol):
         """The object the tenant means; ForbiddenError when it may not use it."""
         ...
 
+    def check_sink(self, name: str, *, pointer: str) -> None:
+        """Raise InvalidRequestError with ``pointer`` when the tenant has no sink of this name."""
+        ...
+
     def upload(self, upload_id: UUID, *, pointer: str) -> ObjectRef:
         """What the tenant has uploaded; InvalidRequestError with ``pointer`` when it has none of this id."""
         ...

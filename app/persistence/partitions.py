@@ -24,7 +24,15 @@ TABLES: Final = tuple(_COLUMNS)
 """In the order in which a period is dropped: the jobs last, so that a drop that was cut off goes on."""
 _FILLED_TO: Final = {"jobs": 70}
 """Per cent: rows that are updated often find room for their next version on the same page."""
-_HANGING_ON: Final = ("artifacts", "families", "import_lanes", "job_needs", "pipeline_stages", "schedule_fires")
+_HANGING_ON: Final = (
+    "artifacts",
+    "export_names",
+    "families",
+    "import_lanes",
+    "job_needs",
+    "pipeline_stages",
+    "schedule_fires",
+)
 """Tables in one piece whose rows go with their jobs."""
 _PATIENCE: Final = "SET LOCAL lock_timeout = '2s'"
 """Whatever asks for a table waits behind one that waits to lock it."""

@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Final, Protocol
+
+from sqlalchemy.orm import Session
 
 from app.domain import places
 from app.domain.artifacts import Upload
 from app.domain.errors import JobError
 from app.domain.ports import Clock, ObjectRef, ObjectStore
 from app.persistence import artifacts, leftovers, uploads
+from app.persistence.leftovers import GivenUp
 from app.persistence.sessions import Sessions
 from config.settings import Settings
 
 AT_ONCE: Final = 1_000
+
+
+class Bucket(Protocol):
+    """What holds an export's files."""
+
+    def abort_upload(self, ref: ObjectRef, upload_id: str) -> None:
+        """Drop an unfinished upload; unknown ids are fine."""
+        ...
+
+    def delete(self, refs: Sequence[ObjectRef]) -> None:
+        """Remove files; missing ones are fine."""
+        ...
 
 
 class Leftovers:
@@ -96,24 +111,28 @@ class Leftovers:
             with self._sessions.begin() as session:
                 export = leftovers.hold(session, job_id)
                 if export is not None:
-                    shown = {one.ref for one in artifacts.of_job(session, export.tenant, job_id)}
-                    self._give_up(export.checkpoint, shown)
-                    leftovers.forget(session, export.tenant, job_id)
+                    give_up(None if export.checkpoint["elsewhere"] else self._objects, session, export)
                     removed += 1
         return removed
-
-    def _give_up(self, state: dict[str, Any], shown: Collection[ObjectRef]) -> None:
-        """Remove what an export's checkpoint tells of; files in a folder are their owner's to remove."""
-        bucket = state["bucket"]
-        if not bucket:
-            return
-        for one in state["files"]:
-            if one["upload_id"] is not None:
-                self._objects.abort_upload(ObjectRef(bucket, one["key"]), one["upload_id"])
-        # One whose parts are all there may be joined already: that is noted only later.
-        keys = [one["key"] for one in state["files"] if one["joined"] or one["etags"]] + [state["manifest"]]
-        self._objects.delete([ref for key in keys if (ref := ObjectRef(bucket, key)) not in shown])
 
     @property
     def _before(self) -> datetime:
         return self._clock.now() - timedelta(seconds=self._settings.leftover_ttl_s)
+
+
+def give_up(store: Bucket | None, session: Session, export: GivenUp) -> None:
+    """Remove what the checkpoint of an export that is held tells of, but for what it has shown, and forget it.
+
+    Args:
+        store: Where its files are; ``None`` leaves them, as in a folder or bucket that is its owner's to clear.
+    """
+    state = export.checkpoint
+    if store is not None:
+        shown = {one.ref for one in artifacts.of_job(session, export.tenant, export.job_id)}
+        for one in state["files"]:
+            if one["upload_id"] is not None:
+                store.abort_upload(ObjectRef(state["bucket"], one["key"]), one["upload_id"])
+        # One whose parts are all there may be joined already: that is noted only later.
+        keys = [one["key"] for one in state["files"] if one["joined"] or one["etags"]] + [state["manifest"]]
+        store.delete([ref for key in keys if (ref := ObjectRef(state["bucket"], key)) not in shown])
+    leftovers.forget(session, export.tenant, export.job_id)

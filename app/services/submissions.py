@@ -16,7 +16,7 @@ from app.domain.ports import ObjectRef
 from app.domain.retry import policy_of
 from app.domain.tables import BUILT_IN, Table
 from app.domain.texts import is_storable
-from app.persistence import uploads
+from app.persistence import sinks, uploads
 from app.persistence.sessions import Sessions
 from app.services.tables import Tables
 from config.settings import Settings
@@ -92,6 +92,16 @@ class TenantSubmission:
             own_bucket=self._settings.s3_bucket,
             allowed=self._settings.s3_allowed_buckets,
         )
+
+    def check_sink(self, name: str, *, pointer: str) -> None:
+        """Whether the tenant has a sink of this name."""
+        try:
+            with self._sessions.begin() as session:
+                sinks.get(session, self.tenant, name)
+        except NotFoundError as error:
+            raise InvalidRequestError(
+                error.detail, code=error.code, problems=(Problem(pointer, error.detail),)
+            ) from None
 
     def upload(self, upload_id: UUID, *, pointer: str) -> ObjectRef:
         """What the tenant has uploaded."""

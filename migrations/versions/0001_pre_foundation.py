@@ -383,13 +383,37 @@ CREATE TABLE uploads (
 CREATE INDEX uploads_tenant_idx ON uploads (tenant, id);
 CREATE INDEX uploads_open_idx ON uploads (created_at) WHERE completed_at IS NULL;
 
+-- Buckets of tenants' own. What opens them is sealed by the installation's master key.
+CREATE TABLE sinks (
+    tenant     text NOT NULL,
+    name       text NOT NULL,
+    bucket     text NOT NULL,
+    region     text NOT NULL,
+    endpoint   text,
+    prefix     text NOT NULL,
+    sealed     bytea NOT NULL,
+    created_by text NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    updated_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (tenant, name)
+);
+
+-- Which job writes under a name that somebody chose: one at a time.
+CREATE TABLE export_names (
+    place  text NOT NULL,
+    stem   text NOT NULL,
+    job_id uuid NOT NULL,
+    PRIMARY KEY (place, stem)
+);
+CREATE INDEX export_names_job_idx ON export_names (job_id);
+
 CREATE EXTENSION IF NOT EXISTS pg_trgm;
 """
 
 DOWN = """
-DROP TABLE changes, limit_uses, limits, queues, uploads, cursors, cache_entries, artifacts, failed_records,
-    import_batches, import_lanes, declared_tables, idempotency_keys, leaders, workers, event_counters, job_events,
-    schedule_fires, schedules, pipeline_stages, families, job_needs, jobs, api_keys, tenants;
+DROP TABLE changes, limit_uses, limits, queues, export_names, sinks, uploads, cursors, cache_entries, artifacts,
+    failed_records, import_batches, import_lanes, declared_tables, idempotency_keys, leaders, workers, event_counters,
+    job_events, schedule_fires, schedules, pipeline_stages, families, job_needs, jobs, api_keys, tenants;
 DROP SEQUENCE job_numbers;
 """
 

@@ -30,11 +30,20 @@ _FOLDER: Final = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}"
 
 
 class Destination(BaseModel):
-    """Where the files go that do not become artifacts."""
+    """Where the files go that do not become artifacts: one of these."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
-    folder: str = Field(description="Below HAULIER_EXPORT_ROOT, in the tenant's own folder.", pattern=f"^{_FOLDER}$")
+    folder: str | None = Field(
+        None, description="Below HAULIER_EXPORT_ROOT, in the tenant's own folder.", pattern=f"^{_FOLDER}$"
+    )
+    sink: str | None = Field(None, description="A bucket of the tenant's own (PUT /v1/sinks/{name}).", max_length=63)
+
+    @model_validator(mode="after")
+    def _is_one(self) -> Destination:
+        if (self.folder is None) == (self.sink is None):
+            raise ValueError("give either folder or sink")
+        return self
 
 
 class ExportRowsConfig(JobConfig):
@@ -97,8 +106,12 @@ def check(submission: Submission, config: ExportRowsConfig) -> None:
     """
     if config.encrypted and not submission.may_encrypt:
         raise _invalid("/config/encrypted", "this installation has no HAULIER_MASTER_KEY to encrypt with")
+    probe = _probe(config)
     if config.destination is None:
-        submission.place(config.s3_bucket, _probe(config))
+        submission.place(config.s3_bucket, probe)
+    elif config.destination.sink is not None:
+        submission.place(None, probe)
+        submission.check_sink(config.destination.sink, pointer="/config/destination/sink")
     elif not submission.may_write_folders:
         raise _invalid("/config/destination/folder", "this installation has no HAULIER_EXPORT_ROOT to write below")
     _query(config, submission.table(config.table, pointer="/config/table"))
@@ -159,6 +172,7 @@ def run(job: RunContext, config: ExportRowsConfig) -> Result:
         numbered=config.if_exists == "number",
         bucket=config.s3_bucket,
         folder=None if config.destination is None else config.destination.folder,
+        sink=None if config.destination is None else config.destination.sink,
         encrypted=config.encrypted,
     )
     return Export(job, selection, shape, vql=config.vql).run()

@@ -63,6 +63,7 @@ def test_every_route_without_a_key_is_401_but_those_the_document_opens(
         "queue": "small",
         "kind": "key",
         "limited": "bank",
+        "sink": "lake",
         "line": "2",
     }
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from http.client import HTTPException
 from ipaddress import ip_address
+from typing import Final
 
 from requests import Response
 from urllib3.exceptions import HTTPError
@@ -22,6 +23,8 @@ from app.security.outgoing.wire import PinnedSession
 from config.settings import Settings
 
 log = logging.getLogger(__name__)
+
+_LOOK_UP_S: Final = 10.0
 
 
 class Outgoing:
@@ -72,6 +75,17 @@ class Outgoing:
                     log.warning("outgoing.refused", extra={"job_id": str(job.id) if job else None, "error": str(error)})
                 raise
             yield Reply(response, target, line, call.max_response_bytes)
+
+    def addresses_of(self, url: str) -> Sequence[Address]:
+        """What a client of another kind may dial for ``url``; it must dial these and ask no name server itself.
+
+        Raises:
+            PermanentError: The URL may not be called (``ERR_URL_FORBIDDEN``).
+            TransientError: Its name has no address now.
+        """
+        line = Line(_LOOK_UP_S, None)
+        with line.watched():
+            return self._addresses(parse_target(url), line)
 
     def _follow(self, call: Call, line: Line, stack: ExitStack) -> tuple[Target, Response]:
         for _ in range(call.max_redirects + 1):
