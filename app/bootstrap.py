@@ -28,6 +28,7 @@ from app.services.health import Health
 from app.services.import_batches import ImportBatches
 from app.services.jobs import Jobs
 from app.services.keys import Keys
+from app.services.links import Links
 from app.services.pipelines import Pipelines
 from app.services.places import Places
 from app.services.records import Records
@@ -95,6 +96,7 @@ class Services:
     artifacts: Artifacts
     downloads: Downloads
     download_places: Places
+    links: Links
     sinks: Sinks
     failed_records: FailedRecords
     replays: Replays
@@ -151,6 +153,7 @@ def build_services(settings: Settings, *, application_name: str, pool_size: int)
         uploads=Uploads(sessions, objects, settings, clock),
         artifacts=Artifacts(sessions, objects, settings, clock),
         downloads=Downloads(sessions, objects, settings, clock, keys=MasterKeys(settings.master_keys)),
+        links=Links(settings, clock),
         sinks=Sinks(sessions, MasterKeys(settings.master_keys), partial(SinkStore, settings)),
         download_places=Places(max(1, settings.web_threads // 4), hint="Come back after Retry-After."),
         failed_records=FailedRecords(sessions),

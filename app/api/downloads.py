@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 from urllib.parse import quote
 from uuid import UUID
 
 from flask import Response, request
 from flask_smorest import Blueprint
-from marshmallow import Schema, ValidationError, fields, validate, validates_schema
 from werkzeug.http import is_resource_modified
 
 from app.domain.artifacts import Artifact
@@ -20,29 +19,13 @@ blueprint = Blueprint("downloads", __name__, url_prefix="/v1", description="The 
 _BYTES: Final = {"type": "string", "format": "binary"}
 
 
-class LinkSchema(Schema):
-    """What makes a link do without a key."""
-
-    expires = fields.Integer(validate=validate.Range(0, 2**53), metadata={"description": "Seconds since 1970."})
-    signature = fields.String(validate=validate.Length(1, 128))
-
-    @validates_schema
-    def _both_or_none(self, data: dict[str, Any], **_: Any) -> None:
-        if len(data) == 1:
-            raise ValidationError("expected expires and signature, or neither", next(iter(data)))
-
-
 @blueprint.route("/artifacts/<uuid:artifact_id>/content")
-@blueprint.arguments(LinkSchema, location="query")
 @blueprint.response(200, _BYTES, content_type="application/octet-stream")
 @blueprint.alt_response(206, schema=_BYTES, content_type="application/octet-stream", description="A range of it.")
 @blueprint.alt_response(410, description="Its time is over.", success=False)
-def content(query: dict[str, Any], artifact_id: UUID) -> Response:
+def content(artifact_id: UUID) -> Response:
     """Download a file, with a key or by its link; `Range` and `If-Range` go on where a download broke off."""
-    if query:
-        artifact = services().downloads.by_link(artifact_id, **query)
-    else:
-        artifact = services().downloads.by_key(tenant(), artifact_id)
+    artifact = services().downloads.get(tenant(), artifact_id)
     etag = f'"{artifact.sha256 or artifact.created_at}"'
     if not is_resource_modified(request.environ, etag=etag):
         return _headed(Response(status=304), artifact, etag)

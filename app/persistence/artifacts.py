@@ -80,18 +80,6 @@ def get(session: Session, tenant: str, artifact_id: UUID) -> Artifact:
     return _artifact(row)
 
 
-def signed_for(session: Session, artifact_id: UUID) -> Artifact:
-    """The artifact that a link names, of whatever tenant: the link's signature says that it may be read.
-
-    Raises:
-        NotFoundError: There is none.
-    """
-    row = session.execute(text(f"SELECT {_COLUMNS} FROM artifacts WHERE id = :id"), {"id": artifact_id}).one_or_none()
-    if row is None:
-        raise NotFoundError(f"there is no artifact {artifact_id}", code="artifact.not_found")
-    return _artifact(row)
-
-
 def expired(session: Session, *, at: datetime, limit: int) -> list[Artifact]:
     """Artifacts of all tenants whose time was over at ``at`` and whose bytes are there, the oldest first."""
     rows = session.execute(

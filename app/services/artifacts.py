@@ -11,7 +11,8 @@ from app.domain.ports import Clock, ObjectStore
 from app.persistence import artifacts, jobs
 from app.persistence.sessions import Sessions
 from app.security.master_keys import MasterKeys
-from app.services.downloads import Downloads, Link
+from app.services.downloads import Downloads
+from app.services.links import Link
 from config.settings import Settings
 
 

@@ -1,41 +1,27 @@
-"""Downloads through us: any range of a file, decrypted where it is encrypted, by key or by a signed link."""
+"""Downloads through us: any range of a file, decrypted where it is encrypted."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import Final
 from uuid import UUID
 
 from app.domain.artifacts import Artifact
-from app.domain.errors import ForbiddenError, GoneError, HaulierError, JobError, TransientError, UnavailableError
+from app.domain.errors import GoneError, HaulierError, JobError, TransientError, UnavailableError
 from app.domain.ports import Clock, ObjectInfo, ObjectReader, ObjectRef, ObjectStore
 from app.persistence import artifacts
 from app.persistence.sessions import Sessions
-from app.security import links
 from app.security.master_keys import MasterKeys
 from app.security.sealed_files import SealedFile, open_sealed
+from app.services.links import Link, Links
 from config.settings import Settings
 
 _PIECE_BYTES: Final = 256 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Link:
-    """Where a file is downloaded without a key, until when.
-
-    Args:
-        url: A path of ours, unless a CDN stands before us.
-    """
-
-    url: str
-    expires_at: datetime
-
-
 class Downloads:
-    """Signs links and reads what they lead to.
+    """Makes links to files and reads what they lead to.
 
     Args:
         keys: Those that files may have been encrypted under.
@@ -49,49 +35,29 @@ class Downloads:
         self._settings = settings
         self._clock = clock
         self._keys = keys
-        self._secret = _secret_of(settings)
+        self._links = Links(settings, clock)
 
     def link(self, artifact: Artifact) -> Link:
-        """A link that lasts as long as one to S3 would; one that S3 itself answers where it can.
+        """A fresh link to a file; one that S3 itself answers where it can.
 
         What is encrypted can be read through us alone, and a CDN stands before us, not before S3.
         """
-        expires_at = self._clock.now() + timedelta(seconds=self._settings.presign_ttl_s)
-        base = self._settings.cdn_base_url
-        if self._secret is None or (artifact.sealed_bytes is None and base is None):
-            return Link(self._objects.presign_get(artifact.ref, ttl_s=self._settings.presign_ttl_s), expires_at)
-        path, expires = path_of(artifact.id), int(expires_at.timestamp())
-        signed = f"{path}?expires={expires}&signature={links.signature(self._secret, path, expires)}"
-        return Link((base or "") + signed, expires_at)
+        if artifact.sealed_bytes is not None or self._settings.cdn_base_url is not None:
+            signed = self._links.sign(artifact.tenant, path_of(artifact.id))
+            if signed is not None:
+                return signed
+        url = self._objects.presign_get(artifact.ref, ttl_s=self._settings.presign_ttl_s)
+        return Link(url, self._links.expires_at)
 
-    def by_link(self, artifact_id: UUID, *, expires: int, signature: str) -> Artifact:
-        """What a link leads to.
-
-        Raises:
-            ForbiddenError: ``link.invalid``; ``link.expired``.
-            NotFoundError: It has gone with its job.
-            GoneError: Its time is over.
-        """
-        path = path_of(artifact_id)
-        if self._secret is None or not links.is_signed(self._secret, path, expires, signature):
-            raise ForbiddenError("the link is not one that was made here, or it was changed", code="link.invalid")
-        if expires <= self._clock.now().timestamp():
-            over = datetime.fromtimestamp(expires, UTC)
-            raise ForbiddenError(f"the link was good until {over.isoformat()}", code="link.expired")
-        with self._sessions.begin() as session:
-            return self._still_there(artifacts.signed_for(session, artifact_id))
-
-    def by_key(self, tenant: str, artifact_id: UUID) -> Artifact:
-        """A tenant's file.
+    def get(self, tenant: str, artifact_id: UUID) -> Artifact:
+        """A file that is there.
 
         Raises:
             NotFoundError: The tenant has none of this id.
             GoneError: Its time is over.
         """
         with self._sessions.begin() as session:
-            return self._still_there(artifacts.get(session, tenant, artifact_id))
-
-    def _still_there(self, artifact: Artifact) -> Artifact:
+            artifact = artifacts.get(session, tenant, artifact_id)
         if artifact.is_expired(self._clock.now()):
             over = artifact.expires_at or artifact.removed_at
             raise GoneError(
@@ -139,18 +105,13 @@ class Downloads:
 
 
 def path_of(artifact_id: UUID) -> str:
-    """Where a file is downloaded, by key or by a link."""
+    """Where a file is downloaded through us."""
     return f"/v1/artifacts/{artifact_id}/content"
 
 
 def context_of(tenant: str, job_id: UUID, ref: ObjectRef) -> str:
     """Whose file it is: what an encrypted file must say of itself."""
     return f"{tenant}/{job_id}/{ref.key.rsplit('/', 1)[-1]}"
-
-
-def _secret_of(settings: Settings) -> str | None:
-    secret = settings.secret_key or settings.master_key
-    return None if secret is None else secret.get_secret_value()
 
 
 def _check_size(artifact: Artifact, info: ObjectInfo, expected: int) -> None:

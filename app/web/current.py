@@ -35,6 +35,16 @@ def principal() -> Principal:
     return cast(Principal, known)
 
 
+def follow_link() -> None:
+    """Let a request do without a key: its link says what it may read, and for which tenant.
+
+    Raises:
+        ForbiddenError: The link is not ours, was changed, or is over.
+    """
+    of = services().links.tenant_of(request.path, request.args)
+    g.principal = Principal(key_id="link", tenant=of, role=Role.MEMBER)
+
+
 def tenant() -> str:
     """The tenant of who asks."""
     return principal().tenant

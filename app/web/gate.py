@@ -9,10 +9,11 @@ from flask import Flask, request
 
 from app.domain.errors import MalformedRequestError
 from app.domain.texts import is_storable
-from app.web.current import principal
+from app.services.links import SIGNATURE
+from app.web.current import follow_link, principal
 
-_OPEN: Final = frozenset({"downloads", "health"})
-"""Blueprints below ``/v1`` that answer without a key, or ask for it themselves."""
+_OPEN: Final = frozenset({"health"})
+"""Blueprints below ``/v1`` that answer without a key."""
 
 
 def register(app: Flask) -> None:
@@ -24,7 +25,10 @@ def register(app: Flask) -> None:
 def _ask_for_key() -> None:
     """Before the view reads its arguments: who has no key learns nothing about them."""
     if request.path.startswith("/v1/") and request.blueprint is not None and request.blueprint not in _OPEN:
-        principal()
+        if request.method in {"GET", "HEAD"} and SIGNATURE in request.args:
+            follow_link()
+        else:
+            principal()
 
 
 def _refuse_unstorable_text() -> None:
