@@ -26,6 +26,7 @@ from app.services.feed import Feed
 from app.services.firing import Firing
 from app.services.health import Health
 from app.services.import_batches import ImportBatches
+from app.services.job_files import JobFiles
 from app.services.jobs import Jobs
 from app.services.keys import Keys
 from app.services.links import Links
@@ -97,6 +98,7 @@ class Services:
     downloads: Downloads
     download_places: Places
     links: Links
+    job_files: JobFiles
     sinks: Sinks
     failed_records: FailedRecords
     replays: Replays
@@ -113,7 +115,7 @@ def build_services(settings: Settings, *, application_name: str, pool_size: int)
     bell = CeleryBell(settings)
     objects = S3Store(settings)
     clock = SystemClock()
-    tables = Tables(sessions)
+    tables, links = Tables(sessions), Links(settings, clock)
     places = Places(settings.web_threads // 2)
     jobs = Jobs(
         sessions,
@@ -153,7 +155,8 @@ def build_services(settings: Settings, *, application_name: str, pool_size: int)
         uploads=Uploads(sessions, objects, settings, clock),
         artifacts=Artifacts(sessions, objects, settings, clock),
         downloads=Downloads(sessions, objects, settings, clock, keys=MasterKeys(settings.master_keys)),
-        links=Links(settings, clock),
+        links=links,
+        job_files=JobFiles(sessions, links),
         sinks=Sinks(sessions, MasterKeys(settings.master_keys), partial(SinkStore, settings)),
         download_places=Places(max(1, settings.web_threads // 4), hint="Come back after Retry-After."),
         failed_records=FailedRecords(sessions),

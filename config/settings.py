@@ -130,6 +130,9 @@ class Settings(BaseModel):
 
     # Retention
     idempotency_ttl_s: int = Field(86_400, ge=60)
+    inline_result_bytes: int = Field(
+        65_536, ge=0, le=1_048_576, description="An export up to this size stands in its job's result too."
+    )
     artifact_ttl_s: int = Field(30 * 86_400, ge=60)
     leftover_ttl_s: int = Field(
         2 * 86_400, ge=3_600, description="After so long, what uploads and exports that broke off left is removed."

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import threading
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from logging import LoggerAdapter
 from time import monotonic
 from typing import Any, BinaryIO, Final
 from uuid import UUID
@@ -24,12 +22,12 @@ from config.settings import Settings
 from tasks import files
 from tasks.cache import TenantCache
 from tasks.extension import Extension
+from tasks.log_lines import JobLog, LogLines
 from tasks.memory import at_most, resident_mb
 from tasks.refused import Refused
 
 _WRITE_EVERY_S: Final = 1.0
 _MOST_CHECKPOINT_BYTES: Final = 1 << 20
-_job_log: Final = logging.getLogger("haulier.job")
 
 
 class HandBack(Exception):  # noqa: N818 - it is a signal, not an error
@@ -58,6 +56,8 @@ class RunContext:
         self._written_at = 0.0
         self._resident_before_mb: float | None = None
         self._refused = Refused(job, raw_rows=settings.ledger_raw_rows)
+        self._lines = LogLines(job)
+        self._logged_at = monotonic()
         self._writing = threading.RLock()
 
     @property
@@ -181,7 +181,7 @@ class RunContext:
     def flush(self) -> None:
         """Write what waits; FenceLost when the job is no longer held."""
         with self._writing:
-            if self._refused:
+            if self._refused or self._lines:
                 self._advance()
 
     def artifact(
@@ -202,23 +202,21 @@ class RunContext:
 
     @property
     def log(self) -> JobLog:
-        """A logger whose lines bear the job's id, type, tenant and attempt."""
-        job = self.job
-        facts = {"job_id": str(job.id), "tenant": job.tenant, "type": job.type, "attempt": job.attempts}
-        return JobLog(_job_log, facts)
+        """A logger whose lines bear the job's id, type, tenant and attempt; they stand in the job's own log too."""
+        return JobLog(self.job, self._keep_line)
+
+    def _keep_line(self, level: int, event: str, data: Mapping[str, Any]) -> None:
+        with self._writing:
+            self._lines.add(level, event, data)
+            if monotonic() - self._logged_at >= _WRITE_EVERY_S:
+                self._logged_at = monotonic()
+                self._advance()
 
     def _advance(self, **what: Any) -> None:
         with self._writing:
             with self.sessions.begin() as session:
-                new = self._refused.write(session)
+                new, lines = self._refused.write(session), self._lines.write(session)
                 signals = jobs.advance(session, self.job, failed=new, **what)
             self._refused.written(new)
+            self._lines.written(lines)
         self.heed(signals)
-
-
-class JobLog(LoggerAdapter[logging.Logger]):
-    """Adds a job's facts to each line, beside those that the line brings."""
-
-    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
-        """The line as it is logged."""
-        return msg, {**kwargs, "extra": {**(kwargs.get("extra") or {}), **(self.extra or {})}}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urljoin
 from uuid import UUID
 
@@ -11,6 +11,7 @@ from flask_smorest import Blueprint
 from marshmallow import Schema, fields, validate
 
 from app.services.artifacts import Download
+from app.services.job_files import MadeFile
 from app.web.current import services, tenant
 
 blueprint = Blueprint("artifacts", __name__, url_prefix="/v1", description="Files that jobs made.")
@@ -21,11 +22,13 @@ class ArtifactSchema(Schema):
 
     id = fields.UUID()
     job_id = fields.UUID()
-    kind = fields.String(metadata={"description": "export, manifest, or file."})
+    kind = fields.String(metadata={"description": "export, manifest or file; log, report or failed_rows."})
     name = fields.String()
     content_type = fields.String()
-    s3_key = fields.String()
-    size_bytes = fields.Integer()
+    s3_key = fields.String(
+        allow_none=True, metadata={"description": "Null, like the size, of what is made on request."}
+    )
+    size_bytes = fields.Integer(allow_none=True)
     sha256 = fields.String(allow_none=True, metadata={"description": "Hex, of the bytes as downloaded."})
     rows = fields.Integer(allow_none=True)
     created_at = fields.AwareDateTime()
@@ -50,8 +53,9 @@ class ArtifactsSchema(Schema):
 @blueprint.route("/jobs/<uuid:job_id>/artifacts")
 @blueprint.response(200, ArtifactsSchema)
 def of_job(job_id: UUID) -> Any:
-    """List the files that a job made."""
-    return {"items": [_body(download) for download in services().artifacts.of_job(tenant(), job_id)]}
+    """List the files that a job made, then those that are made when they are asked for: log, report, failed rows."""
+    stored = [_body(download) for download in services().artifacts.of_job(tenant(), job_id)]
+    return {"items": stored + [_made(file) for file in services().job_files.of_job(tenant(), job_id)]}
 
 
 @blueprint.route("/artifacts/<uuid:artifact_id>")
@@ -59,6 +63,20 @@ def of_job(job_id: UUID) -> Any:
 def get(artifact_id: UUID) -> Any:
     """Read one file's record, with a fresh link."""
     return _body(services().artifacts.get(tenant(), artifact_id))
+
+
+_SAME: Final = ("id", "job_id", "kind", "name", "content_type", "rows", "created_at")
+
+
+def _made(file: MadeFile) -> dict[str, Any]:
+    return {
+        **{name: getattr(file, name) for name in _SAME},
+        **dict.fromkeys(("s3_key", "size_bytes", "sha256", "expires_at")),
+        "state": "available",
+        "encrypted": False,
+        "url": absolute(None if file.link is None else file.link.url),
+        "url_expires_at": file.link and file.link.expires_at,
+    }
 
 
 def absolute(url: str | None) -> str | None:

@@ -16,6 +16,7 @@ from app.api.accepted import KEY, accepted
 from app.api.job_schemas import JobSchema
 from app.domain.failed_records import FailedRecord
 from app.web.current import actor, services, tenant
+from app.web.linked import LinkedSchema
 from app.web.paging import link_next, page
 
 blueprint = Blueprint("failed_records", __name__, url_prefix="/v1", description="Rows that jobs refused, and why.")
@@ -102,7 +103,7 @@ class FailedRecordPageSchema(Schema):
     next_cursor = fields.String(allow_none=True)
 
 
-class FailedRecordQuerySchema(Schema):
+class FailedRecordQuerySchema(LinkedSchema):
     """Which refused rows, and how."""
 
     cursor = fields.Integer(

@@ -264,6 +264,10 @@ class ResultSchema(Schema):
     duration_ms = fields.Integer(allow_none=True)
     counters = fields.Dict()
     data = fields.Dict(allow_none=True)
+    inline = fields.String(
+        allow_none=True,
+        metadata={"description": "What an export of one small text file wrote; null for any other: see file_url."},
+    )
     file_url = fields.String(
         allow_none=True, metadata={"description": "Downloads an export without a key; fresh with every answer."}
     )

@@ -207,11 +207,15 @@ def result(job_id: UUID) -> Any:
         "duration_ms": body["duration_ms"],
         "counters": job.counters,
         "data": job.result,
-        "file_url": _file_url(job),
+        **_exported(job),
     }
 
 
-def _file_url(job: Job) -> str | None:
-    """A fresh link to what an export wrote."""
-    downloads = services().artifacts.of_job(job.tenant, job.id)
-    return next((absolute(one.url) for one in downloads if one.artifact.kind is ArtifactKind.EXPORT), None)
+def _exported(job: Job) -> dict[str, str | None]:
+    """What an export wrote: a fresh link to it, and itself when it is one small text."""
+    found = [one for one in services().artifacts.of_job(job.tenant, job.id) if one.artifact.kind is ArtifactKind.EXPORT]
+    whole = found[0].artifact if len(found) == 1 and found[0].link is not None else None
+    return {
+        "inline": None if whole is None else services().downloads.inline(whole),
+        "file_url": absolute(found[0].url) if found else None,
+    }

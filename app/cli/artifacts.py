@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
 import click
+import requests
 
 from app.cli import output
 from app.cli.client import Client
@@ -29,7 +31,7 @@ def artifacts_(client: Client, job_id: Any, as_json: bool, *, links: bool) -> No
             if one["url"] is not None:
                 click.echo(one["url"])
     else:
-        rows = ((one["name"], one["kind"], output.size(one["size_bytes"]), one["sha256"], one["id"]) for one in found)
+        rows = ((one["name"], one["kind"], _size(one), one["sha256"] or "", one["id"]) for one in found)
         output.columns(("name", "kind", "size", "sha256", "id"), rows)
 
 
@@ -53,6 +55,8 @@ def download_(client: Client, job_id: Any, as_json: bool, *, name: str | None, t
 def fetch(client: Client, job_id: str, target: Path, *, name: str | None = None, quiet: bool = False) -> dict[str, Any]:
     """Download a file of a job (without ``name``: what it exported) and check it; its record, without its links."""
     artifact = _artifact(client, job_id, name)
+    if artifact["size_bytes"] is None:
+        return _made(artifact, target)
     download(
         lambda: str(_artifact(client, job_id, name)["url"]),
         target,
@@ -62,6 +66,22 @@ def fetch(client: Client, job_id: str, target: Path, *, name: str | None = None,
     )
     kept = ("id", "name", "content_type", "s3_key", "size_bytes", "sha256", "rows", "expires_at")
     return {**{one: artifact[one] for one in kept}, "path": str(target)}
+
+
+def _size(artifact: dict[str, Any]) -> str:
+    return "" if artifact["size_bytes"] is None else output.size(artifact["size_bytes"])
+
+
+def _made(artifact: dict[str, Any], target: Path) -> dict[str, Any]:
+    """Fetch what is made when it is asked for, and has no size or sum before."""
+    try:
+        answer = requests.get(artifact["url"], timeout=(5.0, 60.0))
+        answer.raise_for_status()
+    except requests.RequestException as error:
+        raise failed(f"{artifact['name']} could not be fetched: {error}", Exit.SERVER, code="download.broken") from None
+    target.write_bytes(answer.content)
+    facts = {"size_bytes": len(answer.content), "sha256": hashlib.sha256(answer.content).hexdigest()}
+    return {**{one: artifact[one] for one in ("id", "name", "content_type", "rows")}, **facts, "path": str(target)}
 
 
 def _artifact(client: Client, job_id: str, name: str | None) -> dict[str, Any]:
@@ -75,7 +95,7 @@ def _artifact(client: Client, job_id: str, name: str | None) -> dict[str, Any]:
             hint=f"It has {', '.join(one['name'] for one in items)}." if items else None,
         )
     found: dict[str, Any] = wanted[0]
-    if found["state"] == "expired":
+    if found.get("state") == "expired":
         raise failed(
             f"file {found['name']!r} was kept until {found['expires_at']}", Exit.NOT_FOUND, code="artifact.expired"
         )

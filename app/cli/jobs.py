@@ -15,6 +15,7 @@ from app.cli.artifacts import artifacts_, download_
 from app.cli.books import first_failed, show_books, show_failed
 from app.cli.client import Client
 from app.cli.failures import Exit
+from app.cli.logs import log_
 from app.cli.target import client_of, data_option, json_option, stores_environment, with_client
 from app.cli.watching import exit_of_job, progress_text, tell_end, watch
 from config.process import environment, settings
@@ -35,6 +36,7 @@ def jobs() -> None:
 
 jobs.add_command(artifacts_)
 jobs.add_command(download_)
+jobs.add_command(log_)
 
 
 @jobs.command("list")

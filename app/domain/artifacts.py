@@ -15,6 +15,10 @@ class ArtifactKind(StrEnum):
 
     EXPORT = "export"
     MANIFEST = "manifest"
+    LOG = "log"
+    """This and the next two are made when they are asked for."""
+    REPORT = "report"
+    FAILED_ROWS = "failed_rows"
     FILE = "file"
     """Whatever the job's type made of it."""
 

@@ -18,6 +18,7 @@ from app.services.links import Link, Links
 from config.settings import Settings
 
 _PIECE_BYTES: Final = 256 * 1024
+_TEXTS: Final = ("text/", "application/json", "application/x-ndjson")
 
 
 class Downloads:
@@ -80,6 +81,16 @@ class Downloads:
         except JobError as error:
             raise (_lost(artifact) if error.code == "s3.not_found" else error) from error
         return _with(first, pieces)
+
+    def inline(self, artifact: Artifact) -> str | None:
+        """A small text whole; ``None`` for one that is large, packed, gone or out of reach."""
+        is_text = artifact.content_type.startswith(_TEXTS)
+        if not is_text or artifact.size_bytes > self._settings.inline_result_bytes:
+            return None
+        try:
+            return b"".join(self.read(artifact)).decode()
+        except (HaulierError, UnicodeDecodeError):
+            return None
 
     def _pieces(self, artifact: Artifact, start: int, end: int) -> Iterator[bytes]:
         with ExitStack() as open_now:

@@ -331,6 +331,20 @@ CREATE TABLE failed_records (
 ) PARTITION BY RANGE (job_id);
 CREATE TABLE failed_records_other PARTITION OF failed_records DEFAULT;
 
+-- What job types logged; the trail beside it tells what happened to the job.
+CREATE TABLE job_logs (
+    job_id uuid NOT NULL,
+    fence  integer NOT NULL,
+    number integer NOT NULL,
+    tenant text NOT NULL,
+    at     timestamptz NOT NULL,
+    level  text NOT NULL,
+    event  text NOT NULL,
+    data   jsonb NOT NULL,
+    PRIMARY KEY (job_id, fence, number)
+) PARTITION BY RANGE (job_id);
+CREATE TABLE job_logs_other PARTITION OF job_logs DEFAULT;
+
 CREATE TABLE artifacts (
     id           uuid PRIMARY KEY,
     job_id       uuid NOT NULL,
@@ -412,8 +426,9 @@ CREATE EXTENSION IF NOT EXISTS pg_trgm;
 
 DOWN = """
 DROP TABLE changes, limit_uses, limits, queues, export_names, sinks, uploads, cursors, cache_entries, artifacts,
-    failed_records, import_batches, import_lanes, declared_tables, idempotency_keys, leaders, workers, event_counters,
-    job_events, schedule_fires, schedules, pipeline_stages, families, job_needs, jobs, api_keys, tenants;
+    job_logs, failed_records, import_batches, import_lanes, declared_tables, idempotency_keys, leaders, workers,
+    event_counters, job_events, schedule_fires, schedules, pipeline_stages, families, job_needs, jobs, api_keys,
+    tenants;
 DROP SEQUENCE job_numbers;
 """
 
