@@ -1,10 +1,10 @@
-"""``haulier export``: rows of a table into a CSV file here."""
+"""``haulier export``: rows of a table into a file here."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from urllib.parse import quote
 
 import click
@@ -17,6 +17,8 @@ from app.cli.imports import submit
 from app.cli.target import json_option, with_client
 from app.cli.watching import exit_of_job, tell_end, watch
 
+_FORMATS: Final = ("csv", "ndjson", "json", "xlsx", "parquet")
+
 
 @click.command()
 @click.option("--table", required=True, help="Where the rows are.")
@@ -24,7 +26,9 @@ from app.cli.watching import exit_of_job, tell_end, watch
 @click.option("--columns", metavar="A,B", help="Which columns, in this order.  [default: all of the table]")
 @click.option("--order-by", "order", metavar="COL[:desc]", multiple=True, help="May be repeated.")
 @click.option("--limit", type=click.IntRange(1), help="Rows at most.")
+@click.option("--format", "file_format", type=click.Choice(_FORMATS), default="csv", show_default=True)
 @click.option("--gzip", is_flag=True, help="Write a gzip file.")
+@click.option("--encrypted", is_flag=True, help="Have the server keep its copy encrypted.")
 @click.option("-o", "--output", "target", required=True, type=click.Path(dir_okay=False, path_type=Path))
 @json_option
 @with_client
@@ -35,7 +39,9 @@ def export(
     /,
     *,
     table: str,
+    file_format: str,
     gzip: bool,
+    encrypted: bool,
     target: Path,
     as_json: bool,
     **query: Any,
@@ -43,12 +49,16 @@ def export(
     """Export rows of a table, download the file and check it."""
     if not target.parent.is_dir():
         raise failed(f"there is no folder {target.parent}", Exit.USAGE, code="usage.no_such_folder")
-    config = {
+    config: dict[str, Any] = {
         "table": table,
         "vql": _vql(client, table, **query),
         "compression": "gzip" if gzip else "none",
     }
-    job = watch(client, submit(client, config, "export_csv_file")["id"], title="export", quiet=as_json)
+    job_type = "export_csv_file"
+    if encrypted or file_format != "csv":
+        job_type = "export"
+        config |= {"format": file_format, "encrypted": encrypted}
+    job = watch(client, submit(client, config, job_type)["id"], title="export", quiet=as_json)
     file = fetch(client, job["id"], target, quiet=as_json) if job["state"] == "completed" else None
     if as_json:
         output.as_json({**job, "file": file})

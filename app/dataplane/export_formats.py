@@ -8,17 +8,21 @@ from typing import Any, Final, Literal, Protocol
 
 from app.dataplane.compressors import SUFFIXES, Compression
 from app.dataplane.export import ExportStream
+from app.dataplane.parquet import ParquetFile
 from app.dataplane.vql.compiler import Statement
 from app.dataplane.workbook import Workbook, select_cells
 from app.domain.tables import Column
 
-FileFormat = Literal["csv", "ndjson", "json", "xlsx"]
+FileFormat = Literal["csv", "ndjson", "json", "xlsx", "parquet"]
+PACKED: Final = ("xlsx", "parquet")
+"""Formats that are compressed in themselves, and whose parts are counted in rows."""
 
 CONTENT_TYPES: Final = {
     "csv": "text/csv; charset=utf-8",
     "ndjson": "application/x-ndjson",
     "json": "application/json",
     "xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+    "parquet": "application/vnd.apache.parquet",
 }
 _PACKED: Final = {"gzip": "application/gzip", "zstd": "application/zstd"}
 # Postgres's text format doubles backslashes. Its CSV quotes nothing that holds neither delimiter nor quote nor line
@@ -71,6 +75,8 @@ def row_writer(file_format: FileFormat, stream: ExportStream, columns: Sequence[
         return _Csv(stream, header=header)
     if file_format == "xlsx":
         return _Sheets(stream, columns, header=header)
+    if file_format == "parquet":
+        return ParquetFile(stream, columns)
     return _Lines(stream) if file_format == "ndjson" else _Array(stream)
 
 

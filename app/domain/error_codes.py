@@ -43,6 +43,7 @@ REMEDIES: Final[Mapping[str, str]] = {
     "export.cell_too_long": "Leave the column out, or export it as csv, ndjson or json.",
     "export.interrupted": "Nothing: the job is tried again.",
     "export.key_taken": "Put {job_id} into the key, or set if_exists to number.",
+    "export.no_parquet": "Install haulier[parquet] on the machines of the workers too.",
     "export.query_failed": "Try the query with POST /v1/tables/{name}/records:query, and read what Postgres says.",
     "export.too_many_parts": "Raise max_rows_per_part or max_bytes_per_part.",
     "extend.invalid": "Give payloads as a batch takes them: type, config, and more if wanted.",

@@ -7,9 +7,10 @@ from typing import Any, Final, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
 
+from app.dataplane import parquet
 from app.dataplane.compressors import Compression
 from app.dataplane.export_columns import Selection, columns_of
-from app.dataplane.export_formats import FileFormat, suffix_of
+from app.dataplane.export_formats import PACKED, FileFormat, suffix_of
 from app.dataplane.vql.catalogue import Catalogue
 from app.dataplane.vql.model import Query
 from app.dataplane.vql.parser import parse
@@ -84,12 +85,12 @@ class ExportRowsConfig(JobConfig):
 
     @model_validator(mode="after")
     def _fits_together(self) -> ExportRowsConfig:
-        if self.format == "xlsx" and self.compression != "none":
-            raise ValueError(f"xlsx is compressed in itself: compression is none, got {self.compression!r}")
+        if self.format in PACKED and self.compression != "none":
+            raise ValueError(f"{self.format} is compressed in itself: compression is none, got {self.compression!r}")
         if self.spreadsheet_safe and self.format != "csv":
             raise ValueError(f"spreadsheet_safe is for csv; no text of {self.format} is taken for a formula")
-        if self.format == "xlsx" and self.max_bytes_per_part is not None:
-            raise ValueError("parts of xlsx are counted in rows: use max_rows_per_part")
+        if self.format in PACKED and self.max_bytes_per_part is not None:
+            raise ValueError(f"parts of {self.format} are counted in rows: use max_rows_per_part")
         if self.parallel > 1 and not self.in_parts:
             raise ValueError("parallel needs parts: give max_rows_per_part or max_bytes_per_part")
         if self.destination is not None and self.s3_bucket is not None:
@@ -104,6 +105,8 @@ def check(submission: Submission, config: ExportRowsConfig) -> None:
         InvalidRequestError: There is no such table, a fault of the query, of the key or of the destination.
         ForbiddenError: The bucket is not open to the tenant, or the key leaves its place.
     """
+    if config.format == "parquet" and not parquet.is_there():
+        raise _invalid("/config/format", "this installation writes no Parquet: install haulier[parquet]")
     if config.encrypted and not submission.may_encrypt:
         raise _invalid("/config/encrypted", "this installation has no HAULIER_MASTER_KEY to encrypt with")
     probe = _probe(config)
@@ -198,5 +201,5 @@ JOB_TYPE: Final = JobType(
     run=run,
     check=check,
     retry=RetryPolicy(maximum_attempts=5, initial_interval_s=2.0),
-    summary="Write rows of a table as csv, ndjson, json or xlsx, with a signed manifest.",
+    summary="Write rows of a table as csv, ndjson, json, xlsx or parquet, with a signed manifest.",
 )
