@@ -20,12 +20,13 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Any
 
 from sqlalchemy import text
 
 from app.domain.clock import SystemClock
+from app.domain.job_types import JobType
 from app.domain.jobs import SubmitJob
 from app.domain.tables import Column, ColumnType, Table
 from app.persistence import jobs
@@ -37,7 +38,7 @@ from app.services.tables import Tables
 from app.storage.s3 import S3Store
 from config.settings import Settings
 from tasks.context import RunContext
-from tasks.types.export_csv_file import JOB_TYPE, ExportConfig, run
+from tasks.types import export_csv_file, export_rows
 from tests.bench.results import keep
 from tests.factories import stored
 
@@ -82,29 +83,34 @@ class Run:
     wall_s: float
     peak_mb: float = 0.0
     rows: int = 0
+    cpu_s: float = 0.0
 
 
-def export_once(settings: Settings, vql: dict[str, Any], result: Any) -> None:
+def export_once(settings: Settings, config: dict[str, Any], job_type: JobType, result: Any) -> None:
     """One whole export; puts a ``Run`` into ``result``."""
     engine = open_engine(settings.database_url.get_secret_value(), application_name="bench")
     sessions = make_sessions(engine)
-    config = {"table": TABLE.name, "vql": vql, "compression": "gzip"}
     with sessions.begin() as session:
-        request = SubmitJob("default", JOB_TYPE.name, config, "bench")
+        request = SubmitJob("default", job_type.name, config, "bench")
         job = stored(session, request)
         session.execute(text("UPDATE jobs SET state = 'running', fence = 1 WHERE id = :id"), {"id": job.id})
         job = jobs.get(session, "default", job.id)
     context = RunContext(job, settings=settings, sessions=sessions, objects=S3Store(settings), clock=SystemClock())
-    start = perf_counter()
-    data = run(context, ExportConfig.model_validate(config)).data
-    wall_s = perf_counter() - start
-    result.put(Run(wall_s, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, data["rows"]))
+    start, cpu_before_s = perf_counter(), process_time()
+    done = job_type.run(context, job_type.config.model_validate(config))
+    wall_s, cpu_s = perf_counter() - start, process_time() - cpu_before_s
+    rows = done.data["rows"] if done else 0
+    result.put(Run(wall_s, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, rows, cpu_s))
 
 
 def ours(settings: Settings, vql: dict[str, Any]) -> Run:
+    return exported(settings, {"vql": vql, "compression": "gzip"}, export_csv_file.JOB_TYPE)
+
+
+def exported(settings: Settings, config: dict[str, Any], job_type: JobType = export_rows.JOB_TYPE) -> Run:
     spawn = multiprocessing.get_context("spawn")
     result = spawn.SimpleQueue()
-    process = spawn.Process(target=export_once, args=(settings, vql, result))
+    process = spawn.Process(target=export_once, args=(settings, {"table": TABLE.name, **config}, job_type, result))
     process.start()
     process.join()
     if process.exitcode != 0:
@@ -139,6 +145,17 @@ def pairs(runs: int, one: Callable[[], Run], other: Callable[[], Run]) -> list[t
     return found
 
 
+def encryption(settings: Settings, vql: dict[str, Any], compression: str, runs: int) -> dict[str, Any]:
+    """What an encrypted export takes more than a plain one; at most 1.3 times as long."""
+    plain = {"vql": vql, "compression": compression}
+    found = pairs(runs, lambda: exported(settings, plain), lambda: exported(settings, {**plain, "encrypted": True}))
+    ratio = statistics.median(one.wall_s / other.wall_s for one, other in found)
+    cpu = statistics.median(other.cpu_s / one.cpu_s for one, other in found)
+    name = f"encrypted export against a plain one, compression {compression}"
+    print(f"{name}: {ratio:.3f} (goal 0.77); its own CPU {cpu:.2f} times")
+    return {"name": name, "ratio": round(ratio, 3), "goal": 0.77, "runs": runs}
+
+
 def measure(settings: Settings, *, rows: int, runs: int, folder: Path) -> list[dict[str, Any]]:
     columns = ", ".join(TABLE.column_names)
     select = f"SELECT {columns} FROM t_default.{TABLE.name}"
@@ -157,6 +174,7 @@ def measure(settings: Settings, *, rows: int, runs: int, folder: Path) -> list[d
         print(
             f"{name}: {results[-1]['ratio']} (goal {goal}); ratios {[round(r, 2) for r in ratios]}; {rate:,.0f} rows/s"
         )
+    results += [encryption(settings, vql, compression, runs) for compression in ("none", "gzip")]
     few = ours(settings, vql | {"limit": max(1, rows // 10)})
     many = ours(settings, vql)
     growth_mb = many.peak_mb - few.peak_mb
@@ -191,6 +209,7 @@ def main() -> None:
             s3_access_key_id=stores.s3_access_key_id,
             s3_secret_access_key=stores.s3_secret_access_key,
             s3_bucket=BUCKET,
+            master_key="m" * 32,
         )
         engine = open_engine(stores.database_url, application_name="bench")
         sessions = make_sessions(engine)
