@@ -29,6 +29,7 @@ from app.services.import_batches import ImportBatches
 from app.services.job_files import JobFiles
 from app.services.jobs import Jobs
 from app.services.keys import Keys
+from app.services.line_keys import LineKeys
 from app.services.links import Links
 from app.services.pipelines import Pipelines
 from app.services.places import Places
@@ -100,6 +101,7 @@ class Services:
     links: Links
     job_files: JobFiles
     sinks: Sinks
+    line_keys: LineKeys
     failed_records: FailedRecords
     replays: Replays
     import_batches: ImportBatches
@@ -157,6 +159,7 @@ def build_services(settings: Settings, *, application_name: str, pool_size: int)
         downloads=Downloads(sessions, objects, settings, clock, keys=MasterKeys(settings.master_keys)),
         links=links,
         job_files=JobFiles(sessions, links),
+        line_keys=LineKeys(sessions, MasterKeys(settings.master_keys)),
         sinks=Sinks(sessions, MasterKeys(settings.master_keys), partial(SinkStore, settings)),
         download_places=Places(max(1, settings.web_threads // 4), hint="Come back after Retry-After."),
         failed_records=FailedRecords(sessions),

@@ -52,6 +52,9 @@ def _manifest(
         "table": selection.table.name,
         "format": shape.file_format,
         "compression": shape.compression,
+        "line_encryption": None
+        if shape.line_key is None
+        else {"key_id": shape.line_key.id, "customer_id": shape.line_key.customer_id},
         "encryption": ENCRYPTION if shape.encrypted else None,
         "header": shape.header and shape.file_format in ("csv", "xlsx"),
         "schema": {

@@ -14,6 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from app.dataplane.compressors import Compression
+from app.dataplane.encrypted_lines import LineKey
 from app.dataplane.export import ExportStream, Sealed, Snapshot, begin_snapshot, copy_as, ended_when
 from app.dataplane.export_columns import KeyRange, Selection, count_invalid, select_rows
 from app.dataplane.export_formats import FileFormat, content_type_of, row_writer
@@ -47,6 +48,7 @@ class Shape:
         bucket: ``None`` for the installation's own.
         folder: Below the export root, instead of a bucket.
         sink: Instead of either, a bucket of the tenant's own.
+        line_key: Encrypts each line.
         encrypted: Whether what is stored is encrypted.
     """
 
@@ -63,6 +65,7 @@ class Shape:
     bucket: str | None
     folder: str | None
     sink: str | None = None
+    line_key: LineKey | None = None
     encrypted: bool = False
 
     @property
@@ -230,8 +233,15 @@ class Export:
                 upload,
                 compression=self._shape.compression,
                 between=lambda: self._tell(one.key, stream, writer.rows, report),
+                member=f"{self._job.id}.{self._shape.file_format}",
             )
-            writer = row_writer(self._shape.file_format, stream, self._selection.columns, header=self._shape.header)
+            writer = row_writer(
+                self._shape.file_format,
+                stream,
+                self._selection.columns,
+                header=self._shape.header,
+                line_key=self._shape.line_key,
+            )
             statement = writer.statement(select_rows(self._selection, one.within if self._shape.in_parts else None))
             try:
                 with ended_when(session, lambda: self._must_end(report)):

@@ -6,14 +6,15 @@ from typing import Final, Literal, Protocol
 
 from isal import isal_zlib
 
+from app.dataplane.zip_of_one import ZipOfOne
 from app.dataplane.zstandard import zstd
 
-Compression = Literal["none", "gzip", "zstd"]
+Compression = Literal["none", "gzip", "zstd", "zip"]
 
 GZIP_LEVEL: Final = 1
 ZSTD_LEVEL: Final = 1
 _GZIP_WINDOW: Final = 31
-SUFFIXES: Final = {"none": "", "gzip": ".gz", "zstd": ".zst"}
+SUFFIXES: Final = {"none": "", "gzip": ".gz", "zstd": ".zst", "zip": ".zip"}
 
 
 class Compressor(Protocol):
@@ -38,11 +39,13 @@ class _Plain:
         return b""
 
 
-def compressor(compression: Compression) -> Compressor:
-    """A new one of this kind."""
+def compressor(compression: Compression, *, member: str = "export") -> Compressor:
+    """A new one of this kind; ``member`` is what the file in a zip is called."""
     packed: Compressor
     if compression == "gzip":
         packed = isal_zlib.compressobj(GZIP_LEVEL, isal_zlib.DEFLATED, _GZIP_WINDOW)
+    elif compression == "zip":
+        packed = ZipOfOne(member)
     elif compression == "zstd":
         packed = zstd.ZstdCompressor(
             options={

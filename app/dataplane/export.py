@@ -79,10 +79,13 @@ class ExportStream(io.RawIOBase):
     Args:
         upload: Where the bytes end.
         compression: How they are packed.
+        member: Name of the file in a zip.
         between: Called between blocks, and while waiting, in the writer's thread; what it raises stops the export.
     """
 
-    def __init__(self, upload: ObjectUpload, *, compression: Compression, between: Callable[[], None]) -> None:
+    def __init__(
+        self, upload: ObjectUpload, *, compression: Compression, between: Callable[[], None], member: str = "export"
+    ) -> None:
         super().__init__()
         self.plain_bytes = 0
         self._counted_bytes = 0
@@ -90,7 +93,7 @@ class ExportStream(io.RawIOBase):
         self._taken = 0
         self._upload = upload
         self._between = between
-        self._compressor = compressor(compression)
+        self._compressor = compressor(compression, member=member)
         self._plain_hash = hashlib.sha256()
         self._stored_hash = self._plain_hash if compression == "none" else hashlib.sha256()
         self._stored_bytes = 0

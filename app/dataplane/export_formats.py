@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Final, Literal, Protocol
 
 from app.dataplane.compressors import SUFFIXES, Compression
+from app.dataplane.encrypted_lines import EncryptedLines, LineKey
 from app.dataplane.export import ExportStream
 from app.dataplane.parquet import ParquetFile
 from app.dataplane.vql.compiler import Statement
@@ -24,7 +25,7 @@ CONTENT_TYPES: Final = {
     "xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
     "parquet": "application/vnd.apache.parquet",
 }
-_PACKED: Final = {"gzip": "application/gzip", "zstd": "application/zstd"}
+_PACKED: Final = {"gzip": "application/gzip", "zstd": "application/zstd", "zip": "application/zip"}
 # Postgres's text format doubles backslashes. Its CSV quotes nothing that holds neither delimiter nor quote nor line
 # end, and neither JSON nor our XML ever holds such a control character.
 _VERBATIM: Final = r"FORMAT csv, DELIMITER E'\x02', QUOTE E'\x03'"
@@ -69,15 +70,22 @@ def content_type_of(file_format: FileFormat, compression: Compression) -> str:
     return _PACKED.get(compression) or CONTENT_TYPES[file_format]
 
 
-def row_writer(file_format: FileFormat, stream: ExportStream, columns: Sequence[Column], *, header: bool) -> RowWriter:
-    """A writer of this format into ``stream``."""
+def row_writer(
+    file_format: FileFormat,
+    stream: ExportStream,
+    columns: Sequence[Column],
+    *,
+    header: bool,
+    line_key: LineKey | None = None,
+) -> RowWriter:
+    """A writer of this format into ``stream``; with a key, of lines that are encrypted one by one."""
     if file_format == "csv":
         return _Csv(stream, header=header)
     if file_format == "xlsx":
         return _Sheets(stream, columns, header=header)
     if file_format == "parquet":
         return ParquetFile(stream, columns)
-    return _Lines(stream) if file_format == "ndjson" else _Array(stream)
+    return _Lines(stream, line_key) if file_format == "ndjson" else _Array(stream)
 
 
 class _Csv:
@@ -106,8 +114,8 @@ class _Lines:
 
     options = _VERBATIM
 
-    def __init__(self, stream: ExportStream) -> None:
-        self.into: io.RawIOBase = stream
+    def __init__(self, stream: ExportStream, line_key: LineKey | None = None) -> None:
+        self.into: io.RawIOBase = stream if line_key is None else EncryptedLines(stream, line_key)
         self._stream = stream
 
     @property

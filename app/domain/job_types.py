@@ -81,6 +81,10 @@ class Submission(Protocol):
         """Raise InvalidRequestError with ``pointer`` when the tenant has no sink of this name."""
         ...
 
+    def check_line_key(self, name: str, *, pointer: str) -> None:
+        """Raise InvalidRequestError with ``pointer`` when the tenant has no key of this name."""
+        ...
+
     def upload(self, upload_id: UUID, *, pointer: str) -> ObjectRef:
         """What the tenant has uploaded; InvalidRequestError with ``pointer`` when it has none of this id."""
         ...

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
+
+from sqlalchemy.orm import Session
 
 from app.domain import places
 from app.domain.errors import InvalidRequestError, NotFoundError, Problem
@@ -16,7 +19,7 @@ from app.domain.ports import ObjectRef
 from app.domain.retry import policy_of
 from app.domain.tables import BUILT_IN, Table
 from app.domain.texts import is_storable
-from app.persistence import sinks, uploads
+from app.persistence import line_keys, sinks, uploads
 from app.persistence.sessions import Sessions
 from app.services.tables import Tables
 from config.settings import Settings
@@ -95,9 +98,20 @@ class TenantSubmission:
 
     def check_sink(self, name: str, *, pointer: str) -> None:
         """Whether the tenant has a sink of this name."""
+        with self._found(pointer) as session:
+            sinks.get(session, self.tenant, name)
+
+    def check_line_key(self, name: str, *, pointer: str) -> None:
+        """Whether the tenant has a key of this name."""
+        with self._found(pointer) as session:
+            line_keys.sealed(session, self.tenant, name)
+
+    @contextmanager
+    def _found(self, pointer: str) -> Iterator[Session]:
+        """What is not found there is a fault of the request."""
         try:
             with self._sessions.begin() as session:
-                sinks.get(session, self.tenant, name)
+                yield session
         except NotFoundError as error:
             raise InvalidRequestError(
                 error.detail, code=error.code, problems=(Problem(pointer, error.detail),)
@@ -105,13 +119,8 @@ class TenantSubmission:
 
     def upload(self, upload_id: UUID, *, pointer: str) -> ObjectRef:
         """What the tenant has uploaded."""
-        try:
-            with self._sessions.begin() as session:
-                return uploads.get(session, self.tenant, upload_id).ref
-        except NotFoundError as error:
-            raise InvalidRequestError(
-                error.detail, code=error.code, problems=(Problem(pointer, error.detail),)
-            ) from None
+        with self._found(pointer) as session:
+            return uploads.get(session, self.tenant, upload_id).ref
 
     def path(self, path: str, *, pointer: str) -> tuple[str, ...]:
         """The parts of a path below the import folder."""

@@ -412,6 +412,16 @@ CREATE TABLE sinks (
     PRIMARY KEY (tenant, name)
 );
 
+-- Keys that lines of exports are encrypted with, sealed likewise.
+CREATE TABLE line_keys (
+    tenant     text NOT NULL,
+    name       text NOT NULL,
+    sealed     bytea NOT NULL,
+    created_by text NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (tenant, name)
+);
+
 -- Which job writes under a name that somebody chose: one at a time.
 CREATE TABLE export_names (
     place  text NOT NULL,
@@ -425,10 +435,10 @@ CREATE EXTENSION IF NOT EXISTS pg_trgm;
 """
 
 DOWN = """
-DROP TABLE changes, limit_uses, limits, queues, export_names, sinks, uploads, cursors, cache_entries, artifacts,
-    job_logs, failed_records, import_batches, import_lanes, declared_tables, idempotency_keys, leaders, workers,
-    event_counters, job_events, schedule_fires, schedules, pipeline_stages, families, job_needs, jobs, api_keys,
-    tenants;
+DROP TABLE changes, limit_uses, limits, queues, export_names, line_keys, sinks, uploads, cursors, cache_entries,
+    artifacts, job_logs, failed_records, import_batches, import_lanes, declared_tables, idempotency_keys, leaders,
+    workers, event_counters, job_events, schedule_fires, schedules, pipeline_stages, families, job_needs, jobs,
+    api_keys, tenants;
 DROP SEQUENCE job_numbers;
 """
 

@@ -9,6 +9,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
 
 from app.dataplane import parquet
 from app.dataplane.compressors import Compression
+from app.dataplane.encrypted_lines import LineKey
 from app.dataplane.export_columns import Selection, columns_of
 from app.dataplane.export_formats import PACKED, FileFormat, suffix_of
 from app.dataplane.vql.catalogue import Catalogue
@@ -19,6 +20,8 @@ from app.domain.job_types import JobConfig, JobType, Result, Submission
 from app.domain.manifests import SEALED_SUFFIX
 from app.domain.retry import RetryPolicy
 from app.domain.tables import COMPANIES, Table
+from app.security.master_keys import MasterKeys
+from app.services.line_keys import LineKeys
 from app.services.tables import Tables
 from tasks.context import RunContext
 from tasks.export_run import Export, Shape
@@ -45,6 +48,15 @@ class Destination(BaseModel):
         if (self.folder is None) == (self.sink is None):
             raise ValueError("give either folder or sink")
         return self
+
+
+class LineEncryption(BaseModel):
+    """Each line as `{"encrypted_data": "key:iv:ciphertext"}`, for readers that share the key."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    key: str = Field(description="Name of a key of POST /v1/line-keys.", max_length=63)
+    customer_id: str = Field(description="Authenticated with each line.", min_length=1, max_length=200)
 
 
 class ExportRowsConfig(JobConfig):
@@ -74,6 +86,7 @@ class ExportRowsConfig(JobConfig):
     encrypted: bool = Field(
         False, description="Store the files as AES-256-GCM; their links lead to us, who decrypt them."
     )
+    encrypt_lines: LineEncryption | None = Field(None, description="For ndjson: encrypt every line by itself.")
     parallel: int = Field(1, ge=1, le=MAX_PARALLEL, description="Parts that are written side by side.")
     s3_bucket: str | None = Field(None, description="None takes the installation's own.", max_length=255)
     destination: Destination | None = Field(None, description="None: artifacts, to be downloaded.")
@@ -91,6 +104,8 @@ class ExportRowsConfig(JobConfig):
             raise ValueError(f"spreadsheet_safe is for csv; no text of {self.format} is taken for a formula")
         if self.format in PACKED and self.max_bytes_per_part is not None:
             raise ValueError(f"parts of {self.format} are counted in rows: use max_rows_per_part")
+        if self.encrypt_lines is not None and (self.format != "ndjson" or self.in_parts):
+            raise ValueError("encrypt_lines is for ndjson in one file: a line is bound to its place there")
         if self.parallel > 1 and not self.in_parts:
             raise ValueError("parallel needs parts: give max_rows_per_part or max_bytes_per_part")
         if self.destination is not None and self.s3_bucket is not None:
@@ -109,6 +124,8 @@ def check(submission: Submission, config: ExportRowsConfig) -> None:
         raise _invalid("/config/format", "this installation writes no Parquet: install haulier[parquet]")
     if config.encrypted and not submission.may_encrypt:
         raise _invalid("/config/encrypted", "this installation has no HAULIER_MASTER_KEY to encrypt with")
+    if config.encrypt_lines is not None:
+        submission.check_line_key(config.encrypt_lines.key, pointer="/config/encrypt_lines/key")
     probe = _probe(config)
     if config.destination is None:
         submission.place(config.s3_bucket, probe)
@@ -176,9 +193,18 @@ def run(job: RunContext, config: ExportRowsConfig) -> Result:
         bucket=config.s3_bucket,
         folder=None if config.destination is None else config.destination.folder,
         sink=None if config.destination is None else config.destination.sink,
+        line_key=_line_key(job, config),
         encrypted=config.encrypted,
     )
     return Export(job, selection, shape, vql=config.vql).run()
+
+
+def _line_key(job: RunContext, config: ExportRowsConfig) -> LineKey | None:
+    asked = config.encrypt_lines
+    if asked is None:
+        return None
+    keys = LineKeys(job.sessions, MasterKeys(job.settings.master_keys))
+    return keys.open(job.job.tenant, asked.key, customer_id=asked.customer_id)
 
 
 def _stem(job: RunContext, config: ExportRowsConfig) -> str | None:

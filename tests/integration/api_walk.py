@@ -30,6 +30,7 @@ BODIES: dict[str, Any] = {
     "failed_records.replay": {},
     "failed_records.correct": {"raw": "1,one"},
     "queues.set_concurrency": {"slots": 2},
+    "line_keys.LineKeys.post": {"name": "k1", "key": "A" * 43 + "="},
     "sinks.Sink.put": {"bucket": "theirs", "access_key_id": "a", "secret_access_key": "b"},
     "limits.Limit.put": {"max_concurrency": 1},
 }

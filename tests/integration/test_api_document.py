@@ -64,6 +64,7 @@ def test_every_route_without_a_key_is_401_but_those_the_document_opens(
         "kind": "key",
         "limited": "bank",
         "sink": "lake",
+        "line_key": "k1",
         "line": "2",
     }
 
