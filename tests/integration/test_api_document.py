@@ -25,6 +25,7 @@ from app.domain.error_codes import REMEDIES
 from app.domain.ports import ObjectRef
 from app.persistence import artifacts
 from app.persistence.sessions import Sessions
+from app.storage.s3 import S3Store
 from tests.integration.api_walk import operations
 from tests.integration.conftest import Client
 
@@ -124,6 +125,7 @@ def _things_of(admin: Client, sessions: Sessions, services: Services) -> dict[st
         ref=ObjectRef(services.settings.s3_bucket, "a.csv"),
         size_bytes=1,
     )
+    S3Store(services.settings).put(artifact.ref, b"x", content_type="text/csv")
     with sessions.begin() as session:
         artifacts.put(session, admin.tenant, artifact)
     return {

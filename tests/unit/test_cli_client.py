@@ -579,3 +579,59 @@ def test_the_link_of_a_file_is_one_command_away(api: ScriptedApi, haulier: Calla
     assert "a.csv" in table.stdout
     assert "signed" not in table.stdout
     assert (other.exit_code, "It has a.csv." in other.stderr) == (5, True)
+
+
+def test_an_expired_file_and_one_that_is_made_on_request_are_told_apart(
+    api: ScriptedApi, haulier: Callable[..., Result], tmp_path: Path
+) -> None:
+    made = {"size_bytes": None, "sha256": None, "rows": None, "content_type": "x", "s3_key": None, "state": "available"}
+    log = {"name": "log.ndjson", "kind": "log", "id": ID, "url": f"{api.url}/log", **made}
+    old = {**log, "name": "a.csv", "kind": "export", "url": None, "state": "expired", "expires_at": "2026-01-01"}
+    api.answer(f"{JOB}/artifacts", (200, {"items": [old, log]}))
+    api.answer("/log", (200, b"line\n"))
+
+    table = haulier("jobs", "artifacts", ID)
+    links = haulier("jobs", "artifacts", ID, "--links")
+    fetched = haulier("jobs", "download", ID, "--name", "log.ndjson", "-o", str(tmp_path / "log"))
+    expired = haulier("jobs", "download", ID, "-o", str(tmp_path / "a.csv"))
+
+    assert "log.ndjson" in table.stdout
+    assert links.stdout == f"{api.url}/log\n"
+    assert (fetched.exit_code, (tmp_path / "log").read_bytes()) == (0, b"line\n")
+    assert (expired.exit_code, "was kept until 2026-01-01" in expired.stderr) == (5, True)
+
+
+@pytest.mark.feature("S2-70")
+def test_a_log_is_followed_until_the_job_is_over(
+    api: ScriptedApi, haulier: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.cli.logs._PAUSE_S", 0.0)
+    line = {"timestamp": "2026-01-01T00:00:00Z", "level": "info", "job_id": ID, "start": 1}
+    first = json.dumps({**line, "event": "job.created", "position": "1.0.0"}).encode() + b"\n"
+    second = json.dumps({**line, "event": "step.done", "position": "1.1.1", "rows": 5}).encode() + b"\n"
+    api.answer(JOB, (200, a_job(state="running")), (200, a_job()))
+    api.answer(f"{JOB}/log", (200, first), (200, second))
+
+    said = haulier("jobs", "log", ID, "--follow")
+
+    assert said.stdout.splitlines() == [
+        "2026-01-01T00:00:00Z info    job.created",
+        "2026-01-01T00:00:00Z info    step.done rows=5",
+    ]
+
+
+def test_an_export_of_another_format_is_another_job_type(
+    api: ScriptedApi, haulier: Callable[..., Result], tmp_path: Path
+) -> None:
+    api.answer("/v1/jobs", (202, {"id": ID}))
+    api.answer(JOB, (200, a_job()))
+    api.answer(f"{JOB}/artifacts", (200, {"items": []}))
+    asked = ("export", "--table", "t", "--columns", "a", "-o", str(tmp_path / "x"))
+
+    haulier(*asked, "--format", "parquet")
+    haulier(*asked, "--encrypted")
+
+    sent = [
+        (body["type"], body["config"].get("format"), body["config"]["encrypted"]) for body in api.bodies("/v1/jobs")
+    ]
+    assert sent == [("export", "parquet", False), ("export", "csv", True)]
