@@ -66,6 +66,10 @@ def _range(artifact: Artifact, etag: str) -> tuple[int, int]:
     return found
 
 
+def _by_cdn() -> bool:
+    return bool(request.args) and services().settings.cdn_base_url is not None
+
+
 def _headed(response: Response, artifact: Artifact, etag: str) -> Response:
     response.headers.update(
         {
@@ -74,8 +78,8 @@ def _headed(response: Response, artifact: Artifact, etag: str) -> Response:
             "Content-Type": artifact.content_type,
             "Content-Disposition": f"attachment; filename*=UTF-8''{quote(artifact.name, safe='')}",
             "X-Content-Type-Options": "nosniff",
-            # Whoever may see the link may see the file; a link of a CDN is cached under its signature.
-            "Cache-Control": "public, max-age=3600" if request.args else "private, no-cache",
+            # A CDN keeps a file under its link, signature and all: whoever may see the link may see the file.
+            "Cache-Control": "public, max-age=3600" if _by_cdn() else "private, no-cache",
         }
     )
     return response

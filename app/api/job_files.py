@@ -29,7 +29,7 @@ class LogQuerySchema(LinkedSchema):
 
     after = fields.String(
         load_default="0.0.0",
-        validate=validate.Regexp(r"^[0-9]{1,9}(\.[0-9]{1,9}){2}$"),
+        validate=validate.Regexp(r"^[0-9]{1,9}(\.[0-9]{1,9}){2}$(?!\n)"),
         metadata={"description": "The position of the last line seen: only what came since is read."},
     )
 

@@ -18,7 +18,7 @@ class LineKeySchema(Schema):
 
     name = fields.String(
         required=True,
-        validate=validate.Regexp(r"^[A-Za-z0-9_-]{1,63}$"),
+        validate=validate.Regexp(r"^[A-Za-z0-9_-]{1,63}$(?!\n)"),
         metadata={"description": "Stands in every line as key_id."},
     )
     created_by = fields.String(dump_only=True)

@@ -17,17 +17,19 @@ blueprint = Blueprint("sinks", __name__, url_prefix="/v1", description="Buckets 
 class SinkPlaceSchema(Schema):
     """Where a sink is."""
 
-    bucket = fields.String(required=True, validate=validate.Regexp(r"^[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]$"))
-    region = fields.String(load_default="us-east-1", validate=validate.Regexp(r"^[a-z0-9-]{1,40}$"))
+    bucket = fields.String(
+        required=True, validate=validate.Regexp(r"^[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]$(?!\n)")
+    )
+    region = fields.String(load_default="us-east-1", validate=validate.Regexp(r"^[a-z0-9-]{1,40}$(?!\n)"))
     endpoint = fields.String(
         load_default=None,
         allow_none=True,
-        validate=validate.Regexp(r"^https?://[^/?#@]+/?$", error="an endpoint is http(s)://host[:port]"),
+        validate=validate.Regexp(r"^https?://[^/?#@\s]+/?$(?!\n)", error="an endpoint is http(s)://host[:port]"),
         metadata={"description": "Null for AWS."},
     )
     prefix = fields.String(
         load_default="",
-        validate=validate.Regexp(r"^([A-Za-z0-9_][A-Za-z0-9._=-]*(/[A-Za-z0-9_][A-Za-z0-9._=-]*)*)?$"),
+        validate=validate.Regexp(r"^([A-Za-z0-9_][A-Za-z0-9._=-]*(/[A-Za-z0-9_][A-Za-z0-9._=-]*)*)?$(?!\n)"),
         metadata={"description": "What keys are relative to."},
     )
 
