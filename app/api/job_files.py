@@ -40,7 +40,7 @@ class ReportSchema(Schema):
     job = fields.Nested(JobSchema)
     books = fields.Dict(keys=fields.String(), values=fields.Integer())
     batches = fields.List(fields.Nested(ImportBatchSchema), metadata={"description": "Of an import, the first 1,000."})
-    errors = fields.List(fields.Nested(JobErrorSchema(exclude=("number",))))
+    errors = fields.List(fields.Nested(JobErrorSchema))
     failed_rows = fields.List(
         fields.Nested(FailedGroupSchema), metadata={"description": "Rows that were refused, by code and field."}
     )
