@@ -79,7 +79,9 @@ class Downloads:
         except TransientError as error:
             raise UnavailableError(error.detail) from error
         except JobError as error:
-            raise (_lost(artifact) if error.code == "s3.not_found" else error) from error
+            if error.code != "s3.not_found":
+                raise
+            raise GoneError(f"file {artifact.name!r} is no longer in the bucket", code="artifact.lost") from error
         return _with(first, pieces)
 
     def inline(self, artifact: Artifact) -> str | None:
@@ -137,10 +139,6 @@ def _up_to(reader: ObjectReader, left: int) -> Iterator[bytes]:
     while left and (piece := reader.read(min(_PIECE_BYTES, left))):
         left -= len(piece)
         yield piece
-
-
-def _lost(artifact: Artifact) -> HaulierError:
-    return GoneError(f"file {artifact.name!r} is no longer in the bucket", code="artifact.lost")
 
 
 def _with(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:

@@ -122,7 +122,7 @@ def _of_events(happened: list[JobEvent]) -> Iterator[tuple[dict[str, int], dict[
             {
                 "timestamp": event.at.isoformat(),
                 "level": "error" if "error" in event.data else "info",
-                "event": f"job.{event.type}",
+                "event": event.type,
                 "start": event.fence,
                 "state": event.target,
                 "actor": event.actor,
