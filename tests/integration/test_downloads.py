@@ -35,10 +35,8 @@ ROWS = 20_000
 
 
 @pytest.fixture
-def settings(settings: Settings, tmp_path: Path) -> Settings:
-    ours = {"secret_key": SecretStr(SECRET), "master_key": SecretStr(MASTER), "export_root": tmp_path / "exports"}
-    (tmp_path / "exports").mkdir()
-    return settings.model_copy(update=ours)
+def settings(settings: Settings) -> Settings:
+    return settings.model_copy(update={"secret_key": SecretStr(SECRET), "master_key": SecretStr(MASTER)})
 
 
 @pytest.fixture
@@ -249,11 +247,12 @@ def test_with_a_cdn_links_lead_there_and_give_the_same_bytes(
 def test_an_encrypted_file_in_a_folder_is_ciphertext_that_the_owner_verifies_and_decrypts(
     exporting: Exporting, settings: Settings, tmp_path: Path
 ) -> None:
+    exporting.settings = settings.model_copy(update={"export_root": tmp_path})
     plain = exporting.body(exporting.export("words", vql=ORDER))
 
     exporting.export("words", vql=ORDER, encrypted=True, key="words", destination={"folder": "out"})
 
-    folder = settings.export_root / "default" / "out"  # type: ignore[operator] # set above
+    folder = tmp_path / "default" / "out"
     file = folder / "words.csv.sealed"
     kept = file.read_bytes()
     env = {"HAULIER_SECRET_KEY": SECRET, "HAULIER_MASTER_KEY": MASTER}
