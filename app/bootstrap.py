@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 import haulier
@@ -10,6 +11,7 @@ from app.broker.ended import RedisEnded
 from app.domain.clock import SystemClock
 from app.domain.job_types import Registry, discover
 from app.domain.ports import ObjectStore
+from app.domain.queries import Bounds
 from app.persistence.sessions import Sessions, make_sessions, open_engine
 from app.scheduling.redbeat import RedBeatTimer
 from app.services.artifacts import Artifacts
@@ -27,6 +29,8 @@ from app.services.jobs import Jobs
 from app.services.keys import Keys
 from app.services.pipelines import Pipelines
 from app.services.places import Places
+from app.services.queries import Queries
+from app.services.reading import Reading
 from app.services.records import Records
 from app.services.replays import Replays
 from app.services.schedules import Schedules
@@ -85,6 +89,7 @@ class Services:
     health: Health
     tables: Tables
     records: Records
+    queries: Queries
     upserts: Upserts
     uploads: Uploads
     artifacts: Artifacts
@@ -104,6 +109,7 @@ def build_services(settings: Settings, *, application_name: str, pool_size: int)
     objects = S3Store(settings)
     clock = SystemClock()
     tables = Tables(sessions)
+    reading = Reading(sessions, timeout_s=settings.statement_timeout_s)
     places = Places(settings.web_threads // 2)
     jobs = Jobs(
         sessions,
@@ -138,7 +144,21 @@ def build_services(settings: Settings, *, application_name: str, pool_size: int)
         attempts=Attempts(sessions),
         health=Health(sessions, {"redis": lambda: _ping(settings)}, version=haulier.__version__),
         tables=tables,
-        records=Records(sessions, tables, settings),
+        records=Records(tables, reading),
+        queries=Queries(
+            tables,
+            reading,
+            jobs,
+            bounds=Bounds(
+                settings.query_job_rows, settings.query_job_bytes, settings.query_job_cost, settings.query_job_load
+            ),
+            # A quarter of the threads at most: their readers may be slow.
+            places=Places(
+                min(settings.query_streams, max(1, settings.web_threads // 4)), hint="Ask with mode auto or job."
+            ),
+            stream_timeout_s=settings.query_stream_timeout_s,
+            load=load_per_processor,
+        ),
         upserts=Upserts(sessions, tables, settings),
         uploads=Uploads(sessions, objects, settings, clock),
         artifacts=Artifacts(sessions, objects, settings, clock),
@@ -146,6 +166,11 @@ def build_services(settings: Settings, *, application_name: str, pool_size: int)
         replays=Replays(sessions, jobs),
         import_batches=ImportBatches(sessions, tables, clock),
     )
+
+
+def load_per_processor() -> float:
+    """How many threads want to run for each processor of the machine, over the last minute."""
+    return os.getloadavg()[0] / (os.cpu_count() or 1)
 
 
 def _ping(settings: Settings) -> None:

@@ -103,6 +103,10 @@ class JobSchema(Schema):
         metadata={"description": "Of a job that waits: in the answer that reads it, and in lists with `why=true`."},
     )
     needs_left = fields.Integer(metadata={"description": "Jobs it waits for that are not over."})
+    query = fields.Dict(
+        allow_none=True,
+        metadata={"description": "Of a query that became this job: the mode asked for, the reason, the estimate."},
+    )
 
     @pre_dump
     def _body(self, job: Job, **_: Any) -> dict[str, Any]:
@@ -133,6 +137,7 @@ def job_body(job: Job, why: Why | None = None) -> dict[str, Any]:
         "retry": job.retry.as_json(),
         "resources": job.resources.as_json(),
         "why_waiting": None if why is None else asdict(why),
+        "query": job.dialect.get("query"),
         "duration_ms": int((until - job.started_at).total_seconds() * 1000) if job.started_at else None,
         "progress": {
             "percent": progress.percent(ended=job.state is JobState.COMPLETED),
@@ -165,7 +170,7 @@ def finished_job_json(job: Job) -> str:
 
 
 _ENCODER = json.JSONEncoder(default=plain)
-_WORKED_OUT = {"priority", "retry", "duration_ms", "progress", "resources", "why_waiting"}
+_WORKED_OUT = {"priority", "retry", "duration_ms", "progress", "resources", "why_waiting", "query"}
 _SAME = tuple(name for name in JobSchema().fields if name not in _WORKED_OUT)
 _same_of = attrgetter(*_SAME)
 

@@ -33,11 +33,20 @@ class Page:
     after: list[Any] | None
 
 
-def begin_reading(session: Session, *, timeout_s: float) -> None:
-    """Make the transaction, which must be new, read-only, and end its statements after ``timeout_s`` seconds."""
+def begin_reading(session: Session, *, timeout_s: float, role: str | None = None) -> None:
+    """Make the transaction, which must be new, read-only, and end its statements after ``timeout_s`` seconds.
+
+    Args:
+        role: Its statements have this role's rights, not the connection's.
+    """
     session.execute(text("SET TRANSACTION READ ONLY"))
+    limit = {"limit": f"{max(1, int(timeout_s * 1000))}ms"}
+    if role is None:
+        session.execute(text("SELECT set_config('statement_timeout', :limit, true)"), limit)
+        return
     session.execute(
-        text("SELECT set_config('statement_timeout', :limit, true)"), {"limit": f"{max(1, int(timeout_s * 1000))}ms"}
+        text("SELECT set_config('statement_timeout', :limit, true), set_config('role', :role, true)"),
+        {**limit, "role": role},
     )
 
 

@@ -56,14 +56,20 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """A secondary index that is wanted on a table; btree over ``columns``, GIN for arrays and ``trigram``."""
+    """A secondary index that is wanted on a table; btree over ``columns``, GIN for arrays, ``trigram`` and ``words``.
+
+    Args:
+        trigram: For text: parts of words, and similar ones.
+        words: For text: whole words, as VQL's searches split them.
+    """
 
     columns: tuple[str, ...]
     trigram: bool = False
+    words: bool = False
 
     def name(self, table: str) -> str:
         """The Postgres name, stable over runs."""
-        kind = "trgm" if self.trigram else "idx"
+        kind = "trgm" if self.trigram else "word" if self.words else "idx"
         return f"{table}_{'_'.join(self.columns)}"[:58] + f"_{kind}"
 
 

@@ -17,6 +17,8 @@ _TWINS: Final[WeakKeyDictionary[Engine, Callable[[], Engine]]] = WeakKeyDictiona
 _KEEPALIVE: Final = {"keepalives": 1, "keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3}
 WORKER_LOCK_TIMEOUT_S: Final = 60
 WORKER_IDLE_IN_TRANSACTION_S: Final = 300
+SIMILAR_WORDS: Final = 0.4
+"""pg_trgm's similarity from which a fuzzy search of VQL finds a word."""
 
 
 def driver_url(url: str) -> URL:
@@ -51,7 +53,12 @@ def open_engine(
     """
     # A plan without the scan that is forbidden below looks dear beyond measure, and compiling it takes a second.
     # Prepared statements are planned once a connection: to plan one takes longer than to run it.
-    settings = ["-c TimeZone=UTC", "-c jit=off", "-c plan_cache_mode=force_generic_plan"]
+    settings = [
+        "-c TimeZone=UTC",
+        "-c jit=off",
+        "-c plan_cache_mode=force_generic_plan",
+        f"-c pg_trgm.word_similarity_threshold={SIMILAR_WORDS}",
+    ]
     if worker:
         settings += [
             f"-c lock_timeout={WORKER_LOCK_TIMEOUT_S}s",

@@ -5,13 +5,9 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
-import psycopg2.errors
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from app.dataplane import pickers
@@ -20,9 +16,8 @@ from app.dataplane.vql.catalogue import Catalogue, nearest
 from app.dataplane.vql.model import Query, total_order
 from app.dataplane.vql.parser import parse
 from app.domain.errors import InvalidRequestError, MalformedRequestError, Problem
-from app.persistence.sessions import Sessions
+from app.services.reading import Reading
 from app.services.tables import Tables
-from config.settings import Settings
 
 DEFAULT_LIMIT: Final = 25
 MAX_LIMIT: Final = 1_000
@@ -47,10 +42,9 @@ class RecordPage:
 class Records:
     """The use cases of rows."""
 
-    def __init__(self, sessions: Sessions, tables: Tables, settings: Settings) -> None:
-        self._sessions = sessions
+    def __init__(self, tables: Tables, reading: Reading) -> None:
         self._tables = tables
-        self._settings = settings
+        self._reading = reading
 
     def query(
         self,
@@ -80,7 +74,7 @@ class Records:
             query = _behind(cursor, vql, query, catalogue)
         limit = _page_rows(limit, query)
         self._make_relation(tenant, catalogue, query)
-        with self._reading() as session:
+        with self._reading.transaction(tenant) as session:
             page = rows_by_query.page(session, tenant, catalogue, query, limit=limit)
             if query.populate is not None:
                 _populate(session, tenant, catalogue, query, page.rows)
@@ -92,7 +86,7 @@ class Records:
         catalogue = Catalogue(self._tables.get(tenant, table))
         query = parse(vql, catalogue, pointer=pointer)
         self._make_relation(tenant, catalogue, query)
-        with self._reading() as session:
+        with self._reading.transaction(tenant) as session:
             return rows_by_query.count(session, tenant, catalogue, query)
 
     def filters(self, tenant: str, table: str) -> list[dict[str, Any]]:
@@ -121,29 +115,13 @@ class Records:
         holder = found.relation.table if found.relation else catalogue.table
         if found.relation is not None:
             self._tables.get(tenant, holder.name)
-        with self._reading() as session:
+        with self._reading.transaction(tenant) as session:
             return pickers.values(session, tenant, holder, found.column, search=search, limit=limit)
 
     def _make_relation(self, tenant: str, catalogue: Catalogue, query: Query) -> None:
         """Built-in tables are made at their first use, which a filter on their columns is."""
         if catalogue.relation is not None and query.uses_relation:
             self._tables.get(tenant, catalogue.relation.table.name)
-
-    @contextmanager
-    def _reading(self) -> Iterator[Session]:
-        timeout_s = self._settings.statement_timeout_s
-        try:
-            with self._sessions.begin() as session:
-                rows_by_query.begin_reading(session, timeout_s=timeout_s)
-                yield session
-        except DBAPIError as error:
-            if not isinstance(error.orig, psycopg2.errors.QueryCanceled):
-                raise
-            raise InvalidRequestError(
-                f"the query took longer than {timeout_s:g} s",
-                code="vql.timeout",
-                hint="Narrow the filter, declare an index on its columns, or run it as an export.",
-            ) from error
 
 
 def _page_rows(limit: int | None, query: Query) -> int:

@@ -180,8 +180,11 @@ def _index_problems(table: Table, indexes: Iterable[Index]) -> list[Problem]:
             problems.append(
                 Problem(f"/indexes/{position}/columns", "json cannot be indexed, text[] only in an index of its own")
             )
-        if index.trigram and kinds - {ColumnType.TEXT}:
-            problems.append(Problem(f"/indexes/{position}/trigram", "a trigram index is for text columns"))
+        for kind, wanted in (("trigram", index.trigram), ("words", index.words)):
+            if wanted and kinds - {ColumnType.TEXT}:
+                problems.append(Problem(f"/indexes/{position}/{kind}", f"an index of {kind} is for text columns"))
+        if index.trigram and index.words:
+            problems.append(Problem(f"/indexes/{position}/words", "trigram and words are two indexes: declare both"))
         if index.name(table.name) in seen:
             problems.append(Problem(f"/indexes/{position}", "another index has the same name"))
         seen.add(index.name(table.name))

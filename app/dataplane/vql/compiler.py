@@ -11,9 +11,7 @@ from app.dataplane.vql.catalogue import Field, Relation
 from app.dataplane.vql.model import AnyText, Bounded, Condition, Keyword, Order, Query, Range, SearchType, Text
 from app.dataplane.vql.values import Bound
 from app.domain.tables import ColumnType
-
-SIMILAR: Final = 0.4
-"""pg_trgm's similarity from which a fuzzy word counts as found."""
+from app.persistence.sessions import SIMILAR_WORDS
 
 _COMPARISON: Final = {Bounded.GTE: ">=", Bounded.LTE: "<=", Bounded.GT: ">", Bounded.LT: "<"}
 _SOLID_WORD: Final = re.compile(r"[A-Za-z0-9]{3,}")
@@ -214,10 +212,13 @@ def _gaps(places: int, slop: int) -> Iterator[tuple[int, ...]]:
 
 def _similar(word: str, text: str, statement: Statement) -> str:
     wanted = statement.bind(word, "text")
-    return (
-        f"({_vector(text)} @@ phraseto_tsquery('simple', {wanted}) OR EXISTS (SELECT FROM "
-        f"unnest(tsvector_to_array({_vector(text)})) AS w (word) WHERE similarity(w.word, {wanted}) >= {SIMILAR}))"
+    # No word is more similar than the stretch of the text that it is, so <% leaves none out; a trigram index serves it.
+    rough = f"{wanted} <% {text} AND " if _SOLID_WORD.fullmatch(word) else ""
+    similar = (
+        f"EXISTS (SELECT FROM unnest(tsvector_to_array({_vector(text)})) AS w (word) "
+        f"WHERE similarity(w.word, {wanted}) >= {SIMILAR_WORDS})"
     )
+    return f"({rough}({_vector(text)} @@ phraseto_tsquery('simple', {wanted}) OR {similar}))"
 
 
 def _pattern(text: str) -> str:
