@@ -17,6 +17,7 @@ from app.persistence import idempotency
 from app.persistence.sessions import Sessions, make_sessions, open_engine
 from app.services.artifacts import Artifacts
 from app.services.firing import Firing
+from app.services.pickers import Pickers
 from app.services.retention import Retention
 from app.storage.s3 import S3Store
 from config.process import settings
@@ -72,6 +73,14 @@ def remove_expired_artifacts() -> None:
     with _sessions() as sessions:
         removed = Artifacts(sessions, S3Store(settings()), settings(), SystemClock()).remove_expired()
     log.info("artifacts.expired", extra={"artifacts": removed})
+
+
+@current_app.task(name="haulier.gather_picker_values", shared=False)
+def gather_picker_values() -> None:
+    """Gather values for pickers from the rows that were written since."""
+    with _sessions() as sessions:
+        tables = Pickers(sessions).gather_all()
+    log.info("pickers.gathered", extra={"tables": tables})
 
 
 @current_app.task(name="haulier.keep_partitions", shared=False)

@@ -24,6 +24,7 @@ class ColumnSchema(Schema):
         metadata={"description": "Characters, for text; a longer value is a bad row."},
     )
     format = fields.String(load_default=None, allow_none=True, validate=validate.OneOf(["email"]))
+    filterable = fields.Boolean(load_default=False, metadata={"description": "Keep its different values for pickers."})
 
     @post_load
     def _make(self, data: dict[str, Any], **_: Any) -> Column:

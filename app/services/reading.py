@@ -43,23 +43,31 @@ class Reading:
         Raises:
             InvalidRequestError: ``vql.timeout``.
         """
-        limit_s = self._timeout_s if timeout_s is None else timeout_s
         role = self.role(tenant)
         try:
-            with self.sessions.begin() as session:
+            with self.limited(timeout_s) as limit_s, self.sessions.begin() as session:
                 begin_reading(session, timeout_s=limit_s, role=role)
                 yield session
         except DBAPIError as error:
-            if isinstance(error.orig, psycopg2.errors.QueryCanceled):
-                raise InvalidRequestError(
-                    f"the query took longer than {limit_s:g} s",
-                    code="vql.timeout",
-                    hint="Narrow the filter, declare an index on its columns, or run it as an export.",
-                ) from error
             if isinstance(error.orig, _ROLE_IS_OFF):
                 # Somebody has taken the role or its rights away: the next transaction makes them anew.
                 self._roles.pop(tenant, None)
             raise
+
+    @contextmanager
+    def limited(self, timeout_s: float | None = None) -> Iterator[float]:
+        """How long a statement may take; within, one that was ended for it is ``vql.timeout``."""
+        limit_s = self._timeout_s if timeout_s is None else timeout_s
+        try:
+            yield limit_s
+        except DBAPIError as error:
+            if not isinstance(error.orig, psycopg2.errors.QueryCanceled):
+                raise
+            raise InvalidRequestError(
+                f"the query took longer than {limit_s:g} s",
+                code="vql.timeout",
+                hint="Narrow the filter, declare an index on its columns, or run it as an export.",
+            ) from error
 
     def role(self, tenant: str) -> str | None:
         """The role that reads for a tenant, made at its first use; ``None`` when it cannot be made."""

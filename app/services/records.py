@@ -16,6 +16,7 @@ from app.dataplane.vql.catalogue import Catalogue, nearest
 from app.dataplane.vql.model import Query, total_order
 from app.dataplane.vql.parser import parse
 from app.domain.errors import InvalidRequestError, MalformedRequestError, Problem
+from app.services.pickers import Pickers
 from app.services.reading import Reading
 from app.services.tables import Tables
 
@@ -45,6 +46,7 @@ class Records:
     def __init__(self, tables: Tables, reading: Reading) -> None:
         self._tables = tables
         self._reading = reading
+        self._pickers = Pickers(reading.sessions)
 
     def query(
         self,
@@ -112,9 +114,12 @@ class Records:
                 hint="Near are: " + ", ".join(nearest(key, catalogue.filters)) + ".",
                 problems=(Problem("/filter_key", f"no filter is called {key!r}"),),
             )
-        holder = found.relation.table if found.relation else catalogue.table
-        if found.relation is not None:
-            self._tables.get(tenant, holder.name)
+        holder = self._tables.get(tenant, found.relation.table.name) if found.relation else catalogue.table
+        if found.column.filterable:
+            with self._reading.limited() as timeout_s:
+                return self._pickers.values(
+                    tenant, holder, found.column.name, search=search, limit=limit, timeout_s=timeout_s
+                )
         with self._reading.transaction(tenant) as session:
             return pickers.values(session, tenant, holder, found.column, search=search, limit=limit)
 

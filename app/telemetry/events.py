@@ -37,6 +37,7 @@ EVENTS: Final = frozenset(
         "outgoing.refused",
         "partitions.in_use",
         "partitions.kept",
+        "pickers.gathered",
         "reader.not_made",
         "slot.child_died",
         "slot.lost",

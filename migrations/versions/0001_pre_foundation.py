@@ -380,10 +380,27 @@ CREATE TABLE uploads (
 );
 CREATE INDEX uploads_tenant_idx ON uploads (tenant, id);
 
+-- Different values of filterable columns, for pickers; and of which rows they have not been gathered yet.
+CREATE TABLE picker_values (
+    tenant      text NOT NULL,
+    table_name  text NOT NULL,
+    column_name text NOT NULL,
+    value       text NOT NULL,
+    PRIMARY KEY (tenant, table_name, column_name, value)
+);
+CREATE TABLE picker_touches (
+    number     bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    tenant     text NOT NULL,
+    table_name text NOT NULL,
+    job_id     uuid
+);
+CREATE INDEX picker_touches_table_idx ON picker_touches (tenant, table_name, number);
+
 CREATE EXTENSION IF NOT EXISTS pg_trgm;
 """
 
 DOWN = """
+DROP TABLE picker_values, picker_touches;
 DROP TABLE changes, limit_uses, limits, queues, uploads, cursors, cache_entries, artifacts, failed_records,
     import_batches, import_lanes, declared_tables, idempotency_keys, leaders, workers, event_counters, job_events,
     schedule_fires, schedules, pipeline_stages, families, job_needs, jobs, api_keys, tenants;

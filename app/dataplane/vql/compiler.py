@@ -11,6 +11,7 @@ from app.dataplane.vql.catalogue import Field, Relation
 from app.dataplane.vql.model import AnyText, Bounded, Condition, Keyword, Order, Query, Range, SearchType, Text
 from app.dataplane.vql.values import Bound
 from app.domain.tables import ColumnType
+from app.domain.texts import like_pattern
 from app.persistence.sessions import SIMILAR_WORDS
 
 _COMPARISON: Final = {Bounded.GTE: ">=", Bounded.LTE: "<=", Bounded.GT: ">", Bounded.LT: "<"}
@@ -160,7 +161,7 @@ def _search(search: Text, column: str, statement: Statement) -> str:
 
 def _in_text(search: Text, text: str, statement: Statement) -> str:
     if search.search_type is SearchType.SUBSTRING:
-        return f"{text} ILIKE {statement.bind(_pattern(search.text), 'text')}"
+        return f"{text} ILIKE {statement.bind(like_pattern(search.text), 'text')}"
     if search.search_type is SearchType.EXACT:
         tests = [*_cheap_tests(search.words, text, statement), f"{_vector(text)} @@ {_phrase(search, statement)}"]
         return f"({' AND '.join(tests)})"
@@ -186,7 +187,7 @@ def _cheap_tests(words: tuple[str, ...], text: str, statement: Statement) -> Ite
     # than it is split into words, and can use a trigram index.
     for word in words:
         if _SOLID_WORD.fullmatch(word):
-            yield f"{text} ILIKE {statement.bind(_pattern(word), 'text')}"
+            yield f"{text} ILIKE {statement.bind(like_pattern(word), 'text')}"
 
 
 def _phrase(search: Text, statement: Statement) -> str:
@@ -219,11 +220,6 @@ def _similar(word: str, text: str, statement: Statement) -> str:
         f"WHERE similarity(w.word, {wanted}) >= {SIMILAR_WORDS})"
     )
     return f"({rough}({_vector(text)} @@ phraseto_tsquery('simple', {wanted}) OR {similar}))"
-
-
-def _pattern(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-    return f"%{escaped}%"
 
 
 def _behind(order: tuple[Order, ...], after: tuple[Bound | None, ...], statement: Statement) -> str:
