@@ -25,6 +25,7 @@ from app.services.feed import Feed
 from app.services.firing import Firing
 from app.services.health import Health
 from app.services.import_batches import ImportBatches
+from app.services.job_search import JobSearch
 from app.services.jobs import Jobs
 from app.services.keys import Keys
 from app.services.pipelines import Pipelines
@@ -34,6 +35,7 @@ from app.services.reading import Reading
 from app.services.records import Records
 from app.services.replays import Replays
 from app.services.schedules import Schedules
+from app.services.statistics import Statistics
 from app.services.steering import Steering
 from app.services.submissions import TenantSubmission
 from app.services.tables import Tables
@@ -89,6 +91,8 @@ class Services:
     health: Health
     tables: Tables
     records: Records
+    statistics: Statistics
+    job_search: JobSearch
     queries: Queries
     upserts: Upserts
     uploads: Uploads
@@ -145,6 +149,8 @@ def build_services(settings: Settings, *, application_name: str, pool_size: int)
         health=Health(sessions, {"redis": lambda: _ping(settings)}, version=haulier.__version__),
         tables=tables,
         records=Records(tables, reading),
+        statistics=Statistics(sessions, clock),
+        job_search=JobSearch(reading),
         queries=Queries(
             tables,
             reading,

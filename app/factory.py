@@ -26,6 +26,7 @@ from app.api import (
     records,
     runs,
     schedules,
+    statistics,
     tables,
     uploads,
 )
@@ -59,6 +60,7 @@ API_BLUEPRINTS = (
     keys,
     queues,
     limits,
+    statistics,
     health,
 )
 
@@ -105,6 +107,7 @@ def create_app(settings: Settings | None = None, services: Services | None = Non
     for module in API_BLUEPRINTS:
         api.register_blueprint(module.blueprint)
     app.register_blueprint(docs.blueprint)
+    app.register_blueprint(statistics.metrics_blueprint)
     for dialect in DIALECTS:
         app.register_blueprint(dialect.blueprint)
         errors.use_form(app, dialect.blueprint.name, dialect.error_form)

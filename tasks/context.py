@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from contextlib import contextmanager, suppress
 from logging import LoggerAdapter
 from time import monotonic
 from typing import Any, BinaryIO, Final
 from uuid import UUID
+
+from sqlalchemy.exc import SQLAlchemyError
 
 from app.domain.errors import FenceLost, JobCancelled, JobError, JobPaused
 from app.domain.job_types import Registry
@@ -25,6 +27,7 @@ from tasks import files
 from tasks.cache import TenantCache
 from tasks.extension import Extension
 from tasks.memory import at_most, resident_mb
+from tasks.meter import Meter
 from tasks.refused import Refused
 
 _WRITE_EVERY_S: Final = 1.0
@@ -59,11 +62,33 @@ class RunContext:
         self._resident_before_mb: float | None = None
         self._refused = Refused(job, raw_rows=settings.ledger_raw_rows)
         self._writing = threading.RLock()
+        self._clocks: dict[str, Callable[[], float]] | None = None
+        self._meter: Meter | None = None
 
     @property
     def id(self) -> UUID:
         """The job's id."""
         return self.job.id
+
+    def meter(self, clocks: Mapping[str, Callable[[], float]]) -> None:
+        """Have this run measured, from ``begin_metering`` on: for jobs that have the process for themselves."""
+        self._clocks = dict(clocks)
+
+    def begin_metering(self) -> None:
+        """Start the clocks, if the run is measured."""
+        if self._clocks is not None:
+            self._meter = Meter(self.job.measures.spent, self._clocks)
+
+    @property
+    def spent(self) -> dict[str, float] | None:
+        """What all runs of the job have spent; ``None`` when this one is not measured."""
+        return None if self._meter is None else self._meter.spent()
+
+    def keep_spent(self) -> None:
+        """Write what the job has spent, if it can still be written: its end will not."""
+        if self._meter is not None:
+            with suppress(FenceLost, SQLAlchemyError):
+                self._advance(spent=self.spent)
 
     @property
     def cancelled(self) -> bool:

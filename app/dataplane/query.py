@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,16 +50,31 @@ def begin_reading(session: Session, *, timeout_s: float, role: str | None = None
     )
 
 
-def page(session: Session, tenant: str, catalogue: Catalogue, query: Query, *, limit: int) -> Page:
-    """The first ``limit`` rows of ``query`` behind its ``after``, or its page of that many."""
+def page(
+    session: Session,
+    tenant: str,
+    catalogue: Catalogue,
+    query: Query,
+    *,
+    limit: int,
+    place: Place | None = None,
+    more: Callable[[Statement], Iterable[str]] | None = None,
+) -> Page:
+    """The first ``limit`` rows of ``query`` behind its ``after``, or its page of that many.
+
+    Args:
+        place: Where the table lies that is no user's table.
+        more: As for ``compile_select``.
+    """
     order = total_order(query.order, catalogue.key_fields())
     fields = query.select or tuple(catalogue.own.values())
     hidden = [f"{column_sql(term.field)}{_exact(term.field)} AS {_HIDDEN}{n}" for n, term in enumerate(order)]
     statement = compile_select(
         query,
         catalogue.table.name,
-        _place(tenant),
+        place or _place(tenant),
         columns=[f"{column_sql(one)}{_exact(one)} AS {quoted(one.name)}" for one in fields] + hidden,
+        more=more,
         order=order,
         limit=limit + 1,
         offset=(query.page - 1) * limit if query.page else 0,

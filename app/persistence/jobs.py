@@ -15,9 +15,11 @@ from sqlalchemy.orm import Session
 from app.domain.errors import FenceLost, NotFoundError
 from app.domain.jobs import Job, Origin, Outcome, Priority, Signals
 from app.domain.lifecycle import TERMINAL, TRANSITIONS, Event, JobState
+from app.domain.measures import Measures
 from app.domain.progress import Progress
 from app.domain.resources import Resources
 from app.domain.retry import RetryPolicy
+from app.persistence.measuring import MIDWAY_TOO, NEW_STAGE
 from app.persistence.prepared import Prepared
 
 ADMISSION_LOCK: Final = 0x61646D69
@@ -28,10 +30,11 @@ COLUMNS: Final = """
     attempts, rescues, event_no, paused, cancel_requested, cancel_reason, run_after, deadline_at, attempt_timeout_s,
     admitted_at, started_at, finished_at, outcome, rows_done, rows_total, bytes_done, bytes_total, stage, parts_done,
     parts_total, counters, error_count, checkpoint, result, error, worker, parent_id, child_no, name,
-    needs_left, clone_of, schedule_id, labels, dialect, concurrency_key, max_concurrency, memory_mb, cpu_m
+    needs_left, clone_of, schedule_id, labels, dialect, concurrency_key, max_concurrency, memory_mb, cpu_m,
+    spent, stage_at, stage_seconds, midway_at, midway_part
 """
 _CLAIMED_COLUMNS: Final = ", ".join(f"claimed.{name.strip()}" for name in COLUMNS.split(","))
-_JSON_COLUMNS: Final = frozenset({"result", "error", "checkpoint", "config", "retry", "counters", "extension"})
+_JSON_COLUMNS: Final = frozenset({"result", "error", "checkpoint", "config", "retry", "counters", "extension", "spent"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +98,7 @@ def to_job(row: Row[Any]) -> Job:
         concurrency_key=row.concurrency_key or None,
         max_concurrency=row.max_concurrency or None,
         resources=Resources(row.memory_mb, row.cpu_m),
+        measures=Measures(row.spent, row.stage_at, row.stage_seconds, row.midway_at, row.midway_part),
     )
 
 
@@ -326,6 +330,7 @@ def advance(
     counters: Mapping[str, int] | None = None,
     stage: str | None = None,
     checkpoint: Mapping[str, Any] | None = None,
+    spent: Mapping[str, float] | None = None,
 ) -> Signals:
     """Write a holder's progress, guarded by its fence: the last statement before a batch's COMMIT.
 
@@ -335,21 +340,27 @@ def advance(
     Args:
         rows: Added to the rows done; ``failed`` to the error count; ``counters`` to the counters of these names.
         rows_done: Set instead of added. Rows are what counts as progress: they forget earlier rescues.
-        checkpoint: Replaces the job's checkpoint.
+        checkpoint: Replaces the job's checkpoint; ``spent`` what its runs have spent.
     Returns:
         What the holder is asked to do.
     Raises:
         FenceLost: The job is no longer running under ``job.fence``.
     """
-    sets = ["rows_done = rows_done + :rows", "error_count = error_count + :failed"]
+    sets = ["rows_done = rows_done + :rows", "error_count = error_count + :failed", MIDWAY_TOO]
     bound: dict[str, Any] = {"rows": rows, "failed": failed, "id": job.id, "fence": job.fence}
-    plain = {"rows_total": rows_total, "bytes_done": bytes_done, "bytes_total": bytes_total, "stage": stage}
+    plain = {"rows_total": rows_total, "bytes_done": bytes_done, "bytes_total": bytes_total}
     for name, value in plain.items():
         if value is not None:
             sets.append(
                 f"{name} = :{name}" if name != "bytes_done" else "bytes_done = greatest(bytes_done, :bytes_done)"
             )
             bound[name] = value
+    if stage is not None:
+        sets.append(NEW_STAGE)
+        bound["stage"] = stage
+    if spent is not None:
+        sets.append("spent = CAST(:spent AS jsonb)")
+        bound["spent"] = json.dumps(spent)
     if rows_done is not None:
         sets[0] = "rows_done = :rows"
         bound["rows"] = rows_done

@@ -55,6 +55,13 @@ class Reading:
             raise
 
     @contextmanager
+    def of_ours(self) -> Iterator[Session]:
+        """The same for Haulier's own tables, which the tenants' roles do not see. Errors as ``transaction``."""
+        with self.limited() as limit_s, self.sessions.begin() as session:
+            begin_reading(session, timeout_s=limit_s)
+            yield session
+
+    @contextmanager
     def limited(self, timeout_s: float | None = None) -> Iterator[float]:
         """How long a statement may take; within, one that was ended for it is ``vql.timeout``."""
         limit_s = self._timeout_s if timeout_s is None else timeout_s

@@ -19,6 +19,7 @@ BODIES: dict[str, Any] = {
     "schedules.Schedules.post": {"name": "nightly", "template": {"type": "echo"}},
     "schedules.Schedule.patch": {"name": "weekly"},
     "schedules.preview": {"rules": {"cron": "0 2 * * *"}},
+    "jobs.query": {},
     "jobs.batch_get": {"ids": [str(uuid4())]},
     "tables.Tables.post": {"name": "things", "columns": [{"name": "id", "type": "bigint"}], "key": ["id"]},
     "records.query": {},
