@@ -45,7 +45,7 @@ def export(
         raise failed(f"there is no folder {target.parent}", Exit.USAGE, code="usage.no_such_folder")
     config = {
         "table": table,
-        "vql": _vql(client, table, **query),
+        "vql": vql_of(client, table, **query),
         "compression": "gzip" if gzip else "none",
     }
     job = watch(client, submit(client, config, "export_csv_file")["id"], title="export", quiet=as_json)
@@ -60,9 +60,10 @@ def export(
     context.exit(exit_of_job(job))
 
 
-def _vql(
+def vql_of(
     client: Client, table: str, *, where: str | None, columns: str | None, order: tuple[str, ...], limit: int | None
 ) -> dict[str, Any]:
+    """The query that a command's options ask for."""
     if columns is None:
         declared = client.get(f"/v1/tables/{quote(table, safe='')}")["columns"]
         chosen = [column["name"] for column in declared]

@@ -40,7 +40,7 @@ def submit(client: Client, type_: str, config: dict[str, Any]) -> str:
     return f"/v1/jobs/{answer.get_json()['id']}"
 
 
-@pytest.mark.feature("S0-28")
+@pytest.mark.feature("S0-28", "S2-95")
 def test_an_import_and_an_export_tell_their_rates_and_what_they_cost(
     worker: Worker, member: Client, objects: ObjectStore
 ) -> None:
@@ -215,7 +215,7 @@ def test_statistics_tell_durations_rates_and_a_histogram_by_type(
     assert member.get("/v1/statistics", query_string={"window": "2y"}).status_code == 422
 
 
-@pytest.mark.feature("S0-28", "S2-95", "S4-123", "S4-125")
+@pytest.mark.feature("S0-28", "S4-123", "S4-125")
 def test_prometheus_reads_queues_workers_and_recent_jobs(
     worker: Worker, admin: Client, member: Client, sessions: Sessions
 ) -> None:
