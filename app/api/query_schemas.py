@@ -69,14 +69,14 @@ class ExplainSchema(Schema):
     parameters = fields.Dict(metadata={"description": "The values in the SQL, by their names there."})
 
 
-class PreviewRequestSchema(Schema):
+class RecordPreviewRequestSchema(Schema):
     """Which query, and how much of it."""
 
     vql = VQL
     limit = fields.Integer(load_default=PREVIEW_ROWS, strict=True, validate=validate.Range(1, 100))
 
 
-class PreviewSchema(ExplainSchema):
+class RecordPreviewSchema(ExplainSchema):
     """The first rows, and how the whole query would run."""
 
     items = fields.List(fields.Dict())
@@ -99,7 +99,8 @@ class QueryRequestSchema(OptionsSchema):
 
     @post_load
     def _priority(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
-        return {**data, "priority": Priority[data["priority"].upper()], "file_format": data.pop("format")}
+        file_format = data.pop("format")
+        return {**data, "priority": Priority[data["priority"].upper()], "file_format": file_format}
 
 
 class DeferredSchema(Schema):

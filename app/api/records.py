@@ -10,8 +10,8 @@ from flask_smorest import Blueprint
 from app.api.query_schemas import (
     ExplainRequestSchema,
     ExplainSchema,
-    PreviewRequestSchema,
-    PreviewSchema,
+    RecordPreviewRequestSchema,
+    RecordPreviewSchema,
     explained_body,
 )
 from app.api.table_schemas import (
@@ -65,8 +65,8 @@ def explain(body: dict[str, Any], name: str) -> Any:
 
 
 @blueprint.route("/tables/<string:name>/records:preview", methods=["POST"])
-@blueprint.arguments(PreviewRequestSchema())
-@blueprint.response(200, PreviewSchema)
+@blueprint.arguments(RecordPreviewRequestSchema())
+@blueprint.response(200, RecordPreviewSchema)
 def preview(body: dict[str, Any], name: str) -> Any:
     """Read a query's first rows with its plan, before a job is made of it."""
     found = services().queries.preview(tenant(), name, body["vql"], limit=body["limit"], pointer="/vql")

@@ -44,8 +44,10 @@ def submit(client: Client, type_: str, config: dict[str, Any]) -> str:
 def test_an_import_and_an_export_tell_their_rates_and_what_they_cost(
     worker: Worker, member: Client, objects: ObjectStore
 ) -> None:
-    lines = "".join(f"p{n}@b.c,DE\n" for n in range(500))
-    objects.put(ObjectRef(BUCKET, "uploads/in.csv"), f"email,country\n{lines}".encode(), content_type="text/csv")
+    lines = "".join(f"p{n},p{n}@b.c,DE\n" for n in range(500))
+    objects.put(
+        ObjectRef(BUCKET, "uploads/in.csv"), f"first_name,email,country\n{lines}".encode(), content_type="text/csv"
+    )
     loading = submit(
         member, "import", {"source": {"s3": {"key": "uploads/in.csv"}}, "batch_rows": 100, "table": "contacts"}
     )
@@ -230,6 +232,7 @@ def test_prometheus_reads_queues_workers_and_recent_jobs(
 
     found: dict[str, dict[tuple[str, ...], float]] = {}
     for family in text_string_to_metric_families(answer.get_data(as_text=True)):
+        # Labels come in the order of their names.
         found[family.name] = {tuple(one.labels.values()): one.value for one in family.samples}
     assert found["haulier_queue_jobs"]["data", "queued"] == 1
     assert found["haulier_queue_oldest_wait_seconds"]["data",] >= 90
@@ -237,10 +240,10 @@ def test_prometheus_reads_queues_workers_and_recent_jobs(
     assert found["haulier_worker_slots"]["data", "test"] == 1
     assert found["haulier_worker_busy_slots"]["data", "test"] == 0
     assert found["haulier_jobs"]["queued",] == 1
-    assert found["haulier_recent_jobs"]["do", "completed"] == 1
-    assert found["haulier_recent_rows"]["do", "completed"] == 300
-    assert found["haulier_recent_job_duration_seconds"]["do", "completed", "0.95"] == pytest.approx(2)
-    assert found["haulier_recent_job_rows_per_second"]["do", "completed", "0.5"] == pytest.approx(150)
+    assert found["haulier_recent_jobs"]["completed", "do"] == 1
+    assert found["haulier_recent_rows"]["completed", "do"] == 300
+    assert found["haulier_recent_job_duration_seconds"]["0.95", "completed", "do"] == pytest.approx(2)
+    assert found["haulier_recent_job_rows_per_second"]["0.5", "completed", "do"] == pytest.approx(150)
     assert member.get("/metrics").status_code == 403
     assert Client(admin.app, None).get("/metrics").status_code == 401
 

@@ -34,7 +34,8 @@ def picked(client: Client, key: str, service: str = "contacts", **more: Any) -> 
 
 
 def load(worker: Worker, client: Client, objects: ObjectStore, *lines: str) -> str:
-    body = "\n".join(["email,country,departments", *lines, ""]).encode()
+    rows = [f"{line.partition(',')[0]},{line}" for line in lines]
+    body = "\n".join(["first_name,email,country,departments", *rows, ""]).encode()
     objects.put(ObjectRef(BUCKET, "uploads/in.csv"), body, content_type="text/csv")
     config = {"s3_key": "uploads/in.csv", "mapping": {}, "table": "contacts"}
     answer = client.post("/v1/jobs", {"type": "insert_csv_file", "config": config})

@@ -386,7 +386,7 @@ def test_a_costly_query_of_few_rows_becomes_a_job(make: Make, people: Table) -> 
 
 @pytest.mark.feature("S0-04")
 def test_under_load_a_small_query_becomes_a_job(make: Make, people: Table) -> None:
-    loaded = make(query_job_load=0)
+    loaded = make(query_job_load=-1.0)
 
     answer = ask(loaded, vql=GERMANS)
     insisted = ask(loaded, vql=GERMANS, mode="stream")
