@@ -31,8 +31,8 @@ _PREFER = {
 def ask(body: dict[str, Any]) -> Any:
     """Answer a query whole: at once when it is small, else by a job that exports it.
 
-    What is small, and how many are answered at once, is settings'. An answer that breaks off is not whole: the
-    connection is closed before the last chunk.
+    What is small, and how many are answered at once, is settings'. An answer that broke off ends with a line that
+    begins with ``!error`` (in csv behind a quote), or lacks the end of its compressed file.
     """
     prefers_job = _prefers_job()
     asked = Asked(**body | ({"mode": Mode.JOB} if prefers_job else {}))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from urllib.parse import quote
 
 import click
@@ -13,10 +14,12 @@ import requests
 from app.cli import output
 from app.cli.client import Client
 from app.cli.exports import vql_of
-from app.cli.failures import Exit, failed
+from app.cli.failures import CommandFailed, Exit, failed
 from app.cli.target import json_option, with_client
 
-_BLOCK_BYTES = 65_536
+_BLOCK_BYTES: Final = 65_536
+_LAST_BYTES: Final = 1_000
+_BROKEN_OFF: Final = re.compile(rb'\n"?!error [^\n]*\n\Z')
 
 
 @click.command()
@@ -60,19 +63,28 @@ def query(
 def _write(answer: requests.Response, target: Path | None) -> None:
     out = sys.stdout.buffer if target is None else target.open("wb")
     try:
+        last = b""
         for block in answer.iter_content(_BLOCK_BYTES):
             out.write(block)
+            last = last[-_LAST_BYTES:] + block
         out.flush()
     except requests.RequestException as error:
-        raise failed(
-            "the answer broke off, so it is not whole",
-            Exit.SERVER,
-            code="vql.timeout",
-            hint="Ask with --mode job, or narrow the query.",
-        ) from error
+        raise _not_whole() from error
     finally:
         if target is not None:
             out.close()
+
+    if _BROKEN_OFF.search(last[-_LAST_BYTES:]):
+        raise _not_whole()
+
+
+def _not_whole() -> CommandFailed:
+    return failed(
+        "the answer broke off, so it is not whole",
+        Exit.SERVER,
+        code="vql.timeout",
+        hint="Ask with --mode job, or narrow the query.",
+    )
 
 
 def _tell_job(deferred: dict[str, Any], *, as_json: bool) -> None:

@@ -20,6 +20,8 @@ from app.domain.errors import InvalidRequestError
 
 BLOCKS_AHEAD: Final = 4
 _LOOK_UP_S: Final = 0.1
+BROKEN_OFF: Final = "!error"
+"""Begins the last line of an answer that is not whole; in CSV behind a quote that is never closed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,20 @@ class Form:
     file_format: FileFormat
     compression: Compression
     header: bool
+
+
+def broken_off(error: Exception, form: Form) -> bytes:
+    """What an answer ends with that could not be finished: a line that no reader takes for a row.
+
+    HTTP servers end a body in good order whatever happened to it, so it must be seen in the body itself. A compressed
+    file, and an array of JSON, are seen to lack their end.
+    """
+    if form.compression != "none":
+        return b""
+    code = getattr(error, "code", "internal.error")
+    said = " ".join(str(getattr(error, "detail", "the answer broke off")).replace('"', "'").split())
+    quote = '"' if form.file_format == "csv" else ""
+    return f"\n{quote}{BROKEN_OFF} {code}: {said}\n".encode()
 
 
 class _Gone(Exception):  # noqa: N818 - it is a signal: nobody reads on

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
@@ -12,7 +13,7 @@ from app.dataplane.compressors import Compression
 from app.dataplane.explaining import Explained, explain
 from app.dataplane.export_columns import Selection, columns_of, select_rows
 from app.dataplane.export_formats import FileFormat
-from app.dataplane.streaming import Form, RowStream
+from app.dataplane.streaming import Form, RowStream, broken_off
 from app.dataplane.vql.catalogue import Catalogue
 from app.dataplane.vql.model import Query
 from app.dataplane.vql.parser import parse
@@ -24,6 +25,8 @@ from app.services.once import Submitted
 from app.services.places import Places
 from app.services.reading import Reading
 from app.services.tables import Tables
+
+log = logging.getLogger(__name__)
 
 PREVIEW_ROWS: Final = 10
 EXPORT: Final = "export"
@@ -161,17 +164,18 @@ class Queries:
         return reason
 
     def _stream(self, tenant: str, selection: Selection, asked: Asked, estimate: Estimate) -> Streamed:
+        form = Form(asked.file_format, asked.compression, asked.header)
         stream = RowStream(
             lambda: self._reading.transaction(tenant, timeout_s=self._stream_timeout_s),
             selection,
-            Form(asked.file_format, asked.compression, asked.header),
+            form,
             timeout_s=self._stream_timeout_s,
             over=self.places.leave,
         )
         blocks = stream.blocks()
         # The first block is waited for: until then a fault can still be answered as one.
         first = next(blocks, b"")
-        return Streamed(estimate, chain([first], blocks), blocks.close)
+        return Streamed(estimate, chain([first], _to_its_end(blocks, form)), blocks.close)
 
     def _selection(self, tenant: str, table: str, vql: dict[str, Any], pointer: str) -> Selection:
         declared = self._tables.get(tenant, table)
@@ -193,6 +197,14 @@ def _check_whole(query: Query, pointer: str) -> None:
     problems = tuple(Problem(f"{pointer}/{name}", detail) for wrong, name, detail in unfit if wrong)
     if problems:
         raise InvalidRequestError("the query is not one for whole answers", code="vql.invalid", problems=problems)
+
+
+def _to_its_end(blocks: Iterator[bytes], form: Form) -> Iterator[bytes]:
+    try:
+        yield from blocks
+    except Exception as error:  # noqa: BLE001 - whatever broke it off, the reader must see that it is not whole
+        log.warning("query.broke_off", extra={"error": str(error)})
+        yield broken_off(error, form)
 
 
 def _export(tenant: str, asked: Asked, actor: str) -> SubmitJob:

@@ -38,6 +38,7 @@ EVENTS: Final = frozenset(
         "partitions.in_use",
         "partitions.kept",
         "pickers.gathered",
+        "query.broke_off",
         "reader.not_made",
         "slot.child_died",
         "slot.lost",

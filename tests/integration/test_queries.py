@@ -16,6 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from app.bootstrap import Services, build_services
 from app.dataplane.explaining import explain
 from app.dataplane.export_columns import Selection, columns_of, select_rows
+from app.dataplane.export_formats import FileFormat
 from app.dataplane.vql.catalogue import Catalogue
 from app.dataplane.vql.parser import parse
 from app.domain.access import Role
@@ -304,16 +305,16 @@ def test_a_slow_reader_holds_the_query_back_and_gets_all_of_it(make: Make, sessi
     assert (read + rest).count(b"\n") == _MANY + ROWS
 
 
-_MANY = 120_000
+_MANY = 60_000
 
 
 def fill_more(sessions: Sessions) -> None:
-    """More than what lies between Postgres and a reader: about 25 MB as ndjson."""
+    """More than what lies between Postgres and a reader: about 28 MB as ndjson."""
     with sessions.begin() as session:
         session.execute(
             text(
                 "INSERT INTO t_default.people (id, title) "
-                f"SELECT n, repeat('x', 200) FROM generate_series({ROWS + 1}, {ROWS + _MANY}) AS n"
+                f"SELECT n, repeat('x', 400) FROM generate_series({ROWS + 1}, {ROWS + _MANY}) AS n"
             )
         )
 
@@ -337,6 +338,32 @@ def test_an_answer_that_takes_too_long_is_an_error_before_its_first_byte(make: M
     answer = ask(client, mode="stream", vql={"where": slow, "order_by": [{"order_by": "title"}]})
 
     assert (answer.status_code, answer.get_json()["code"]) == (422, "vql.timeout")
+
+
+@pytest.mark.parametrize("file_format", ["ndjson", "csv", "json"])
+def test_an_answer_that_breaks_off_is_seen_not_to_be_whole(
+    make: Make, sessions: Sessions, people: Table, file_format: FileFormat
+) -> None:
+    fill_more(sessions)
+    queries = services_of(make(query_stream_timeout_s=1.5)).queries
+
+    answer = queries.ask("default", Asked("people", {}, Mode.STREAM, file_format), actor="test")
+    assert isinstance(answer, Streamed)
+    read = next(answer.blocks)
+    assert within(10, lambda: _copies(sessions) == 0)
+    read += b"".join(answer.blocks)
+    answer.close()
+
+    last = read.splitlines()[-1].decode()
+    assert last.removeprefix('"').startswith("!error vql.timeout: the answer took longer than 1.5 s")
+    with pytest.raises((ValueError, csv.Error)):
+        parsed(read.decode(), file_format)
+
+
+def parsed(body: str, file_format: str) -> Any:
+    if file_format == "csv":
+        return list(csv.reader(io.StringIO(body, newline=""), strict=True))
+    return json.loads(body) if file_format == "json" else [json.loads(line) for line in body.splitlines()]
 
 
 # Made a job
