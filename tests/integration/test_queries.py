@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from flask import Flask
 from sqlalchemy import make_url, text
 from sqlalchemy.exc import DBAPIError
 
@@ -25,12 +26,12 @@ from app.domain.lifecycle import JobState
 from app.domain.ports import ObjectStore
 from app.domain.queries import Mode
 from app.domain.tables import Column, ColumnType, Index, Table
-from app.factory import create_app
 from app.persistence.keys import add_tenant
 from app.persistence.sessions import Sessions, make_sessions, open_engine
 from app.services.queries import Asked, Streamed
 from app.services.reading import Reading
 from app.services.tables import Tables
+from app.web.current import attach
 from config.settings import Settings
 from tasks.types.export_rows import JOB_TYPE as EXPORT
 from tests.integration.conftest import Client
@@ -71,8 +72,8 @@ def fill(sessions: Sessions, rows: int) -> None:
 
 
 @pytest.fixture
-def make(settings: Settings) -> Iterator[Make]:
-    """Makes an application with other settings, and a client of it."""
+def make(settings: Settings, web_app: Flask) -> Iterator[Make]:
+    """Gives the application use cases with other settings, and makes a client of it; the last ones count."""
     made: list[Services] = []
 
     def make(**changes: object) -> Client:
@@ -80,7 +81,8 @@ def make(settings: Settings) -> Iterator[Make]:
         services = build_services(changed, application_name="tests queries", pool_size=8)
         made.append(services)
         key, _ = services.keys.create("default", Role.MEMBER, created_by="tests")
-        return Client(create_app(changed, services), key)
+        attach(web_app, services)
+        return Client(web_app, key)
 
     yield make
     for services in made:
