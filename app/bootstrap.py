@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import partial
 
@@ -11,6 +12,7 @@ from app.broker.ended import RedisEnded
 from app.domain.clock import SystemClock
 from app.domain.job_types import Registry, discover
 from app.domain.ports import ObjectStore
+from app.domain.queries import Bounds
 from app.persistence.sessions import Sessions, make_sessions, open_engine
 from app.scheduling.redbeat import RedBeatTimer
 from app.security.master_keys import MasterKeys
@@ -27,16 +29,20 @@ from app.services.firing import Firing
 from app.services.health import Health
 from app.services.import_batches import ImportBatches
 from app.services.job_files import JobFiles
+from app.services.job_search import JobSearch
 from app.services.jobs import Jobs
 from app.services.keys import Keys
 from app.services.line_keys import LineKeys
 from app.services.links import Links
 from app.services.pipelines import Pipelines
 from app.services.places import Places
+from app.services.queries import Queries
+from app.services.reading import Reading
 from app.services.records import Records
 from app.services.replays import Replays
 from app.services.schedules import Schedules
 from app.services.sinks import Sinks
+from app.services.statistics import Statistics
 from app.services.steering import Steering
 from app.services.submissions import TenantSubmission
 from app.services.tables import Tables
@@ -93,6 +99,9 @@ class Services:
     health: Health
     tables: Tables
     records: Records
+    statistics: Statistics
+    job_search: JobSearch
+    queries: Queries
     upserts: Upserts
     uploads: Uploads
     artifacts: Artifacts
@@ -118,6 +127,7 @@ def build_services(settings: Settings, *, application_name: str, pool_size: int)
     objects = S3Store(settings)
     clock = SystemClock()
     tables, links = Tables(sessions), Links(settings, clock)
+    reading = Reading(sessions, timeout_s=settings.statement_timeout_s)
     places = Places(settings.web_threads // 2)
     jobs = Jobs(
         sessions,
@@ -152,7 +162,23 @@ def build_services(settings: Settings, *, application_name: str, pool_size: int)
         attempts=Attempts(sessions),
         health=Health(sessions, {"redis": lambda: _ping(settings)}, version=haulier.__version__),
         tables=tables,
-        records=Records(sessions, tables, settings),
+        records=Records(tables, reading),
+        statistics=Statistics(sessions, clock),
+        job_search=JobSearch(reading),
+        queries=Queries(
+            tables,
+            reading,
+            jobs,
+            bounds=Bounds(
+                settings.query_job_rows, settings.query_job_bytes, settings.query_job_cost, settings.query_job_load
+            ),
+            # A quarter of the threads at most: their readers may be slow.
+            places=Places(
+                min(settings.query_streams, max(1, settings.web_threads // 4)), hint="Ask with mode auto or job."
+            ),
+            stream_timeout_s=settings.query_stream_timeout_s,
+            load=load_per_processor,
+        ),
         upserts=Upserts(sessions, tables, settings),
         uploads=Uploads(sessions, objects, settings, clock),
         artifacts=Artifacts(sessions, objects, settings, clock),
@@ -166,6 +192,11 @@ def build_services(settings: Settings, *, application_name: str, pool_size: int)
         replays=Replays(sessions, jobs),
         import_batches=ImportBatches(sessions, tables, clock),
     )
+
+
+def load_per_processor() -> float:
+    """How many threads want to run for each processor of the machine, over the last minute."""
+    return os.getloadavg()[0] / (os.cpu_count() or 1)
 
 
 def _ping(settings: Settings) -> None:

@@ -24,11 +24,13 @@ from app.api import (
     limits,
     line_keys,
     pipelines,
+    queries,
     queues,
     records,
     runs,
     schedules,
     sinks,
+    statistics,
     tables,
     uploads,
 )
@@ -59,12 +61,14 @@ API_BLUEPRINTS = (
     job_types,
     tables,
     records,
+    queries,
     uploads,
     sinks,
     line_keys,
     keys,
     queues,
     limits,
+    statistics,
     health,
 )
 
@@ -111,6 +115,7 @@ def create_app(settings: Settings | None = None, services: Services | None = Non
     for module in API_BLUEPRINTS:
         api.register_blueprint(module.blueprint)
     app.register_blueprint(docs.blueprint)
+    app.register_blueprint(statistics.metrics_blueprint)
     for dialect in DIALECTS:
         app.register_blueprint(dialect.blueprint)
         errors.use_form(app, dialect.blueprint.name, dialect.error_form)

@@ -127,6 +127,14 @@ class Settings(BaseModel):
     error_budget_rate: float = Field(0.5, ge=0, le=1)
     error_budget_after_rows: int = Field(10_000, ge=1)
     statement_timeout_s: float = Field(30.0, gt=0, description="For record queries of the API.")
+    query_job_rows: int = Field(100_000, ge=0, description="A query that gives more, by estimate, becomes a job.")
+    query_job_bytes: int = Field(50_000_000, ge=0, description="The same for the bytes of its answer.")
+    query_job_cost: float = Field(1_000_000.0, ge=0, description="The same for the planner's cost.")
+    query_job_load: float = Field(
+        4.0, ge=0, description="While the machine's load per processor is above it, queries become jobs."
+    )
+    query_streams: int = Field(8, ge=1, description="Queries that a web process answers at once, at most.")
+    query_stream_timeout_s: float = Field(30.0, gt=0, description="For the whole answer of a query that is no job.")
 
     # Retention
     idempotency_ttl_s: int = Field(86_400, ge=60)

@@ -93,6 +93,7 @@ class JobTask(Task):  # type: ignore[misc]  # Celery has no types
         context.registry = self.registry
         try:
             context.check()
+            context.begin_metering()
             try:
                 with context.memory_limited():
                     result = job_type.run(context, self._config(context, job_type)) or Result()
@@ -101,9 +102,12 @@ class JobTask(Task):  # type: ignore[misc]  # Celery has no types
         except MemoryError:
             # Celery ends the whole worker when a MemoryError leaves a task.
             raise context.out_of_memory() from None
+        except Exception:
+            context.keep_spent()
+            raise
         if context.refused and result.outcome is Outcome.SUCCESS:
             result = replace(result, outcome=Outcome.PARTIAL)
-        return replace(_storable(result), extension=context.extension.payloads)
+        return replace(_storable(result), extension=context.extension.payloads, spent=context.spent)
 
     def _config(self, context: RunContext, job_type: JobType) -> Any:
         """The job's config as its type's model; that of a stage, filled in since it was sent, is checked in full."""

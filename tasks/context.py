@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from time import monotonic
 from typing import Any, BinaryIO, Final
 from uuid import UUID
+
+from sqlalchemy.exc import SQLAlchemyError
 
 from app.domain.errors import FenceLost, JobCancelled, JobError, JobPaused
 from app.domain.job_types import Registry
@@ -24,6 +26,7 @@ from tasks.cache import TenantCache
 from tasks.extension import Extension
 from tasks.log_lines import JobLog, LogLines
 from tasks.memory import at_most, resident_mb
+from tasks.meter import Meter
 from tasks.refused import Refused
 
 _WRITE_EVERY_S: Final = 1.0
@@ -59,11 +62,33 @@ class RunContext:
         self._lines = LogLines(job)
         self._logged_at = monotonic()
         self._writing = threading.RLock()
+        self._clocks: dict[str, Callable[[], float]] | None = None
+        self._meter: Meter | None = None
 
     @property
     def id(self) -> UUID:
         """The job's id."""
         return self.job.id
+
+    def meter(self, clocks: Mapping[str, Callable[[], float]]) -> None:
+        """Have this run measured, from ``begin_metering`` on: for jobs that have the process for themselves."""
+        self._clocks = dict(clocks)
+
+    def begin_metering(self) -> None:
+        """Start the clocks, if the run is measured."""
+        if self._clocks is not None:
+            self._meter = Meter(self.job.measures.spent, self._clocks)
+
+    @property
+    def spent(self) -> dict[str, float] | None:
+        """What all runs of the job have spent; ``None`` when this one is not measured."""
+        return None if self._meter is None else self._meter.spent()
+
+    def keep_spent(self) -> None:
+        """Write what the job has spent, if it can still be written: its end will not."""
+        if self._meter is not None:
+            with suppress(FenceLost, SQLAlchemyError):
+                self._advance(spent=self.spent)
 
     @property
     def cancelled(self) -> bool:

@@ -18,6 +18,7 @@ from app.persistence.sessions import Sessions, make_sessions, open_engine
 from app.services.artifacts import Artifacts
 from app.services.firing import Firing
 from app.services.leftovers import Leftovers
+from app.services.pickers import Pickers
 from app.services.retention import Retention
 from app.storage.s3 import S3Store
 from config.process import settings
@@ -86,6 +87,14 @@ def remove_leftovers() -> None:
             "exports": leftovers.remove_given_up_exports(),
         }
     log.info("leftovers.removed", extra=removed)
+
+
+@current_app.task(name="haulier.gather_picker_values", shared=False)
+def gather_picker_values() -> None:
+    """Gather values for pickers from the rows that were written since."""
+    with _sessions() as sessions:
+        tables = Pickers(sessions).gather_all()
+    log.info("pickers.gathered", extra={"tables": tables})
 
 
 @current_app.task(name="haulier.keep_partitions", shared=False)

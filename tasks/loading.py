@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import AliasChoices, Field
 
@@ -12,6 +12,9 @@ from app.dataplane.plan import Mode, Options
 from app.domain.job_types import JobConfig, Submission
 from app.domain.tables import Table
 from app.services.tables import Tables
+
+if TYPE_CHECKING:
+    from tasks.context import RunContext
 
 
 class LoadConfig(JobConfig):
@@ -81,11 +84,17 @@ def check_target(submission: Submission, config: LoadConfig) -> Table:
     return table
 
 
-def target(tables: Tables, tenant: str, config: LoadConfig) -> Table:
-    """The table the rows go to, made with its companion at the first use; errors as ``check_target``."""
+def target(job: RunContext, config: LoadConfig) -> Table:
+    """The table the rows go to, made with its companion at the first use; errors as ``check_target``.
+
+    That the job writes there is noted, for the values that pickers offer.
+    """
+    tables, tenant = Tables(job.sessions), job.job.tenant
     table = tables.get(tenant, config.table)
+    tables.will_write(tenant, table, job.id)
     if config.companions:
-        tables.get(tenant, _companions(table, config).table.name)
+        beside = tables.get(tenant, _companions(table, config).table.name)
+        tables.will_write(tenant, beside, job.id)
     return table
 
 

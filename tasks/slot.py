@@ -24,6 +24,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.domain.clock import SystemClock
 from app.domain.errors import FenceLost, JobCancelled, JobError, JobPaused, TransientError
+from app.domain.job_types import OWN_PROCESS_QUEUE
 from app.domain.jobs import Job
 from app.domain.ports import ObjectStore
 from app.persistence import workers
@@ -32,6 +33,7 @@ from app.persistence.workers import Held, application_name
 from app.services.runs import Runs
 from config.settings import Settings
 from tasks.context import HandBack, RunContext
+from tasks.meter import Tally
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +58,7 @@ class Slot:
         self.queue = queue_name
         self.process = process
         self.holds: dict[UUID, RunContext] = {}
+        self._database = Tally()
         self._connect()
 
     def _connect(self) -> None:
@@ -65,6 +68,7 @@ class Slot:
             application_name=application_name(self.id),
             pool_size=_SLOT_CONNECTIONS,
             worker=True,
+            spent=self._database.add,
         )
         self.sessions = make_sessions(self.engine)
         self.single = SingleStatements(self.sessions)
@@ -87,6 +91,8 @@ class Slot:
         context = RunContext(
             job, settings=self.settings, sessions=self.sessions, objects=self.objects, clock=SystemClock()
         )
+        if self.queue == OWN_PROCESS_QUEUE:
+            context.meter({"database_s": self._database.total_s, "s3_s": self.objects.spent_s})
         self.holds[job.id] = context
         return context
 

@@ -241,6 +241,21 @@ class WaitQuerySchema(Schema):
     wait = fields.Float(load_default=0.0, validate=validate.Range(0, 60), metadata={"description": "Seconds."})
 
 
+class JobQuerySchema(Schema):
+    """Which jobs, by VQL."""
+
+    vql = fields.Dict(
+        keys=fields.String(),
+        load_default=dict,
+        metadata={
+            "description": "where, order_by, search_after (docs/vql.md) over the columns of jobs.",
+            "example": {"where": {"range_query": {"must": {"error_count": {"gt": 0}}}}},
+        },
+    )
+    limit = fields.Integer(load_default=None, allow_none=True, strict=True, validate=validate.Range(1, 1000))
+    cursor = fields.String(load_default=None, allow_none=True)
+
+
 class BatchGetSchema(Schema):
     """Ids of jobs."""
 

@@ -14,7 +14,14 @@ from webargs.flaskparser import parser
 
 from app.api.accepted import KEY, accepted
 from app.api.artifacts import absolute
-from app.api.job_requests import BatchGetSchema, JobListQuerySchema, SubmitJobSchema, TrailQuerySchema, WaitQuerySchema
+from app.api.job_requests import (
+    BatchGetSchema,
+    JobListQuerySchema,
+    JobQuerySchema,
+    SubmitJobSchema,
+    TrailQuerySchema,
+    WaitQuerySchema,
+)
 from app.api.job_schemas import (
     BatchSchema,
     ErrorPageSchema,
@@ -106,6 +113,17 @@ def batch_get(body: dict[str, Any]) -> Any:
     }
 
 
+@blueprint.route("/jobs:query", methods=["POST"])
+@blueprint.arguments(JobQuerySchema())
+@blueprint.response(200, JobPageSchema)
+def query(body: dict[str, Any]) -> Any:
+    """List jobs by VQL (docs/vql.md): conditions, order and cursors as for records; newest first without an order."""
+    found = services().job_search.find(
+        tenant(), body["vql"], limit=body["limit"], cursor=body["cursor"], pointer="/vql"
+    )
+    return page(found.jobs, found.next_cursor)
+
+
 @blueprint.route("/jobs/<uuid:job_id>", endpoint="Job")
 class OneJob(MethodView):
     """One job."""
@@ -117,7 +135,8 @@ class OneJob(MethodView):
         """Read a job; with ``wait``, when it has ended or after that many seconds."""
         job = _waited(services().jobs.get(tenant(), job_id), query["wait"])
         why = services().steering.why_waiting(tenant(), [job_id])[0] if job.state in WAITING else None
-        response = Response(job_json(job, why), mimetype="application/json")
+        ratios = services().statistics.past_ratios(tenant(), job.type) if job.state is JobState.RUNNING else ()
+        response = Response(job_json(job, why, ratios), mimetype="application/json")
         reasons = f"-{crc32(repr((why.reasons, why.position)).encode()):x}" if why else ""
         response.set_etag(f"{job.event_no}-{job.updated_at.timestamp():.6f}{reasons}")
         if not job.is_terminal:
@@ -206,6 +225,7 @@ def result(job_id: UUID) -> Any:
         "error_count": job.error_count,
         "duration_ms": body["duration_ms"],
         "counters": job.counters,
+        "metrics": body["metrics"],
         "data": job.result,
         **_exported(job),
     }

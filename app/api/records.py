@@ -7,6 +7,13 @@ from typing import Any
 from flask import make_response
 from flask_smorest import Blueprint
 
+from app.api.query_schemas import (
+    ExplainRequestSchema,
+    ExplainSchema,
+    RecordPreviewRequestSchema,
+    RecordPreviewSchema,
+    explained_body,
+)
 from app.api.table_schemas import (
     CountQuerySchema,
     CountSchema,
@@ -45,6 +52,26 @@ def query(body: dict[str, Any], arguments: dict[str, Any], name: str) -> Any:
 def count(body: dict[str, Any], name: str) -> Any:
     """Count the rows that meet a query's conditions."""
     return {"count": services().records.count(tenant(), name, body["vql"], pointer="/vql")}
+
+
+@blueprint.route("/tables/<string:name>/records:explain", methods=["POST"])
+@blueprint.arguments(ExplainRequestSchema())
+@blueprint.response(200, ExplainSchema)
+def explain(body: dict[str, Any], name: str) -> Any:
+    """Say how a query would run: rows, bytes and cost as estimated, the indexes it uses, its plan and SQL."""
+    as_json = body["format"] != "csv"
+    explained = services().queries.explain(tenant(), name, body["vql"], as_json=as_json, pointer="/vql")
+    return explained_body(explained, services().queries.would_be(explained.estimate))
+
+
+@blueprint.route("/tables/<string:name>/records:preview", methods=["POST"])
+@blueprint.arguments(RecordPreviewRequestSchema())
+@blueprint.response(200, RecordPreviewSchema)
+def preview(body: dict[str, Any], name: str) -> Any:
+    """Read a query's first rows with its plan, before a job is made of it."""
+    found = services().queries.preview(tenant(), name, body["vql"], limit=body["limit"], pointer="/vql")
+    becomes_job = services().queries.would_be(found.explained.estimate)
+    return {"items": found.rows, **explained_body(found.explained, becomes_job)}
 
 
 @blueprint.route("/tables/<string:name>/records:upsert", methods=["POST"])

@@ -24,6 +24,7 @@ class ColumnSchema(Schema):
         metadata={"description": "Characters, for text; a longer value is a bad row."},
     )
     format = fields.String(load_default=None, allow_none=True, validate=validate.OneOf(["email"]))
+    filterable = fields.Boolean(load_default=False, metadata={"description": "Keep its different values for pickers."})
 
     @post_load
     def _make(self, data: dict[str, Any], **_: Any) -> Column:
@@ -34,11 +35,12 @@ class IndexSchema(Schema):
     """A secondary index that is wanted."""
 
     columns = fields.List(fields.String(), required=True, validate=validate.Length(1, 32))
-    trigram = fields.Boolean(load_default=False, metadata={"description": "For substring search in text."})
+    trigram = fields.Boolean(load_default=False, metadata={"description": "For substring and fuzzy search in text."})
+    words = fields.Boolean(load_default=False, metadata={"description": "For searches of whole words in text."})
 
     @post_load
     def _make(self, data: dict[str, Any], **_: Any) -> Index:
-        return Index(tuple(data["columns"]), data["trigram"])
+        return Index(**{**data, "columns": tuple(data["columns"])})
 
 
 class TableSchema(Schema):

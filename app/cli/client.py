@@ -63,6 +63,10 @@ class Client:
         with self._send("GET", path, params=_without_none(query), stream=True) as response:
             yield from response.iter_content(65_536)
 
+    def answer(self, path: str, body: dict[str, Any]) -> requests.Response:
+        """The response to a POST whose body is still to be read; close it."""
+        return self._send("POST", path, json=body, stream=True)
+
     def _patiently(self, method: str, path: str, **arguments: Any) -> Any:
         for pause_s in _AGAIN_S:
             try:

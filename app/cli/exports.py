@@ -51,7 +51,7 @@ def export(
         raise failed(f"there is no folder {target.parent}", Exit.USAGE, code="usage.no_such_folder")
     config: dict[str, Any] = {
         "table": table,
-        "vql": _vql(client, table, **query),
+        "vql": vql_of(client, table, **query),
         "compression": "gzip" if gzip else "none",
     }
     job_type = "export_csv_file"
@@ -70,9 +70,10 @@ def export(
     context.exit(exit_of_job(job))
 
 
-def _vql(
+def vql_of(
     client: Client, table: str, *, where: str | None, columns: str | None, order: tuple[str, ...], limit: int | None
 ) -> dict[str, Any]:
+    """The query that a command's options ask for."""
     if columns is None:
         declared = client.get(f"/v1/tables/{quote(table, safe='')}")["columns"]
         chosen = [column["name"] for column in declared]

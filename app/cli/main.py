@@ -21,6 +21,7 @@ COMMANDS: Final = {
     "import": "app.cli.imports:import_",
     "export": "app.cli.exports:export",
     "decrypt": "app.cli.decrypt:decrypt",
+    "query": "app.cli.queries:query",
     "verify": "app.cli.verify:verify",
     "jobs": "app.cli.jobs:jobs",
     "batches": "app.cli.batches:batches",

@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import psycopg2
 from sqlalchemy import text
@@ -21,13 +21,20 @@ from sqlalchemy.orm import Session
 from app.dataplane.compressors import Compression, compressor
 from app.dataplane.vql.compiler import Statement
 from app.domain.errors import JobError, TransientError
-from app.domain.ports import ObjectUpload
 
 BLOCK_BYTES: Final = 2**20
 BLOCKS_WAITING: Final = 8
 BLOCKS_PER_COUNT: Final = 16
 _LOOK_UP_S: Final = 0.2
 _CONNECTION_LOST: Final = frozenset({None, "57P01", "57P02", "57P03", "25P03"})
+
+
+class Sink(Protocol):
+    """Where the bytes of a file go."""
+
+    def write(self, data: bytes, /) -> None:
+        """Take the next bytes."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +91,7 @@ class ExportStream(io.RawIOBase):
     """
 
     def __init__(
-        self, upload: ObjectUpload, *, compression: Compression, between: Callable[[], None], member: str = "export"
+        self, upload: Sink, *, compression: Compression, between: Callable[[], None], member: str = "export"
     ) -> None:
         super().__init__()
         self.plain_bytes = 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,24 +33,48 @@ class Page:
     after: list[Any] | None
 
 
-def begin_reading(session: Session, *, timeout_s: float) -> None:
-    """Make the transaction, which must be new, read-only, and end its statements after ``timeout_s`` seconds."""
+def begin_reading(session: Session, *, timeout_s: float, role: str | None = None) -> None:
+    """Make the transaction, which must be new, read-only, and end its statements after ``timeout_s`` seconds.
+
+    Args:
+        role: Its statements have this role's rights, not the connection's.
+    """
     session.execute(text("SET TRANSACTION READ ONLY"))
+    limit = {"limit": f"{max(1, int(timeout_s * 1000))}ms"}
+    if role is None:
+        session.execute(text("SELECT set_config('statement_timeout', :limit, true)"), limit)
+        return
     session.execute(
-        text("SELECT set_config('statement_timeout', :limit, true)"), {"limit": f"{max(1, int(timeout_s * 1000))}ms"}
+        text("SELECT set_config('statement_timeout', :limit, true), set_config('role', :role, true)"),
+        {**limit, "role": role},
     )
 
 
-def page(session: Session, tenant: str, catalogue: Catalogue, query: Query, *, limit: int) -> Page:
-    """The first ``limit`` rows of ``query`` behind its ``after``, or its page of that many."""
+def page(
+    session: Session,
+    tenant: str,
+    catalogue: Catalogue,
+    query: Query,
+    *,
+    limit: int,
+    place: Place | None = None,
+    more: Callable[[Statement], Iterable[str]] | None = None,
+) -> Page:
+    """The first ``limit`` rows of ``query`` behind its ``after``, or its page of that many.
+
+    Args:
+        place: Where the table lies that is no user's table.
+        more: As for ``compile_select``.
+    """
     order = total_order(query.order, catalogue.key_fields())
     fields = query.select or tuple(catalogue.own.values())
     hidden = [f"{column_sql(term.field)}{_exact(term.field)} AS {_HIDDEN}{n}" for n, term in enumerate(order)]
     statement = compile_select(
         query,
         catalogue.table.name,
-        _place(tenant),
+        place or _place(tenant),
         columns=[f"{column_sql(one)}{_exact(one)} AS {quoted(one.name)}" for one in fields] + hidden,
+        more=more,
         order=order,
         limit=limit + 1,
         offset=(query.page - 1) * limit if query.page else 0,

@@ -45,12 +45,14 @@ class Result:
         message: One sentence for a person.
         outcome: ``partial`` when rows or parts failed, ``empty`` when there was nothing to do.
         extension: What ``job.extend`` was given, ready to be stored; not for job types to set.
+        spent: What the job's runs spent (``measures``); not for job types to set.
     """
 
     data: dict[str, Any] = field(default_factory=dict)
     message: str | None = None
     outcome: Outcome = Outcome.SUCCESS
     extension: tuple[dict[str, Any], ...] = ()
+    spent: dict[str, float] | None = None
 
     @property
     def kept(self) -> dict[str, Any]:

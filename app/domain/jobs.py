@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from app.domain.lifecycle import TERMINAL, JobState
+from app.domain.measures import Measures
 from app.domain.progress import Progress
 from app.domain.resources import Resources
 from app.domain.retry import RetryChanges, RetryPolicy
@@ -124,6 +125,7 @@ class Job:
     concurrency_key: str | None = None
     max_concurrency: int | None = None
     resources: Resources = Resources()
+    measures: Measures = Measures()
 
     @property
     def is_terminal(self) -> bool:

@@ -116,6 +116,10 @@ class ObjectUpload(Protocol):
 class ObjectStore(Protocol):
     """S3. Methods raise JobError (``s3.not_found``, ``s3.forbidden``, ``s3.no_such_bucket``) or TransientError."""
 
+    def spent_s(self) -> float:
+        """Seconds that threads of this process have waited for it, each for itself."""
+        ...
+
     def head(self, ref: ObjectRef) -> ObjectInfo:
         """Size and ETag."""
         ...

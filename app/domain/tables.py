@@ -45,6 +45,7 @@ class Column:
         required: An empty value is a bad row.
         max_length: For ``text``: the most characters (code points), else a bad row.
         format: For ``text``: ``email`` asks for one ``@`` with something on both sides; ``None`` asks nothing.
+        filterable: Its different values are kept for pickers.
     """
 
     name: str
@@ -52,18 +53,25 @@ class Column:
     required: bool = False
     max_length: int | None = None
     format: str | None = None
+    filterable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """A secondary index that is wanted on a table; btree over ``columns``, GIN for arrays and ``trigram``."""
+    """A secondary index that is wanted on a table; btree over ``columns``, GIN for arrays, ``trigram`` and ``words``.
+
+    Args:
+        trigram: For text: parts of words, and similar ones.
+        words: For text: whole words, as VQL's searches split them.
+    """
 
     columns: tuple[str, ...]
     trigram: bool = False
+    words: bool = False
 
     def name(self, table: str) -> str:
         """The Postgres name, stable over runs."""
-        kind = "trgm" if self.trigram else "idx"
+        kind = "trgm" if self.trigram else "word" if self.words else "idx"
         return f"{table}_{'_'.join(self.columns)}"[:58] + f"_{kind}"
 
 
@@ -93,6 +101,11 @@ class Table:
     def column(self, name: str) -> Column | None:
         """The column called ``name``, or ``None``."""
         return next((column for column in self.columns if column.name == name), None)
+
+    @property
+    def has_pickers(self) -> bool:
+        """Whether some column is filterable."""
+        return any(column.filterable for column in self.columns)
 
     @property
     def column_names(self) -> tuple[str, ...]:
@@ -140,7 +153,8 @@ def check_table(table: Table) -> None:
 
 
 def _columns(kind: ColumnType, names: str) -> tuple[Column, ...]:
-    return tuple(Column(name, kind) for name in names.split())
+    """Columns of a type; ``*`` before a name makes it filterable."""
+    return tuple(Column(name.removeprefix("*"), kind, filterable=name.startswith("*")) for name in names.split())
 
 
 _T, _TS = ColumnType.TEXT, ColumnType.TIMESTAMPTZ
@@ -153,11 +167,11 @@ CONTACTS: Final = Table(
         *_columns(_T, "first_name last_name"),
         Column("company_id", ColumnType.UUID),
         Column("email", _T, max_length=320, format="email"),
-        *_columns(_T, "title"),
-        Column("departments", ColumnType.TEXT_ARRAY),
-        *_columns(_T, "mobile_phone email_status seniority city state country linkedin_url"),
+        *_columns(_T, "*title"),
+        *_columns(ColumnType.TEXT_ARRAY, "*departments"),
+        *_columns(_T, "mobile_phone *email_status *seniority *city *state *country linkedin_url"),
         Column("created_at", _TS),
-        *_columns(_T, "work_direct_phone home_phone other_phone facebook_url twitter_url website stage"),
+        *_columns(_T, "work_direct_phone home_phone other_phone facebook_url twitter_url website *stage"),
         Column("updated_at", _TS),
         Column("deleted_at", _TS),
     ),
@@ -165,6 +179,7 @@ CONTACTS: Final = Table(
     indexes=(Index(("email",)), Index(("company_id",)), Index(("country",))),
     generated_key=("first_name", "last_name", "linkedin_url"),
     aliases={"phone": "mobile_phone", "department": "departments"},
+    version=2,
 )
 """Document 004's contacts (docs/wire/connectra.md)."""
 
@@ -175,11 +190,11 @@ COMPANIES: Final = Table(
         Column("uuid", ColumnType.UUID),
         *_columns(_T, "name"),
         Column("employees_count", ColumnType.INTEGER),
-        *_columns(ColumnType.TEXT_ARRAY, "industries keywords"),
+        *_columns(ColumnType.TEXT_ARRAY, "*industries *keywords"),
         *_columns(_T, "address"),
         *_columns(ColumnType.BIGINT, "annual_revenue total_funding"),
-        Column("technologies", ColumnType.TEXT_ARRAY),
-        *_columns(_T, "city state country linkedin_url website normalized_domain facebook_url twitter_url"),
+        *_columns(ColumnType.TEXT_ARRAY, "*technologies"),
+        *_columns(_T, "*city *state *country linkedin_url website normalized_domain facebook_url twitter_url"),
         *_columns(_T, "company_name_for_emails phone_number latest_funding"),
         Column("latest_funding_amount", ColumnType.BIGINT),
         *_columns(_TS, "last_raised_at created_at updated_at deleted_at"),
@@ -187,6 +202,7 @@ COMPANIES: Final = Table(
     key=("uuid",),
     indexes=(Index(("name",)), Index(("country",)), Index(("employees_count",))),
     generated_key=("name", "linkedin_url"),
+    version=2,
 )
 """Document 004's companies (docs/wire/connectra.md)."""
 

@@ -38,3 +38,9 @@ def check_json(value: Any, what: str, *, code: str, most_bytes: int | None = Non
         raise JobError(f"the {what} holds U+0000 or half of a surrogate pair", code=code)
     if most_bytes is not None and size_bytes > most_bytes:
         raise JobError(f"the {what} has at most {most_bytes:,} bytes as JSON, got {size_bytes:,}", code=code)
+
+
+def like_pattern(part: str) -> str:
+    """What ``LIKE`` takes to find ``part`` anywhere in a text."""
+    escaped = part.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    return f"%{escaped}%"

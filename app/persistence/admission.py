@@ -13,7 +13,8 @@ from app.domain.jobs import Job, Priority
 from app.domain.lifecycle import Event
 from app.domain.pacing import MOST, Pace
 from app.persistence.families import PARENT_QUEUE
-from app.persistence.jobs import ADMISSION_LOCK, COLUMNS, to_job
+from app.persistence.job_rows import COLUMNS, to_job
+from app.persistence.jobs import ADMISSION_LOCK
 from app.persistence.limits import APPLIES, LEFT
 from app.persistence.prepared import Prepared
 

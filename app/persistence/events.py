@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from app.domain.jobs import Job, JobEvent
 from app.domain.lifecycle import Event, JobState
-from app.persistence.jobs import COLUMNS, to_job
+from app.persistence.job_rows import COLUMNS, to_job
 
 _READ: Final = text(
     """

@@ -15,7 +15,7 @@ from app.domain.jobs import Job, Priority
 from app.domain.lifecycle import TRANSITIONS, Event, JobState
 from app.domain.resources import Resources
 from app.domain.retry import RetryPolicy
-from app.persistence.jobs import COLUMNS, to_job
+from app.persistence.job_rows import COLUMNS, to_job
 from app.persistence.prepared import Prepared
 
 PARENT_QUEUE: Final = "families"

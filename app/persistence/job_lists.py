@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from app.domain.jobs import Job, Origin
 from app.domain.lifecycle import TERMINAL, JobState
-from app.persistence.jobs import COLUMNS, to_job
+from app.persistence.job_rows import COLUMNS, to_job
 from app.persistence.partitions import first_id
 from app.persistence.prepared import Prepared
 

@@ -9,29 +9,21 @@ from functools import cache
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Row, text
+from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from app.domain.errors import FenceLost, NotFoundError
-from app.domain.jobs import Job, Origin, Outcome, Priority, Signals
+from app.domain.jobs import Job, Signals
 from app.domain.lifecycle import TERMINAL, TRANSITIONS, Event, JobState
-from app.domain.progress import Progress
-from app.domain.resources import Resources
-from app.domain.retry import RetryPolicy
+from app.persistence.job_rows import COLUMNS, to_job
+from app.persistence.measuring import MIDWAY_TOO, NEW_STAGE
 from app.persistence.prepared import Prepared
 
 ADMISSION_LOCK: Final = 0x61646D69
 """Namespace of the advisory locks (one a queue) under which jobs are admitted."""
 
-COLUMNS: Final = """
-    id, number, tenant, type, queue, state, priority, config, retry, origin, created_by, created_at, updated_at, fence,
-    attempts, rescues, event_no, paused, cancel_requested, cancel_reason, run_after, deadline_at, attempt_timeout_s,
-    admitted_at, started_at, finished_at, outcome, rows_done, rows_total, bytes_done, bytes_total, stage, parts_done,
-    parts_total, counters, error_count, checkpoint, result, error, worker, parent_id, child_no, name,
-    needs_left, clone_of, schedule_id, labels, dialect, concurrency_key, max_concurrency, memory_mb, cpu_m
-"""
 _CLAIMED_COLUMNS: Final = ", ".join(f"claimed.{name.strip()}" for name in COLUMNS.split(","))
-_JSON_COLUMNS: Final = frozenset({"result", "error", "checkpoint", "config", "retry", "counters", "extension"})
+_JSON_COLUMNS: Final = frozenset({"result", "error", "checkpoint", "config", "retry", "counters", "extension", "spent"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,59 +35,6 @@ class Sql:
 
 NOW: Final = Sql("clock_timestamp()")
 NEVER: Final = Sql("'infinity'")
-
-
-def to_job(row: Row[Any]) -> Job:
-    """The domain object of a row that selected ``COLUMNS``."""
-    return Job(
-        id=row.id,
-        number=row.number,
-        tenant=row.tenant,
-        type=row.type,
-        queue=row.queue,
-        state=JobState(row.state),
-        priority=Priority(row.priority),
-        config=row.config,
-        retry=RetryPolicy.from_json(row.retry),
-        origin=Origin(row.origin),
-        created_by=row.created_by,
-        created_at=row.created_at,
-        updated_at=row.updated_at,
-        fence=row.fence,
-        attempts=row.attempts,
-        rescues=row.rescues,
-        event_no=row.event_no,
-        paused=row.paused,
-        cancel_requested=row.cancel_requested,
-        cancel_reason=row.cancel_reason,
-        run_after=row.run_after,
-        deadline_at=row.deadline_at,
-        attempt_timeout_s=row.attempt_timeout_s,
-        admitted_at=row.admitted_at,
-        started_at=row.started_at,
-        finished_at=row.finished_at,
-        outcome=Outcome(row.outcome) if row.outcome else None,
-        progress=Progress(
-            row.rows_done, row.rows_total, row.bytes_done, row.bytes_total, row.stage, row.parts_done, row.parts_total
-        ),
-        counters=row.counters,
-        error_count=row.error_count,
-        checkpoint=row.checkpoint,
-        result=row.result,
-        error=row.error,
-        worker=row.worker,
-        parent_id=row.parent_id,
-        child_no=row.child_no,
-        name=row.name,
-        needs_left=row.needs_left,
-        clone_of=row.clone_of,
-        schedule_id=row.schedule_id,
-        labels=row.labels,
-        dialect=row.dialect,
-        concurrency_key=row.concurrency_key or None,
-        max_concurrency=row.max_concurrency or None,
-        resources=Resources(row.memory_mb, row.cpu_m),
-    )
 
 
 COUNTS: Final = """jsonb_build_object(
@@ -326,6 +265,7 @@ def advance(
     counters: Mapping[str, int] | None = None,
     stage: str | None = None,
     checkpoint: Mapping[str, Any] | None = None,
+    spent: Mapping[str, float] | None = None,
 ) -> Signals:
     """Write a holder's progress, guarded by its fence: the last statement before a batch's COMMIT.
 
@@ -335,21 +275,27 @@ def advance(
     Args:
         rows: Added to the rows done; ``failed`` to the error count; ``counters`` to the counters of these names.
         rows_done: Set instead of added. Rows are what counts as progress: they forget earlier rescues.
-        checkpoint: Replaces the job's checkpoint.
+        checkpoint: Replaces the job's checkpoint; ``spent`` what its runs have spent.
     Returns:
         What the holder is asked to do.
     Raises:
         FenceLost: The job is no longer running under ``job.fence``.
     """
-    sets = ["rows_done = rows_done + :rows", "error_count = error_count + :failed"]
+    sets = ["rows_done = rows_done + :rows", "error_count = error_count + :failed", MIDWAY_TOO]
     bound: dict[str, Any] = {"rows": rows, "failed": failed, "id": job.id, "fence": job.fence}
-    plain = {"rows_total": rows_total, "bytes_done": bytes_done, "bytes_total": bytes_total, "stage": stage}
+    plain = {"rows_total": rows_total, "bytes_done": bytes_done, "bytes_total": bytes_total}
     for name, value in plain.items():
         if value is not None:
             sets.append(
                 f"{name} = :{name}" if name != "bytes_done" else "bytes_done = greatest(bytes_done, :bytes_done)"
             )
             bound[name] = value
+    if stage is not None:
+        sets.append(NEW_STAGE)
+        bound["stage"] = stage
+    if spent is not None:
+        sets.append("spent = CAST(:spent AS jsonb)")
+        bound["spent"] = json.dumps(spent)
     if rows_done is not None:
         sets[0] = "rows_done = :rows"
         bound["rows"] = rows_done

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from time import perf_counter
 from typing import Any, Final, cast
 from weakref import WeakKeyDictionary
 
+from psycopg2.extensions import cursor
 from sqlalchemy import URL, Engine, create_engine, make_url, text
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -17,6 +19,8 @@ _TWINS: Final[WeakKeyDictionary[Engine, Callable[[], Engine]]] = WeakKeyDictiona
 _KEEPALIVE: Final = {"keepalives": 1, "keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3}
 WORKER_LOCK_TIMEOUT_S: Final = 60
 WORKER_IDLE_IN_TRANSACTION_S: Final = 300
+SIMILAR_WORDS: Final = 0.4
+"""pg_trgm's similarity from which a fuzzy search of VQL finds a word."""
 
 
 def driver_url(url: str) -> URL:
@@ -38,6 +42,7 @@ def open_engine(
     worker: bool = False,
     by_index: bool = False,
     pre_ping: bool = False,
+    spent: Callable[[float], None] | None = None,
 ) -> Engine:
     """A pool of connections that name themselves ``application_name``.
 
@@ -48,10 +53,16 @@ def open_engine(
         worker: Add the limits that keep a stopped worker from holding locks for ever.
         by_index: Every statement looks rows up by index.
         pre_ping: Test a pooled connection before use (one more round trip).
+        spent: Told the seconds that each statement takes, in the thread that waits for it.
     """
     # A plan without the scan that is forbidden below looks dear beyond measure, and compiling it takes a second.
     # Prepared statements are planned once a connection: to plan one takes longer than to run it.
-    settings = ["-c TimeZone=UTC", "-c jit=off", "-c plan_cache_mode=force_generic_plan"]
+    settings = [
+        "-c TimeZone=UTC",
+        "-c jit=off",
+        "-c plan_cache_mode=force_generic_plan",
+        f"-c pg_trgm.word_similarity_threshold={SIMILAR_WORDS}",
+    ]
     if worker:
         settings += [
             f"-c lock_timeout={WORKER_LOCK_TIMEOUT_S}s",
@@ -63,6 +74,8 @@ def open_engine(
         "connect_timeout": 5,
         **_KEEPALIVE,
     }
+    if spent is not None:
+        arguments["cursor_factory"] = _timed(spent)
     indexed = {**arguments, "options": arguments["options"] + _BY_INDEX}
     engine = _engine(driver_url(url), indexed if by_index else arguments, pool_size, pre_ping=pre_ping)
     _TWINS[engine] = lambda: _engine(
@@ -81,6 +94,27 @@ def _engine(url: URL, arguments: dict[str, Any], pool_size: int, *, pre_ping: bo
         hide_parameters=True,
         **options,
     )
+
+
+def _timed(spent: Callable[[float], None]) -> type[cursor]:
+    class TimedCursor(cursor):  # type: ignore[misc]  # psycopg2 has no types
+        """Tells how long statements take."""
+
+        def execute(self, query: Any, vars: Any = None) -> None:  # noqa: A002 - the driver's own name
+            start = perf_counter()
+            try:
+                super().execute(query, vars)
+            finally:
+                spent(perf_counter() - start)
+
+        def copy_expert(self, sql: Any, file: Any, size: int = 8192) -> None:
+            start = perf_counter()
+            try:
+                super().copy_expert(sql, file, size)
+            finally:
+                spent(perf_counter() - start)
+
+    return TimedCursor
 
 
 def make_sessions(engine: Engine) -> Sessions:

@@ -25,7 +25,7 @@ def from_declaration(kept: dict[str, Any]) -> Table:
         name=kept["name"],
         columns=tuple(Column(**{**column, "type": ColumnType(column["type"])}) for column in kept["columns"]),
         key=tuple(kept["key"]),
-        indexes=tuple(Index(tuple(index["columns"]), index["trigram"]) for index in kept["indexes"]),
+        indexes=tuple(Index(**{**index, "columns": tuple(index["columns"])}) for index in kept["indexes"]),
         generated_key=tuple(kept["generated_key"]),
         aliases=dict(kept["aliases"]),
         version=kept["version"],

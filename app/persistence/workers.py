@@ -12,7 +12,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from app.domain.jobs import Job
-from app.persistence.jobs import COLUMNS, to_job
+from app.persistence.job_rows import COLUMNS, to_job
 from app.persistence.prepared import Prepared
 
 _CLAIM_LOCK: Final = 0x636C6169

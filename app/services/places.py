@@ -22,13 +22,17 @@ class Places:
         Raises:
             UnavailableError: Every place is taken; ``data['retry_after_s']`` says when to come back.
         """
-        if not self._free.acquire(blocking=False):
+        if not self.try_take():
             raise UnavailableError(
                 "every waiting place is taken",
                 code="service.too_many_waits",
                 hint=self._hint,
                 data={"retry_after_s": 1},
             )
+
+    def try_take(self) -> bool:
+        """Take a place if there is one; whether there was."""
+        return self._free.acquire(blocking=False)
 
     def leave(self) -> None:
         """Give a place back."""

@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
-import psycopg2.errors
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from app.dataplane import pickers
 from app.dataplane import query as rows_by_query
 from app.dataplane.vql.catalogue import Catalogue, nearest
-from app.dataplane.vql.model import Query, total_order
+from app.dataplane.vql.model import Query
 from app.dataplane.vql.parser import parse
-from app.domain.errors import InvalidRequestError, MalformedRequestError, Problem
-from app.persistence.sessions import Sessions
+from app.domain.errors import InvalidRequestError, Problem
+from app.services import row_cursors
+from app.services.pickers import Pickers
+from app.services.reading import Reading
 from app.services.tables import Tables
-from config.settings import Settings
 
 DEFAULT_LIMIT: Final = 25
 MAX_LIMIT: Final = 1_000
-_MAX_CURSOR_CHARACTERS: Final = 16_384
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +40,10 @@ class RecordPage:
 class Records:
     """The use cases of rows."""
 
-    def __init__(self, sessions: Sessions, tables: Tables, settings: Settings) -> None:
-        self._sessions = sessions
+    def __init__(self, tables: Tables, reading: Reading) -> None:
         self._tables = tables
-        self._settings = settings
+        self._reading = reading
+        self._pickers = Pickers(reading.sessions)
 
     def query(
         self,
@@ -77,14 +70,14 @@ class Records:
         catalogue = Catalogue(self._tables.get(tenant, table))
         query = parse(vql, catalogue, pointer=pointer)
         if cursor is not None:
-            query = _behind(cursor, vql, query, catalogue)
+            query = row_cursors.behind(cursor, vql, query, catalogue)
         limit = _page_rows(limit, query)
         self._make_relation(tenant, catalogue, query)
-        with self._reading() as session:
+        with self._reading.transaction(tenant) as session:
             page = rows_by_query.page(session, tenant, catalogue, query, limit=limit)
             if query.populate is not None:
                 _populate(session, tenant, catalogue, query, page.rows)
-        next_cursor = None if page.after is None else _encode(_signature(query, catalogue), page.after)
+        next_cursor = row_cursors.after_page(query, catalogue, page.after)
         return RecordPage(page.rows, next_cursor, page.after)
 
     def count(self, tenant: str, table: str, vql: dict[str, Any], *, pointer: str = "") -> int:
@@ -92,7 +85,7 @@ class Records:
         catalogue = Catalogue(self._tables.get(tenant, table))
         query = parse(vql, catalogue, pointer=pointer)
         self._make_relation(tenant, catalogue, query)
-        with self._reading() as session:
+        with self._reading.transaction(tenant) as session:
             return rows_by_query.count(session, tenant, catalogue, query)
 
     def filters(self, tenant: str, table: str) -> list[dict[str, Any]]:
@@ -118,32 +111,19 @@ class Records:
                 hint="Near are: " + ", ".join(nearest(key, catalogue.filters)) + ".",
                 problems=(Problem("/filter_key", f"no filter is called {key!r}"),),
             )
-        holder = found.relation.table if found.relation else catalogue.table
-        if found.relation is not None:
-            self._tables.get(tenant, holder.name)
-        with self._reading() as session:
+        holder = self._tables.get(tenant, found.relation.table.name) if found.relation else catalogue.table
+        if found.column.filterable:
+            with self._reading.limited() as timeout_s:
+                return self._pickers.values(
+                    tenant, holder, found.column.name, search=search, limit=limit, timeout_s=timeout_s
+                )
+        with self._reading.transaction(tenant) as session:
             return pickers.values(session, tenant, holder, found.column, search=search, limit=limit)
 
     def _make_relation(self, tenant: str, catalogue: Catalogue, query: Query) -> None:
         """Built-in tables are made at their first use, which a filter on their columns is."""
         if catalogue.relation is not None and query.uses_relation:
             self._tables.get(tenant, catalogue.relation.table.name)
-
-    @contextmanager
-    def _reading(self) -> Iterator[Session]:
-        timeout_s = self._settings.statement_timeout_s
-        try:
-            with self._sessions.begin() as session:
-                rows_by_query.begin_reading(session, timeout_s=timeout_s)
-                yield session
-        except DBAPIError as error:
-            if not isinstance(error.orig, psycopg2.errors.QueryCanceled):
-                raise
-            raise InvalidRequestError(
-                f"the query took longer than {timeout_s:g} s",
-                code="vql.timeout",
-                hint="Narrow the filter, declare an index on its columns, or run it as an export.",
-            ) from error
 
 
 def _page_rows(limit: int | None, query: Query) -> int:
@@ -171,48 +151,3 @@ def _populate(session: Session, tenant: str, catalogue: Catalogue, query: Query,
     found = rows_by_query.related(session, tenant, relation, keys, query.populate) if keys else {}
     for row in rows:
         row[relation.prefix.rstrip("_")] = found.get(row[relation.column])
-
-
-def _signature(query: Query, catalogue: Catalogue) -> list[list[Any]]:
-    """The order that a cursor belongs to."""
-    return [[term.field.name, term.descending] for term in total_order(query.order, catalogue.key_fields())]
-
-
-def _encode(order: list[list[Any]], after: list[Any]) -> str:
-    body = json.dumps({"order": order, "after": after}, separators=(",", ":"))
-    return base64.urlsafe_b64encode(body.encode()).decode().rstrip("=")
-
-
-def _behind(cursor: str, vql: dict[str, Any], query: Query, catalogue: Catalogue) -> Query:
-    if query.page is not None or query.after is not None:
-        raise InvalidRequestError("give one of cursor, search_after and page, got two", code="vql.invalid")
-    order, after = _decode(cursor)
-    if order != _signature(query, catalogue):
-        _refuse("it belongs to a query with another order")
-    try:
-        return parse({**vql, "cursor": None, "search_after": after}, catalogue)
-    except InvalidRequestError:
-        _refuse("its values do not fit")
-
-
-def _decode(cursor: str) -> tuple[list[Any], list[Any]]:
-    if len(cursor) > _MAX_CURSOR_CHARACTERS:
-        _refuse("it is too long")
-    try:
-        padded = cursor + "=" * (-len(cursor) % 4)
-        body = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
-    except (binascii.Error, ValueError, RecursionError):
-        _refuse("it cannot be read")
-    if not isinstance(body, dict) or set(body) != {"order", "after"} or not isinstance(body["after"], list):
-        _refuse("it cannot be read")
-    if not body["after"]:
-        _refuse("its values do not fit")
-    return body["order"], body["after"]
-
-
-def _refuse(why: str) -> NoReturn:
-    raise MalformedRequestError(
-        f"the cursor cannot be used: {why}",
-        code="cursor.invalid",
-        hint="Pass next_cursor of the page before, with the same query; or start without a cursor.",
-    )

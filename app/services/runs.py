@@ -112,6 +112,8 @@ class Runs:
         changes: dict[str, Any] = {"result": result.kept, "outcome": result.outcome, "error": None}
         if result.extension:
             changes["extension"] = list(result.extension)
+        if result.spent is not None:
+            changes["spent"] = result.spent
         self._end(job, Event.COMPLETE, changes)
 
     def complete_all(self, ended: Sequence[tuple[Job, Result]]) -> list[Job]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
+from uuid import UUID
 
 from sqlalchemy.orm import Session
 
 from app.dataplane import tables as real
 from app.domain.errors import ConflictError, InvalidRequestError, NotFoundError, Problem
 from app.domain.tables import BUILT_IN, Column, ColumnType, Index, Table, check_table
+from app.persistence import picker_values
 from app.persistence import tables as catalogue
 from app.persistence.sessions import Sessions
 
@@ -64,6 +66,12 @@ class Tables:
                 raise NotFoundError(f"there is no table {name!r}; there are {known}", code="table.not_found")
             return found
 
+    def will_write(self, tenant: str, table: Table, job_id: UUID) -> None:
+        """Note that a job writes rows of a table; said before the first, and at every start of the job."""
+        if table.has_pickers:
+            with self._sessions.begin() as session:
+                picker_values.touch(session, tenant, table.name, job_id)
+
     def list(self, tenant: str) -> list[Table]:
         """Every table of the tenant by name, the built-in ones among them."""
         with self._sessions.begin() as session:
@@ -97,6 +105,7 @@ class Tables:
             if not catalogue.remove(session, tenant, name):
                 raise NotFoundError(f"there is no table {name!r}", code="table.not_found")
             real.drop(session, tenant, name)
+            picker_values.forget(session, tenant, name, touches_too=True)
 
 
 def _apply(session: Session, tenant: str, table: Table) -> Table:
@@ -119,6 +128,9 @@ def _apply(session: Session, tenant: str, table: Table) -> Table:
             code="table.version_conflict",
         )
     catalogue.put(session, tenant, table)
+    if table.has_pickers:
+        # Rows that were there before, and values of columns that were not filterable.
+        picker_values.touch(session, tenant, table.name, None)
     return table
 
 
@@ -144,6 +156,8 @@ def _column_problems(columns: Iterable[Column]) -> list[Problem]:
             problems.append(Problem(at, f"max_length and format are for text, {column.name!r} is {column.type.value}"))
         if column.max_length is not None and column.max_length < 1:
             problems.append(Problem(f"{at}/max_length", f"a length is 1 or more, got {column.max_length}"))
+        if column.filterable and column.type is ColumnType.JSON:
+            problems.append(Problem(f"{at}/filterable", "json has no values to pick"))
         if column.format is not None and column.format not in _FORMATS:
             problems.append(Problem(f"{at}/format", f"expected email, got {column.format!r}"))
     return problems
@@ -180,8 +194,11 @@ def _index_problems(table: Table, indexes: Iterable[Index]) -> list[Problem]:
             problems.append(
                 Problem(f"/indexes/{position}/columns", "json cannot be indexed, text[] only in an index of its own")
             )
-        if index.trigram and kinds - {ColumnType.TEXT}:
-            problems.append(Problem(f"/indexes/{position}/trigram", "a trigram index is for text columns"))
+        for kind, wanted in (("trigram", index.trigram), ("words", index.words)):
+            if wanted and kinds - {ColumnType.TEXT}:
+                problems.append(Problem(f"/indexes/{position}/{kind}", f"an index of {kind} is for text columns"))
+        if index.trigram and index.words:
+            problems.append(Problem(f"/indexes/{position}/words", "trigram and words are two indexes: declare both"))
         if index.name(table.name) in seen:
             problems.append(Problem(f"/indexes/{position}", "another index has the same name"))
         seen.add(index.name(table.name))

@@ -10,6 +10,7 @@ from app.dataplane.plan import Mode
 from app.dataplane.postgres_errors import POSTGRES_ERRORS, retried, sqlstate
 from app.domain.errors import InvalidRequestError, Problem, TransientError, UnavailableError
 from app.domain.tables import ColumnType, Table
+from app.persistence import picker_values
 from app.persistence.sessions import Sessions
 from app.services.tables import Tables
 from config.settings import Settings
@@ -78,6 +79,9 @@ class Upserts:
 
         def write() -> direct.Written:
             with self._sessions.begin() as session:
+                for written in (table, *((beside.table,) if beside else ())):
+                    if written.has_pickers:
+                        picker_values.touch(session, tenant, written.name, None)
                 return direct.write(
                     session,
                     tenant,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import groupby
+from time import perf_counter
 from typing import Any, BinaryIO, Final
 from urllib.parse import quote
 
@@ -20,6 +21,7 @@ from app.storage.multipart import S3Upload, checked_parts
 from app.storage.s3_errors import changed, explained, no_such_bucket
 from config.settings import Settings
 
+_STARTED: Final = "haulier_started"
 KEYS_PER_DELETE: Final = 1_000
 """S3's limit."""
 
@@ -32,10 +34,14 @@ class S3Reader:
         info: What S3 said with the answer.
         body: The stream; ``None`` is an empty one.
         expected_bytes: How many bytes must come.
+        spent: Told the seconds that each read takes.
     """
 
-    def __init__(self, ref: ObjectRef, info: ObjectInfo, body: Any, expected_bytes: int) -> None:
+    def __init__(
+        self, ref: ObjectRef, info: ObjectInfo, body: Any, expected_bytes: int, spent: Callable[[float], None]
+    ) -> None:
         self.info = info
+        self._spent = spent
         self._ref = ref
         self._body = body
         self._left_bytes = expected_bytes
@@ -48,8 +54,10 @@ class S3Reader:
         """
         if self._body is None or size == 0:
             return b""
+        start = perf_counter()
         with explained("s3:GetObject", self._ref):
             data: bytes = self._body.read(None if size < 0 else size)
+        self._spent(perf_counter() - start)
         self._left_bytes -= len(data)
         if self._left_bytes > 0 and (size < 0 or not data):
             raise TransientError(
@@ -87,6 +95,16 @@ class S3Store:
         self._at_rest = _at_rest(settings)
         self._lock = threading.Lock()
         self._clients: dict[tuple[int, str | None], Any] = {}
+        self._spent_s = 0.0
+        self._counting = threading.Lock()
+
+    def spent_s(self) -> float:
+        """Seconds that threads of this process have waited for S3, each for itself."""
+        return self._spent_s
+
+    def _spend(self, seconds: float) -> None:
+        with self._counting:
+            self._spent_s += seconds
 
     @property
     def client(self) -> Any:
@@ -107,7 +125,7 @@ class S3Store:
     def _new_client(self, endpoint: str | None) -> Any:
         secret = self._settings.s3_secret_access_key
         # A session of its own: boto3's default session is not safe in threads.
-        return boto3.session.Session().client(
+        client = boto3.session.Session().client(
             "s3",
             endpoint_url=endpoint,
             region_name=self._settings.s3_region,
@@ -115,6 +133,14 @@ class S3Store:
             aws_secret_access_key=secret.get_secret_value() if secret else None,
             config=self._config,
         )
+        events = client.meta.events
+        events.register("before-call.s3", _note_start)
+        events.register("after-call.s3", self._note_end)
+        events.register("after-call-error.s3", self._note_end)
+        return client
+
+    def _note_end(self, context: dict[str, Any], **_: Any) -> None:
+        self._spend(perf_counter() - context.get(_STARTED, perf_counter()))
 
     def head(self, ref: ObjectRef) -> ObjectInfo:
         """Size and ETag.
@@ -158,7 +184,7 @@ class S3Store:
                 raise changed(ref)
             if offset >= info.size_bytes:
                 # Servers disagree on how to refuse a range that begins at the end.
-                yield S3Reader(ref, info, None, 0)
+                yield S3Reader(ref, info, None, 0, self._spend)
                 return
             asked |= {"Range": f"bytes={offset}-", "IfMatch": f'"{info.etag}"'}
         with explained("s3:GetObject", ref):
@@ -168,7 +194,7 @@ class S3Store:
             # Not every server heeds If-Match on GET.
             if if_match is not None and info.etag != if_match:
                 raise changed(ref)
-            yield S3Reader(ref, info, answer["Body"], answer["ContentLength"])
+            yield S3Reader(ref, info, answer["Body"], answer["ContentLength"], self._spend)
         finally:
             answer["Body"].close()
 
@@ -309,6 +335,10 @@ class S3Store:
             if not page.get("IsTruncated"):
                 return
             asked["ContinuationToken"] = page["NextContinuationToken"]
+
+
+def _note_start(context: dict[str, Any], **_: Any) -> None:
+    context[_STARTED] = perf_counter()
 
 
 def _info(answer: Mapping[str, Any], size_bytes: int) -> ObjectInfo:

@@ -72,6 +72,11 @@ CREATE TABLE jobs (
     bytes_done        bigint NOT NULL DEFAULT 0,
     bytes_total       bigint,
     stage             text,
+    stage_at          timestamptz,
+    stage_seconds     jsonb,
+    midway_at         timestamptz,
+    midway_part       double precision,
+    spent             jsonb,
     parts_done        integer NOT NULL DEFAULT 0,
     parts_total       integer,
     counters          jsonb NOT NULL DEFAULT '{}',
@@ -431,14 +436,30 @@ CREATE TABLE export_names (
 );
 CREATE INDEX export_names_job_idx ON export_names (job_id);
 
+-- Different values of filterable columns, for pickers; and of which rows they have not been gathered yet.
+CREATE TABLE picker_values (
+    tenant      text NOT NULL,
+    table_name  text NOT NULL,
+    column_name text NOT NULL,
+    value       text NOT NULL,
+    PRIMARY KEY (tenant, table_name, column_name, value)
+);
+CREATE TABLE picker_touches (
+    number     bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    tenant     text NOT NULL,
+    table_name text NOT NULL,
+    job_id     uuid
+);
+CREATE INDEX picker_touches_table_idx ON picker_touches (tenant, table_name, number);
+
 CREATE EXTENSION IF NOT EXISTS pg_trgm;
 """
 
 DOWN = """
-DROP TABLE changes, limit_uses, limits, queues, export_names, line_keys, sinks, uploads, cursors, cache_entries,
-    artifacts, job_logs, failed_records, import_batches, import_lanes, declared_tables, idempotency_keys, leaders,
-    workers, event_counters, job_events, schedule_fires, schedules, pipeline_stages, families, job_needs, jobs,
-    api_keys, tenants;
+DROP TABLE changes, limit_uses, limits, queues, picker_values, picker_touches, export_names, line_keys, sinks, uploads,
+    cursors, cache_entries, artifacts, job_logs, failed_records, import_batches, import_lanes, declared_tables,
+    idempotency_keys, leaders, workers, event_counters, job_events, schedule_fires, schedules, pipeline_stages,
+    families, job_needs, jobs, api_keys, tenants;
 DROP SEQUENCE job_numbers;
 """
 

@@ -15,7 +15,6 @@ from app.dataplane.spooling import UrlOrigin
 from app.domain.errors import InvalidRequestError, JobError, Problem
 from app.domain.job_types import JobConfig, JobType, Result, Submission
 from app.security.outgoing.targets import parse_target
-from app.services.tables import Tables
 from tasks.loading import LoadConfig, check_target, target
 
 if TYPE_CHECKING:
@@ -137,7 +136,7 @@ def _uploaded(submission: Submission, upload: str) -> Any:
 
 def run(job: RunContext, config: Import) -> Result:
     """Import the file."""
-    table = target(Tables(job.sessions), job.job.tenant, config)
+    table = target(job, config)
     return import_file(job, _origin(job, config.source), table, config.options())
 
 

@@ -12,7 +12,6 @@ from app.dataplane.plan import Options
 from app.domain.errors import InvalidRequestError, Problem
 from app.domain.job_types import JobType, Result, Submission
 from app.domain.tables import Table
-from app.services.tables import Tables
 from app.storage.scope import resolve
 from tasks.loading import LoadConfig, check_target, target
 
@@ -58,7 +57,7 @@ def check(submission: Submission, config: InsertCsvFile) -> None:
 def run(job: RunContext, config: InsertCsvFile) -> Result:
     """Import the file."""
     ref = resolve(job.settings, job.job.tenant, config.s3_bucket, config.s3_key)
-    table = target(Tables(job.sessions), job.job.tenant, config)
+    table = target(job, config)
     _check_key(table, config.key)
     return import_file(job, S3Origin(job.objects, ref), table, config.options())
 

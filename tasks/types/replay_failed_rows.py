@@ -11,7 +11,7 @@ from app.dataplane.replay import Replay, replay
 from app.domain.errors import JobError
 from app.domain.job_types import JobConfig, JobType, Result
 from app.persistence import jobs
-from app.services.tables import Tables
+from tasks.loading import target
 from tasks.types import insert_csv_file
 
 if TYPE_CHECKING:
@@ -30,9 +30,8 @@ def run(job: RunContext, config: ReplayFailedRows) -> Result:
     """Load what is unresolved; a killed replay goes on behind its last batch."""
     with job.sessions.begin() as session:
         source = jobs.get(session, job.job.tenant, config.job)
-    options = _import_config(source).options()
-    table = Tables(job.sessions).get(source.tenant, source.config.get("table", "contacts"))
-    return replay(job, Replay(source, table, options, config.codes))
+    how = _import_config(source)
+    return replay(job, Replay(source, target(job, how), how.options(), config.codes))
 
 
 def _import_config(source: Job) -> insert_csv_file.InsertCsvFile:

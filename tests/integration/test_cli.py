@@ -162,6 +162,24 @@ def test_an_export_brings_the_rows_that_were_asked_for(
     assert [path.name for path in tmp_path.glob("*.part")] == []
 
 
+def test_a_query_answers_at_once_explains_itself_or_becomes_a_job(
+    haulier: Callable[..., Result], people: None, tmp_path: Path
+) -> None:
+    haulier("import", _csv(tmp_path, ["1,Ann,DE", "2,Bob,FR", "3,Eve,DE"]), "--table", "people")
+    target = tmp_path / "out.csv"
+    chosen = ["--table", "people", "--where", '{"keyword_match": {"must": {"country": "DE"}}}', "--columns", "name,id"]
+
+    written = haulier("query", *chosen, "--format", "csv", "--mode", "stream", "-o", str(target))
+    explained = haulier("query", *chosen, "--explain")
+    deferred = haulier("query", *chosen, "--mode", "job", "--json")
+
+    assert {result.exit_code for result in (written, explained, deferred)} == {0}
+    assert target.read_bytes() == b"name,id\nAnn,1\nEve,3\n"
+    assert "becomes a job" in explained.stdout
+    assert "Seq Scan" in explained.stdout
+    assert json.loads(deferred.stdout)["reason"] == "asked"
+
+
 def test_an_empty_export_is_a_file_with_a_header(haulier: Callable[..., Result], people: None, tmp_path: Path) -> None:
     result = haulier("export", "--table", "people", "-o", str(tmp_path / "out.csv"))
 

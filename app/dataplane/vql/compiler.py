@@ -11,9 +11,8 @@ from app.dataplane.vql.catalogue import Field, Relation
 from app.dataplane.vql.model import AnyText, Bounded, Condition, Keyword, Order, Query, Range, SearchType, Text
 from app.dataplane.vql.values import Bound
 from app.domain.tables import ColumnType
-
-SIMILAR: Final = 0.4
-"""pg_trgm's similarity from which a fuzzy word counts as found."""
+from app.domain.texts import like_pattern
+from app.persistence.sessions import SIMILAR_WORDS
 
 _COMPARISON: Final = {Bounded.GTE: ">=", Bounded.LTE: "<=", Bounded.GT: ">", Bounded.LT: "<"}
 _SOLID_WORD: Final = re.compile(r"[A-Za-z0-9]{3,}")
@@ -162,7 +161,7 @@ def _search(search: Text, column: str, statement: Statement) -> str:
 
 def _in_text(search: Text, text: str, statement: Statement) -> str:
     if search.search_type is SearchType.SUBSTRING:
-        return f"{text} ILIKE {statement.bind(_pattern(search.text), 'text')}"
+        return f"{text} ILIKE {statement.bind(like_pattern(search.text), 'text')}"
     if search.search_type is SearchType.EXACT:
         tests = [*_cheap_tests(search.words, text, statement), f"{_vector(text)} @@ {_phrase(search, statement)}"]
         return f"({' AND '.join(tests)})"
@@ -188,7 +187,7 @@ def _cheap_tests(words: tuple[str, ...], text: str, statement: Statement) -> Ite
     # than it is split into words, and can use a trigram index.
     for word in words:
         if _SOLID_WORD.fullmatch(word):
-            yield f"{text} ILIKE {statement.bind(_pattern(word), 'text')}"
+            yield f"{text} ILIKE {statement.bind(like_pattern(word), 'text')}"
 
 
 def _phrase(search: Text, statement: Statement) -> str:
@@ -214,15 +213,13 @@ def _gaps(places: int, slop: int) -> Iterator[tuple[int, ...]]:
 
 def _similar(word: str, text: str, statement: Statement) -> str:
     wanted = statement.bind(word, "text")
-    return (
-        f"({_vector(text)} @@ phraseto_tsquery('simple', {wanted}) OR EXISTS (SELECT FROM "
-        f"unnest(tsvector_to_array({_vector(text)})) AS w (word) WHERE similarity(w.word, {wanted}) >= {SIMILAR}))"
+    # No word is more similar than the stretch of the text that it is, so <% leaves none out; a trigram index serves it.
+    rough = f"{wanted} <% {text} AND " if _SOLID_WORD.fullmatch(word) else ""
+    similar = (
+        f"EXISTS (SELECT FROM unnest(tsvector_to_array({_vector(text)})) AS w (word) "
+        f"WHERE similarity(w.word, {wanted}) >= {SIMILAR_WORDS})"
     )
-
-
-def _pattern(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-    return f"%{escaped}%"
+    return f"({rough}({_vector(text)} @@ phraseto_tsquery('simple', {wanted}) OR {similar}))"
 
 
 def _behind(order: tuple[Order, ...], after: tuple[Bound | None, ...], statement: Statement) -> str:
