@@ -7,8 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import accumulate
+from typing import Final
 
 from app.dataplane.faults import Fault
+
+NULL: Final = b"\xff"
+"""NULL in a column whose empty text is a value of its own; no UTF-8 text is so."""
 
 
 class Encoding(StrEnum):

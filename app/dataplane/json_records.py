@@ -9,18 +9,26 @@ from typing import Any, Final
 
 from app.dataplane.chunks import Chunk
 from app.dataplane.faults import Fault
-from app.dataplane.json_values import SCAN, Shape, decoded, decoded_one, names_of
+from app.dataplane.json_values import SCAN, Shape, decoded_one, names_of
 from app.domain.errors import JobError
 
 BLOCK_BYTES: Final = 64 * 1024
 _FILL_BYTES: Final = 1 << 20
 _FIELDS_A_RECORD: Final = 2
+_FEWEST_PARTED: Final = 2
 _BLANK: Final = b" \t\r\n"
 _GAP: Final = re.compile(r"[ \t\r\n]*(,?)[ \t\r\n]*")
 
 
 class _Separated(Chunk):
     """A chunk whose records begin with what parts them from the one before."""
+
+    def byte_of(self, place: int) -> int:
+        """Where a record begins in the file; found by the scanner when first asked for."""
+        if self.bounds is None:
+            text = self.data.decode()
+            self.bounds = [0, *_byte_places(text, _stops(text))]
+        return Chunk.byte_of(self, place)
 
     def raw(self, place: int) -> bytes:
         """The element alone."""
@@ -72,19 +80,20 @@ class _Window:
         self._begin += length
         self.next_byte += length
 
-    def _chunk(self, data: bytes, ends: list[int]) -> Chunk:
-        """The records that end at ``ends``, with nothing in them yet."""
+    def _chunk(self, data: bytes, ends: list[int] | None, count: int | None = None) -> Chunk:
+        """The records that end at ``ends``, with nothing in them yet; ``count`` of them when that is for later."""
+        count = len(ends or ()) if count is None else count
         return self._kind(
             data=data,
             first_byte=self.next_byte,
             first_line=self.next_line,
-            count=len(ends),
+            count=count,
             columns=[[] for _ in self._shape.names],
             members=(),
             faults={},
             blanks=[],
-            lines=len(ends),
-            bounds=[0, *ends],
+            lines=count,
+            bounds=None if ends is None else [0, *ends],
             length=len(data),
         )
 
@@ -101,7 +110,7 @@ class LineReader(_Window):
         """The keys of the first records; reads none of them away."""
         block = self._block()
         lines = [] if block is None else block.split(b"\n")
-        return names_of([value for line in lines if not isinstance(value := _value_of(line), Fault)])
+        return names_of([value for line in lines if not isinstance(value := value_of(line), Fault)])
 
     def chunks(self, _width: int) -> Iterator[Chunk]:
         """The records from here on."""
@@ -145,35 +154,43 @@ class LineReader(_Window):
         ends = list(accumulate(len(line) + 1 for line in lines))
         ends[-1] = len(block)
         chunk = self._chunk(block, ends)
-        values = _all_decoded(lines)
-        if values is not None:
-            self._shape.fill(chunk, range(len(lines)), values)
-        else:
+        if not self._fill_quickly(chunk, lines):
             self._one_by_one(chunk, lines)
         return chunk
 
-    def _one_by_one(self, chunk: Chunk, lines: list[bytes]) -> None:
-        places, values = [], []
-        for place, line in enumerate(lines):
-            value = None if not line.strip(_BLANK) else _value_of(line)
-            if isinstance(value, Fault):
-                chunk.faults[place] = value
-            elif not line.strip(_BLANK):
-                chunk.blanks.append(place)
+    def _fill_quickly(self, chunk: Chunk, lines: list[bytes]) -> bool:
+        rows = self._shape.quick.lines(chunk.data, lines)
+        if None not in rows:
+            return self._shape.fill(chunk, range(len(lines)), rows)
+        faults, blanks = {}, []
+        for place in [place for place, row in enumerate(rows) if row is None]:
+            row = self._row(lines[place])
+            if isinstance(row, Fault):
+                faults[place] = row
+            elif row is None:
+                blanks.append(place)
             else:
-                places.append(place)
-                values.append(value)
-        self._shape.fill(chunk, places, values)
+                rows[place] = self._shape.quick.row(row)
+        places = [place for place, row in enumerate(rows) if row is not None]
+        if not self._shape.fill(chunk, places, [row for row in rows if row is not None]):
+            return False
+        chunk.faults, chunk.blanks = faults, blanks
+        return True
+
+    def _one_by_one(self, chunk: Chunk, lines: list[bytes]) -> None:
+        rows = [(place, self._row(line)) for place, line in enumerate(lines)]
+        chunk.blanks = [place for place, row in rows if row is None]
+        self._shape.fill_slowly(chunk, [(place, row) for place, row in rows if row is not None])
+
+    def _row(self, line: bytes) -> list[str | None] | Fault | None:
+        """A line's texts, or the fault in it; ``None`` of a blank one."""
+        if not line.strip(_BLANK):
+            return None
+        value = value_of(line)
+        return value if isinstance(value, Fault) else self._shape.row(value)
 
 
-def _all_decoded(lines: list[bytes]) -> list[Any] | None:
-    try:
-        return decoded([line.strip(_BLANK).decode() for line in lines])
-    except UnicodeDecodeError:
-        return None
-
-
-def _value_of(line: bytes) -> Any:
+def value_of(line: bytes) -> Any:
     """The value of a line, or the fault in it."""
     try:
         return decoded_one(line.decode().strip(" \t\r\n"))
@@ -194,6 +211,8 @@ class ArrayReader(_Window):
     """
 
     _kind = _Separated
+    _gap: bytes | None = None
+    """What stood before the last element that was read: what parts the next ones, too, as a rule."""
 
     def header(self) -> tuple[str, ...]:
         """The keys of the first elements; reads the bracket before them, and none of them."""
@@ -208,13 +227,37 @@ class ArrayReader(_Window):
     def chunks(self, _width: int) -> Iterator[Chunk]:
         """The records from here on."""
         while True:
+            if (chunk := self._quickly()) is not None:
+                yield self._pass(chunk)
+                continue
             values, ends, at_end = self._elements(first=self.next_line == 1)
             if values:
                 chunk = self._chunk(self._buffer[self._begin : self._begin + ends[-1]], ends)
-                self._shape.fill(chunk, range(len(values)), values)
+                self._shape.fill_slowly(chunk, list(enumerate(map(self._shape.row, values))))
+                self._gap = _gap_before_last(chunk)
                 yield self._pass(chunk)
             if at_end:
                 return
+
+    def _quickly(self) -> Chunk | None:
+        """The next elements by one call on all of them; ``None`` when that cannot be, or would not be exact.
+
+        A part of an array that is a whole one between brackets is whole elements: a parser that met the bracket at
+        its end was in no text and in no value.
+        """
+        gap = self._gap
+        if gap is None:
+            return None
+        self._fill(self._block_bytes)
+        cut = self._buffer.rfind(b"}" + gap + b"{", self._begin, self._begin + self._block_bytes) + 1
+        data = self._buffer[self._begin : cut]
+        if not data.startswith(gap + b"{"):
+            return None
+        rows = self._shape.quick.array(b"[" + data[len(gap) :] + b"]")
+        if rows is None:
+            return None
+        chunk = self._chunk(data, None, len(rows))
+        return chunk if self._shape.fill(chunk, range(len(rows)), rows) else None
 
     def _elements(self, *, first: bool) -> tuple[list[Any], list[int], bool]:
         """The next values, where each ends, and whether the array does."""
@@ -279,6 +322,25 @@ class ArrayReader(_Window):
             hint="What stands before it is loaded. An object a line (NDJSON) loses only the broken lines.",
             data={"byte": self.next_byte + offset, "element": self.next_line},
         )
+
+
+def _gap_before_last(chunk: Chunk) -> bytes | None:
+    """What parts the last record of a chunk from the one before."""
+    if chunk.count < _FEWEST_PARTED:
+        return None
+    element = chunk.raw(chunk.count - 1)
+    with_gap = Chunk.raw(chunk, chunk.count - 1)
+    return with_gap[: len(with_gap) - len(element)]
+
+
+def _stops(text: str) -> list[int]:
+    """Where each of the elements ends that ``text`` consists of."""
+    stops, at = [], 0
+    while at < len(text):
+        gap = _GAP.match(text, at)
+        _, at = SCAN(text, gap.end() if gap else at)
+        stops.append(at)
+    return stops
 
 
 def _byte_places(text: str, stops: list[int]) -> list[int]:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import repeat
+from functools import lru_cache
+from operator import attrgetter
 from typing import Any, Final
 
-from app.dataplane.chunks import Chunk
+import msgspec
+
+from app.dataplane.chunks import NULL, Chunk
 from app.dataplane.faults import Fault, shown
 
 _SEPARATOR: Final = "\x1f"
@@ -28,18 +32,6 @@ def _no_number(word: str) -> Any:
 _DECODER: Final[Any] = json.JSONDecoder(parse_int=Literal, parse_float=Literal, parse_constant=_no_number)
 SCAN: Final[Callable[[str, int], tuple[Any, int]]] = _DECODER.scan_once  # documented in json.scanner's source alone
 """The value that begins at a place of a text, and where it ends."""
-
-
-def decoded(texts: Sequence[str]) -> list[Any] | None:
-    """The one value of each text, found by a few calls on all; ``None`` when some text is no JSON value."""
-    try:
-        found = list(map(SCAN, texts, repeat(0)))
-    except (ValueError, RecursionError):
-        return None
-    # A text that is no value at all ends the map without a word.
-    if len(found) != len(texts) or [end for _, end in found] != list(map(len, texts)):
-        return None
-    return [value for value, _ in found]
 
 
 def decoded_one(text: str) -> Any:
@@ -67,47 +59,44 @@ class Shape:
         names: The keys that become columns, in their order.
         ignore_unknown: Leave out other keys, instead of refusing the record.
         max_field_bytes: Longer values are refused.
+        keeps_null: null becomes ``chunks.NULL``, apart from empty text.
     """
 
     names: tuple[str, ...]
     ignore_unknown: bool
     max_field_bytes: int
+    keeps_null: bool = False
 
-    def fill(self, chunk: Chunk, places: Sequence[int], values: Sequence[Any]) -> None:
-        """Give ``chunk`` the columns of ``values``, which stand at ``places`` of it; unfit ones join its faults."""
-        columns = self._quick(values) if chunk.length <= self.max_field_bytes else None
-        if columns is not None:
-            chunk.members, chunk.columns = places, columns
-        else:
-            self._careful(chunk, places, values)
-        chunk.plain = all(map(_is_plain, chunk.columns))
+    @property
+    def quick(self) -> Quick:
+        """The quick way to read records of this shape."""
+        return _quick(self.names, self.ignore_unknown)
 
-    def _quick(self, values: Sequence[Any]) -> list[list[bytes]] | None:
-        if set(map(type, values)) - {dict}:
-            return None
-        if not self.ignore_unknown and not set().union(*values) <= set(self.names):
-            return None
-        columns = []
-        for name in self.names:
-            column = _encoded([value.get(name) for value in values])
-            if column is None:
-                return None
-            columns.append(column)
-        return columns
+    def fill(self, chunk: Chunk, places: Sequence[int], rows: Sequence[Any]) -> bool:
+        """Give ``chunk`` the columns of ``Quick`` rows at ``places`` of it; whether each value can be stored as it is.
 
-    def _careful(self, chunk: Chunk, places: Sequence[int], values: Sequence[Any]) -> None:
-        rows, members = [], []
-        for place, value in zip(places, values, strict=True):
-            row = self._row(value)
-            if isinstance(row, Fault):
-                chunk.faults[place] = row
-            else:
-                rows.append(row)
-                members.append(place)
-        chunk.members = members
-        chunk.columns = [list(column) for column in zip(*rows, strict=True)] or [[] for _ in self.names]
+        What cannot is to be looked at row by row, by ``row``.
+        """
+        if chunk.length > self.max_field_bytes:
+            return False
+        columns = self.quick.columns(rows, keep_null=self.keeps_null)
+        if columns is None:
+            return False
+        _give(chunk, places, columns)
+        return True
 
-    def _row(self, value: Any) -> list[bytes] | Fault:
+    def fill_slowly(self, chunk: Chunk, found: Sequence[tuple[int, list[str | None] | Fault]]) -> None:
+        """Give ``chunk`` what ``row`` made of the values at each place of it."""
+        chunk.faults |= {place: row for place, row in found if isinstance(row, Fault)}
+        members = [place for place, row in found if not isinstance(row, Fault)]
+        null = NULL if self.keeps_null else b""
+        rows = [
+            [null if text is None else text.encode() for text in row] for _, row in found if not isinstance(row, Fault)
+        ]
+        _give(chunk, members, [list(column) for column in zip(*rows, strict=True)] or [[] for _ in self.names])
+
+    def row(self, value: Any) -> list[str | None] | Fault:
+        """The texts of one value, ``None`` for null, or why it is no row."""
         if not isinstance(value, dict):
             return Fault("json.not_an_object", f"expected an object, got {shown(_text(value))}")
         unknown = [] if self.ignore_unknown else [name for name in value if name not in self.names]
@@ -115,8 +104,8 @@ class Shape:
             named = ", ".join(map(shown, unknown[:_MOST_NAMED]))
             return Fault("json.unknown_key", f"expected keys of the first records, got {named} too")
         try:
-            texts = [_text(value.get(name)) for name in self.names]
-            return self._refusal(texts) or [text.encode() for text in texts]
+            texts = [None if value.get(name) is None else _text(value[name]) for name in self.names]
+            return self._refusal([text for text in texts if text is not None]) or texts
         except UnicodeEncodeError:
             return Fault("json.encoding", "expected Unicode text, got half of a surrogate pair")
         except RecursionError:
@@ -131,6 +120,96 @@ class Shape:
         return None
 
 
+_NEVER_IN_A_NAME: Final = re.compile(r'[\x00-\x1f"\\]')
+"""msgspec cannot call a field so."""
+_NEGATIVE_ZEROS: Final = tuple(b"-0" + after for after in (b",", b"}", b"]", b" ", b"\n", b"\r", b"\t"))
+
+
+class Quick:
+    """Reads objects by msgspec, which takes nothing that the scanner refuses: into structs, a field a name.
+
+    What it does not take may be fine all the same (whole numbers of thousands of digits), so the scanner has the word.
+    """
+
+    def __init__(self, names: tuple[str, ...], *, ignore_unknown: bool) -> None:
+        fields = [f"f{number}" for number in range(len(names))]
+        self._is_possible = not any(map(_NEVER_IN_A_NAME.search, names))
+        self._row: Any = msgspec.defstruct(
+            "Row",
+            [(field, Any, None) for field in fields],
+            rename=dict(zip(fields, names, strict=True)) if self._is_possible else None,
+            forbid_unknown_fields=not ignore_unknown,
+            gc=False,
+        )
+        self._ignores = ignore_unknown
+        self._getters = [attrgetter(field) for field in fields]
+        self._decode = msgspec.json.Decoder(self._row, float_hook=Literal).decode
+        self._decode_all = msgspec.json.Decoder(list[self._row], float_hook=Literal).decode  # type: ignore[name-defined]
+
+    def lines(self, block: bytes, lines: Sequence[bytes]) -> list[Any]:
+        """A row for each line of ``block``, ``None`` for what is to be read by the scanner."""
+        if not self._is_exact(block):
+            return [None] * len(lines)
+        try:
+            return list(map(self._decode, lines))
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return list(map(self._one, lines))
+
+    def array(self, text: bytes) -> list[Any] | None:
+        """The rows of a whole array; ``None`` when the scanner is to read it."""
+        try:
+            return self._decode_all(text) if self._is_exact(text) else None
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return None
+
+    def row(self, texts: Sequence[str | None]) -> Any:
+        """The row of these values."""
+        return self._row(*texts)
+
+    def columns(self, rows: Sequence[Any], *, keep_null: bool) -> list[list[bytes]] | None:
+        """The values of rows in UTF-8; ``None`` when some value cannot be stored so."""
+        columns = []
+        for getter in self._getters:
+            values = list(map(getter, rows))
+            column = _encoded(values)
+            if column is None:
+                return None
+            if keep_null and None in values:
+                column = [NULL if value is None else text for value, text in zip(values, column, strict=True)]
+            columns.append(column)
+        return columns
+
+    def _one(self, line: bytes) -> Any:
+        try:
+            return self._decode(line)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return None
+
+    def _is_exact(self, block: bytes) -> bool:
+        if not self._is_possible or any(map(block.__contains__, _NEGATIVE_ZEROS)):  # which would lose their sign
+            return False
+        return not self._ignores or block.isascii() or _is_utf8(block)  # what is left out is not decoded
+
+
+@lru_cache(maxsize=64)
+def _quick(names: tuple[str, ...], ignore_unknown: bool) -> Quick:
+    return Quick(names, ignore_unknown=ignore_unknown)
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _give(chunk: Chunk, places: Sequence[int], columns: list[list[bytes]]) -> None:
+    chunk.members, chunk.columns = places, columns
+    # Whatever is not plain is written with a backslash in JSON.
+    chunk.plain = b"\\" not in chunk.data or all(map(_is_plain, columns))
+
+
 def _is_plain(column: list[bytes]) -> bool:
     joined = b"".join(column)
     return not any(mark in joined for mark in (b"\\", b"\t", b"\n", b"\r"))
@@ -139,7 +218,9 @@ def _is_plain(column: list[bytes]) -> bool:
 def _encoded(column: list[Any]) -> list[bytes] | None:
     """A column in UTF-8; ``None`` when some value cannot be."""
     kinds = set(map(type, column))
-    if not kinds <= {str, Literal}:
+    if kinds == {int}:
+        column = list(map(str, column))
+    elif not kinds <= {str, Literal}:
         try:
             column = [value if isinstance(value, str) else _text(value) for value in column]
         except RecursionError:
@@ -158,20 +239,23 @@ def _text(value: Any) -> str:
     """A value as a file of text would have it; null is empty, lists and objects stay JSON."""
     if isinstance(value, str):
         return value
-    return "" if value is None else _json(value)
+    if value is None:
+        return ""
+    return str(value) if type(value) is int else json_text(value)
 
 
-def _json(value: Any) -> str:
+def json_text(value: Any) -> str:
+    """A value that was decoded here, as JSON again; numbers as they stood."""
     if isinstance(value, Literal):
         return value
     if isinstance(value, dict):
         return (
             "{"
-            + ", ".join(f"{json.dumps(name, ensure_ascii=False)}: {_json(item)}" for name, item in value.items())
+            + ", ".join(f"{json.dumps(name, ensure_ascii=False)}: {json_text(item)}" for name, item in value.items())
             + "}"
         )
     if isinstance(value, list):
-        return "[" + ", ".join(map(_json, value)) + "]"
+        return "[" + ", ".join(map(json_text, value)) + "]"
     return json.dumps(value, ensure_ascii=False)
 
 

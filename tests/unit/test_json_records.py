@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Callable
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 
 from app.dataplane.chunks import Chunk
 from app.dataplane.json_records import ArrayReader, LineReader
-from app.dataplane.json_values import Shape
+from app.dataplane.json_values import Quick, Shape
 from app.domain.errors import JobError
 from tests.unit.test_csv_records import outcome
 
@@ -27,12 +29,14 @@ def shape(**changes: Any) -> Shape:
     return Shape(**{"names": NAMES, "ignore_unknown": False, "max_field_bytes": 512, **changes})
 
 
-def lines_of(data: bytes, **place: Any) -> list[Chunk]:
-    return list(LineReader(io.BytesIO(data).read, shape(), block_bytes=24, **place).chunks(2))
+def lines_of(data: bytes, *, first_byte: int = 0, first_line: int = 1, **changes: Any) -> list[Chunk]:
+    place = {"first_byte": first_byte, "first_line": first_line}
+    return list(LineReader(io.BytesIO(data).read, shape(**changes), block_bytes=24, **place).chunks(2))
 
 
-def array_of(data: bytes, **place: Any) -> list[Chunk]:
-    reader = ArrayReader(io.BytesIO(data).read, shape(), block_bytes=24, **place)
+def array_of(data: bytes, *, ignore_unknown: bool = False, names: tuple[str, ...] = NAMES, **place: Any) -> list[Chunk]:
+    said = shape(ignore_unknown=ignore_unknown, names=names)
+    reader = ArrayReader(io.BytesIO(data).read, said, block_bytes=24, **place)
     if not place:
         reader.header()
     return list(reader.chunks(2))
@@ -68,6 +72,46 @@ def test_an_array_is_read_from_after_any_element(records: list[dict[str, Any]], 
     for line, _, end, _ in whole:
         rest = array_of(data[end:], first_byte=end, first_line=line + 1)
         assert outcome(rest) == whole[line:]
+
+
+PIECES = (
+    rb"""{ } [ ] , : "a" "b" "c" -0 - 1 1e5 0.10 NaN null true " \ \ud83d \u00e9 {"a":1} {"a":"x","b":-0.0}"""
+    rb""" {"b":[1,{"x":2}]} },{"a": },{"a":2},{"b": """
+).split()
+NEAR_JSON = st.lists(
+    st.sampled_from([*PIECES, b" ", b"\t", b"\r", b"\n", b"\xff", b"\xc3\xa9", b"\0", b"\x1f", b"9" * 5_000]),
+    max_size=14,
+).map(b"".join)
+
+
+@given(NEAR_JSON, st.booleans(), st.sampled_from([lines_of, array_of]))
+def test_the_quick_way_says_of_any_bytes_what_the_scanner_says(
+    data: bytes, ignore_unknown: bool, read: Callable[..., list[Chunk]]
+) -> None:
+    if read is array_of:
+        data = b'[{"a":0},{"a":0},{"a":0}' + data + b"]"
+
+    def said() -> Any:
+        try:
+            return outcome(read(data, ignore_unknown=ignore_unknown))
+        except JobError as error:
+            return error.code, error.data
+
+    quick = said()
+    with patch.object(Quick, "_is_exact", lambda *_: False):
+        slow = said()
+
+    assert quick == slow
+
+
+@pytest.mark.parametrize("read", [lines_of, array_of])
+def test_names_that_need_escapes_are_read_too(read: Callable[..., list[Chunk]]) -> None:
+    records = [{'a"\n': number, "b": None} for number in range(9)]
+    data = json.dumps(records).encode()
+
+    chunks = read(data if read is array_of else data[1:-1].replace(b"}, ", b"}\n"), names=('a"\n', "b"))
+
+    assert [what for *_, what in outcome(chunks)] == [(b"%d" % number, b"") for number in range(9)]
 
 
 def test_every_digit_of_a_number_is_kept() -> None:
