@@ -1,0 +1,231 @@
+"""One sheet of an XLSX file as NDJSON: a program, so that what a file costs in memory is held to a limit.
+
+``python -m app.dataplane.sheet_reader`` is given a ``Wanted`` as JSON, and writes a ``Found`` in one line, then a line
+for each row of the sheet. What it refuses it says in a line on its standard error.
+"""
+
+from __future__ import annotations
+
+import re
+import resource
+import sys
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import reduce
+from itertools import islice
+from posixpath import normpath
+from typing import Any, Final
+from xml.etree import ElementTree
+
+import msgspec
+import python_calamine as calamine
+
+MOST_ROWS: Final = 1_048_576
+"""More no sheet has."""
+REFUSED: Final = 3
+"""The status that the program ends with when it says why."""
+
+_BLOCK_BYTES: Final = 1 << 20
+_ERROR: Final = re.compile(rb'<c r="([A-Z]+)([0-9]+)"[^>]* t="e"[^>]*>(?:(?!</c>).)*?<v>([^<]*)</v>', re.DOTALL)
+_Row = list[Any]
+_BROKEN: Final = (
+    calamine.CalamineError,
+    zipfile.BadZipFile,
+    zlib.error,
+    ElementTree.ParseError,
+    EOFError,
+    LookupError,
+    NotImplementedError,
+    RuntimeError,
+)
+_Span = tuple[int, int, int, int]
+
+
+class Wanted(msgspec.Struct, frozen=True):
+    """What is to be read.
+
+    Args:
+        sheet: Its name, or its number, counted from 1.
+        names: Of the columns; those beyond the sheet's width are left out. ``None``: the first row has them.
+        skip_rows: Rows before that one, or before the first record.
+        fill_merged: Merged cells all have the value of the first.
+    """
+
+    path: str
+    sheet: str | int
+    names: list[str] | None
+    skip_rows: int
+    fill_merged: bool
+    max_cells: int
+    memory_bytes: int
+
+
+class Found(msgspec.Struct, frozen=True):
+    """What was found: the sheet's name, its named columns, the row of the first record, and how wide it is."""
+
+    sheet: str
+    names: list[str]
+    first_row: int
+    width: int
+
+
+class RefusedError(Exception):
+    """A file that is not taken; the first argument is the code, the second says why."""
+
+
+def convert(wanted: Wanted, write: Callable[[bytes], Any]) -> None:
+    """Write what is wanted.
+
+    Raises:
+        RefusedError: The file is none, lacks the sheet, or is too large.
+    """
+    sheet = _opened(wanted)
+    _check_size(sheet, wanted)
+    try:
+        errors = _errors(wanted.path, sheet.name)
+    except _BROKEN as error:
+        raise _corrupt(error) from error
+    told = _with_errors(sheet.iter_rows(), errors)
+    every = enumerate(_filled(told, sheet.merged_cell_ranges) if wanted.fill_merged else told, start=1)
+    rows = islice(every, wanted.skip_rows, None)
+    header, first_row = wanted.names, wanted.skip_rows + 1
+    if header is None:
+        number, cells = next(((number, row) for number, row in rows if any(cell != "" for cell in row)), (0, []))
+        if not number:
+            raise RefusedError("csv.empty", f"the sheet {sheet.name!r} is empty: expected a row with names")
+        header, first_row = [_name(cell) for cell in cells], number + 1
+    _, width = _size(sheet)
+    named = [*header[:width], *[""] * (width - len(header))]
+    found = Found(sheet.name, [name for name in named if name], first_row, width)
+    write(msgspec.json.encode(found) + b"\n")
+    keys = [name or f"column_{number}" for number, name in enumerate(named, start=1)]
+    for _, row in rows:
+        write(_line(keys, row))
+
+
+def _opened(wanted: Wanted) -> calamine.CalamineSheet:
+    try:
+        book = calamine.CalamineWorkbook.from_path(wanted.path)
+        if isinstance(wanted.sheet, str) and wanted.sheet in book.sheet_names:
+            return book.get_sheet_by_name(wanted.sheet)
+        if isinstance(wanted.sheet, int) and wanted.sheet <= len(book.sheet_names):
+            return book.get_sheet_by_index(wanted.sheet - 1)
+    except _BROKEN as error:
+        raise _corrupt(error) from error
+    names = ", ".join(map(repr, book.sheet_names[:20]))
+    raise RefusedError("xlsx.no_sheet", f"expected one of the sheets {names}, got {wanted.sheet!r}")
+
+
+def _corrupt(error: Exception) -> RefusedError:
+    return RefusedError("source.corrupt", f"the file is not valid XLSX: {error!r:.500}")
+
+
+def _check_size(sheet: calamine.CalamineSheet, wanted: Wanted) -> None:
+    height, width = _size(sheet)
+    if height > MOST_ROWS:
+        raise RefusedError(
+            "xlsx.too_many_rows", f"a sheet has at most {MOST_ROWS} rows, {sheet.name!r} has a row {height}"
+        )
+    if height * width > wanted.max_cells:
+        raise RefusedError(
+            "xlsx.too_large",
+            f"the sheet {sheet.name!r} has {height} rows of {width} cells, at most {wanted.max_cells} cells are taken",
+        )
+
+
+def _size(sheet: calamine.CalamineSheet) -> tuple[int, int]:
+    """Rows and columns, from the first of the sheet on."""
+    row, column = sheet.end or (-1, -1)
+    return row + 1, column + 1
+
+
+def _name(cell: Any) -> str:
+    return (str(int(cell)) if isinstance(cell, float) and cell.is_integer() else str(cell)).strip()
+
+
+def _line(keys: Sequence[str], row: _Row) -> bytes:
+    record = {
+        key: int(cell) if type(cell) is float and cell.is_integer() else cell
+        for key, cell in zip(keys, row, strict=False)
+        if cell != ""
+    }
+    return msgspec.json.encode(record) + b"\n" if record else b"\n"
+
+
+def _errors(path: str, sheet: str) -> dict[int, dict[int, str]]:
+    """Cells whose formula came to an error, by row and column: calamine has nothing there."""
+    found: dict[int, dict[int, str]] = {}
+    rest = b""
+    with zipfile.ZipFile(path) as archive, archive.open(_member(archive, sheet)) as file:
+        while block := file.read(_BLOCK_BYTES):
+            whole, end, rest = (rest + block).rpartition(b"</c>")
+            rest = rest[-_BLOCK_BYTES:]
+            if b't="e"' not in whole:
+                continue
+            for letters, row, error in _ERROR.findall(whole + end):
+                column = reduce(lambda sum_, letter: 26 * sum_ + letter - 64, letters, 0)
+                found.setdefault(int(row) - 1, {})[column - 1] = error.decode()
+    return found
+
+
+def _member(archive: zipfile.ZipFile, sheet: str) -> str:
+    """Where a sheet stands in a workbook."""
+    # Expat itself refuses entities that grow, and this process has its limit of memory.
+    book = ElementTree.fromstring(archive.read("xl/workbook.xml"))  # noqa: S314 - see above
+    ids = [
+        value
+        for element in book.iter()
+        if element.tag.endswith("}sheet") and element.get("name") == sheet
+        for name, value in element.items()
+        if name.endswith("}id")
+    ]
+    relations = ElementTree.fromstring(archive.read("xl/_rels/workbook.xml.rels"))  # noqa: S314 - see above
+    targets = {one.get("Id"): one.get("Target", "") for one in relations}
+    target = targets[ids[0]]
+    return target.lstrip("/") if target.startswith("/") else normpath(f"xl/{target}")
+
+
+def _with_errors(rows: Iterator[_Row], errors: Mapping[int, Mapping[int, str]]) -> Iterator[_Row]:
+    if not errors:
+        return rows
+    return (_put(row, errors.get(number, {})) for number, row in enumerate(rows))
+
+
+def _put(row: _Row, errors: Mapping[int, str]) -> _Row:
+    for column, error in errors.items():
+        row[column] = error
+    return row
+
+
+def _filled(rows: Iterator[_Row], merged: Iterable[tuple[tuple[int, int], tuple[int, int]]] | None) -> Iterator[_Row]:
+    """The rows, with the value of merged cells in each of them."""
+    spans = sorted((top, left, bottom, right) for (top, left), (bottom, right) in merged or ())
+    spans.reverse()
+    open_spans: list[tuple[_Span, Any]] = []
+    for number, row in enumerate(rows):
+        open_spans = [(span, value) for span, value in open_spans if span[2] >= number]
+        while spans and spans[-1][0] <= number:
+            span = spans.pop()
+            open_spans.append((span, row[span[1]] if span[1] < len(row) else ""))
+        for (_, left, _, right), value in open_spans:
+            for place in range(left, min(right + 1, len(row))):
+                row[place] = value
+        yield row
+
+
+def main() -> int:
+    """Run the program; its status."""
+    wanted = msgspec.json.decode(sys.argv[1], type=Wanted)
+    resource.setrlimit(resource.RLIMIT_AS, (wanted.memory_bytes, wanted.memory_bytes))
+    try:
+        convert(wanted, sys.stdout.buffer.write)
+        sys.stdout.buffer.flush()
+    except RefusedError as error:
+        sys.stderr.write(msgspec.json.encode(error.args).decode())
+        return REFUSED
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
