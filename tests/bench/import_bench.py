@@ -44,6 +44,7 @@ from app.services.tables import Tables
 from app.storage.s3 import S3Store
 from config.settings import Settings
 from tasks.context import RunContext
+from tasks.types.import_rows import JOB_TYPE as IMPORT
 from tasks.types.insert_csv_file import JOB_TYPE
 from tests.bench.results import keep
 from tests.factories import stored
@@ -152,6 +153,7 @@ class Bench:
     settings: Settings
     sessions: Sessions
     folder: Path
+    rows: int
     lanes: int | None
     batch_rows: int | None
 
@@ -207,11 +209,19 @@ class Bench:
         S3Store(self.settings).delete([ObjectRef(BUCKET, name)])
 
     def ours(self, name: str) -> Run:
-        """The import job, claimed, in a process of its own."""
-        config: dict[str, Any] = {"s3_key": name, "table": TABLE.name}
+        """The main job."""
+        return self.job(JOB_TYPE.name, name, {"s3_key": name})
+
+    def general(self, name: str) -> Run:
+        """The job of the type ``import``."""
+        return self.job(IMPORT.name, name, {"source": {"s3": {"key": name}}})
+
+    def job(self, kind: str, name: str, config: dict[str, Any]) -> Run:
+        """An import job, claimed, in a process of its own."""
+        config |= {"table": TABLE.name}
         config |= {} if self.lanes is None else {"lanes": self.lanes}
         config |= {} if self.batch_rows is None else {"batch_rows": self.batch_rows}
-        request = SubmitJob("default", JOB_TYPE.name, config, "bench", Origin.NATIVE)
+        request = SubmitJob("default", kind, config, "bench", Origin.NATIVE)
         with self.sessions.begin() as session:
             job_id = stored(session, request, queue="bench", retry=JOB_TYPE.retry).id
             session.execute(text("UPDATE jobs SET state = 'running', fence = 1 WHERE id = :id"), {"id": job_id})
@@ -230,8 +240,9 @@ def _import(settings: Settings, job: Job, sender: Any) -> None:
     url = settings.database_url.get_secret_value()
     sessions = make_sessions(open_engine(url, application_name="bench", pool_size=8, worker=True))
     context = RunContext(job, settings=settings, sessions=sessions, objects=S3Store(settings), clock=SystemClock())
+    job_type = IMPORT if job.type == IMPORT.name else JOB_TYPE
     begin = perf_counter()
-    result = JOB_TYPE.run(context, JOB_TYPE.config.model_validate(job.config))
+    result = job_type.run(context, job_type.config.model_validate(job.config))
     seconds = perf_counter() - begin
     assert result is not None
     sender.send((seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, result.data["books"]))
@@ -270,6 +281,8 @@ def paired(name: str, goal: float, runs: int, other: Callable[[], Run], ours: Ca
 
 def measure(bench: Bench, runs: int, only: str | None) -> list[Measured]:
     """All of it, or the measurement whose name holds ``only``."""
+    bench.bring("clean.csv", bench.rows)
+    bench.bring("bad.csv", bench.rows, bad=0.01)
 
     def fresh(run: Callable[[str], Run], name: str) -> Callable[[], Run]:
         def once() -> Run:
@@ -301,12 +314,7 @@ def measure(bench: Bench, runs: int, only: str | None) -> list[Measured]:
             fresh(bench.ours, "clean.csv"),
         ),
         ("the same file again / psql plain upsert again", 1.7, again(bench.psql_upsert), again(bench.ours)),
-        (
-            "1 % bad rows / its own clean file",
-            0.95,
-            fresh(bench.ours, "clean.csv"),
-            fresh(bench.ours, "bad.csv"),
-        ),
+        ("1 % bad rows / its own clean file", 0.95, fresh(bench.ours, "clean.csv"), fresh(bench.ours, "bad.csv")),
     ]
     measured = [
         paired(name, goal, runs, other, ours) for name, goal, other, ours in planned if only is None or only in name
@@ -327,8 +335,8 @@ def growth(bench: Bench) -> Measured:
     return Measured(MEMORY, peaks_mb[1] - peaks_mb[0], 20.0, [{"short_mb": peaks_mb[0], "long_mb": peaks_mb[1]}])
 
 
-def main() -> None:
-    """Measure and print; ``--json`` adds the result to a file."""
+def run(measure: Callable[[Bench, int, str | None], list[Measured]]) -> None:
+    """Measure on stores of their own and print; ``--json`` adds the result to a file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--runs", type=int, default=3)
@@ -381,11 +389,8 @@ def _prepared(stores: Stores, folder: Path, asked: argparse.Namespace) -> Bench:
     )
     sessions = make_sessions(open_engine(stores.database_url, application_name="bench"))
     Tables(sessions).declare("default", TABLE)
-    bench = Bench(stores, settings, sessions, folder, asked.lanes, asked.batch_rows)
-    bench.bring("clean.csv", asked.rows)
-    bench.bring("bad.csv", asked.rows, bad=0.01)
-    return bench
+    return Bench(stores, settings, sessions, folder, asked.rows, asked.lanes, asked.batch_rows)
 
 
 if __name__ == "__main__":
-    main()
+    run(measure)
