@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from operator import attrgetter
+from types import NoneType
 from typing import Any, Final
 
 import msgspec
@@ -79,10 +80,10 @@ class Shape:
         """
         if chunk.length > self.max_field_bytes:
             return False
-        columns = self.quick.columns(rows, keep_null=self.keeps_null)
-        if columns is None:
+        found = self.quick.columns(rows, keep_null=self.keeps_null)
+        if found is None:
             return False
-        _give(chunk, places, columns)
+        chunk.members, (chunk.columns, chunk.plain) = places, found
         return True
 
     def fill_slowly(self, chunk: Chunk, found: Sequence[tuple[int, list[str | None] | Fault]]) -> None:
@@ -93,7 +94,9 @@ class Shape:
         rows = [
             [null if text is None else text.encode() for text in row] for _, row in found if not isinstance(row, Fault)
         ]
-        _give(chunk, members, [list(column) for column in zip(*rows, strict=True)] or [[] for _ in self.names])
+        chunk.members = members
+        chunk.columns = [list(column) for column in zip(*rows, strict=True)] or [[] for _ in self.names]
+        chunk.plain = all(_is_plain(b"".join(column)) for column in chunk.columns)
 
     def row(self, value: Any) -> list[str | None] | Fault:
         """The texts of one value, ``None`` for null, or why it is no row."""
@@ -122,7 +125,7 @@ class Shape:
 
 _NEVER_IN_A_NAME: Final = re.compile(r'[\x00-\x1f"\\]')
 """msgspec cannot call a field so."""
-_NEGATIVE_ZEROS: Final = tuple(b"-0" + after for after in (b",", b"}", b"]", b" ", b"\n", b"\r", b"\t"))
+_NEGATIVE_ZERO: Final = re.compile(rb"-0[,}\]\s]")
 
 
 class Quick:
@@ -166,18 +169,19 @@ class Quick:
         """The row of these values."""
         return self._row(*texts)
 
-    def columns(self, rows: Sequence[Any], *, keep_null: bool) -> list[list[bytes]] | None:
-        """The values of rows in UTF-8; ``None`` when some value cannot be stored so."""
-        columns = []
+    def columns(self, rows: Sequence[Any], *, keep_null: bool) -> tuple[list[list[bytes]], bool] | None:
+        """The values of rows in UTF-8, and whether all are plain; ``None`` when some value cannot be stored so."""
+        columns, plain = [], True
         for getter in self._getters:
             values = list(map(getter, rows))
-            column = _encoded(values)
-            if column is None:
+            found = _encoded(values)
+            if found is None:
                 return None
+            column, plain = found[0], plain and found[1]
             if keep_null and None in values:
                 column = [NULL if value is None else text for value, text in zip(values, column, strict=True)]
             columns.append(column)
-        return columns
+        return columns, plain
 
     def _one(self, line: bytes) -> Any:
         try:
@@ -186,7 +190,7 @@ class Quick:
             return None
 
     def _is_exact(self, block: bytes) -> bool:
-        if not self._is_possible or any(map(block.__contains__, _NEGATIVE_ZEROS)):  # which would lose their sign
+        if not self._is_possible or _NEGATIVE_ZERO.search(block):  # which would lose their sign
             return False
         return not self._ignores or block.isascii() or _is_utf8(block)  # what is left out is not decoded
 
@@ -204,35 +208,31 @@ def _is_utf8(data: bytes) -> bool:
     return True
 
 
-def _give(chunk: Chunk, places: Sequence[int], columns: list[list[bytes]]) -> None:
-    chunk.members, chunk.columns = places, columns
-    # Whatever is not plain is written with a backslash in JSON.
-    chunk.plain = b"\\" not in chunk.data or all(map(_is_plain, columns))
-
-
-def _is_plain(column: list[bytes]) -> bool:
-    joined = b"".join(column)
+def _is_plain(joined: bytes) -> bool:
     return not any(mark in joined for mark in (b"\\", b"\t", b"\n", b"\r"))
 
 
-def _encoded(column: list[Any]) -> list[bytes] | None:
-    """A column in UTF-8; ``None`` when some value cannot be."""
+def _encoded(column: list[Any]) -> tuple[list[bytes], bool] | None:
+    """A column in UTF-8, and whether it is plain; ``None`` when some value cannot be."""
     kinds = set(map(type, column))
     if kinds == {int}:
         column = list(map(str, column))
-    elif not kinds <= {str, Literal}:
+    elif kinds <= {str, Literal, NoneType}:
+        column = [value or "" for value in column] if NoneType in kinds else column
+    else:
         try:
-            column = [value if isinstance(value, str) else _text(value) for value in column]
+            column = list(map(_text, column))
         except RecursionError:
             return None
-    joined = _SEPARATOR.join(column)
-    if "\0" in joined:
+    text = _SEPARATOR.join(column)
+    if "\0" in text:
         return None
     try:
-        values = joined.encode().split(_SEPARATOR.encode())
+        joined = text.encode()
     except UnicodeEncodeError:
         return None
-    return values if len(values) == len(column) else [value.encode() for value in column]
+    values = joined.split(_SEPARATOR.encode())
+    return values if len(values) == len(column) else [value.encode() for value in column], _is_plain(joined)
 
 
 def _text(value: Any) -> str:
