@@ -16,11 +16,13 @@ from app.domain.queries import Bounds
 from app.persistence.sessions import Sessions, make_sessions, open_engine
 from app.scheduling.redbeat import RedBeatTimer
 from app.security.master_keys import MasterKeys
+from app.services.amendments import Amendments
 from app.services.artifacts import Artifacts
 from app.services.attempts import Attempts
 from app.services.bulk import Bulk
 from app.services.clones import Clones
 from app.services.control import Control
+from app.services.corrections import Corrections
 from app.services.downloads import Downloads
 from app.services.failed_records import FailedRecords
 from app.services.families import Families
@@ -86,6 +88,7 @@ class Services:
     keys: Keys
     jobs: Jobs
     control: Control
+    amendments: Amendments
     bulk: Bulk
     clones: Clones
     families: Families
@@ -113,6 +116,7 @@ class Services:
     line_keys: LineKeys
     failed_records: FailedRecords
     replays: Replays
+    corrections: Corrections
     import_batches: ImportBatches
 
 
@@ -129,13 +133,12 @@ def build_services(settings: Settings, *, application_name: str, pool_size: int)
     tables, links = Tables(sessions), Links(settings, clock)
     reading = Reading(sessions, timeout_s=settings.statement_timeout_s)
     places = Places(settings.web_threads // 2)
-    jobs = Jobs(
-        sessions,
-        bell,
-        registry,
-        queue_bound=settings.job_in_queue_size,
-        submission=lambda tenant: TenantSubmission(tenant, settings=settings, sessions=sessions, tables=tables),
-    )
+
+    def submission(tenant: str) -> TenantSubmission:
+        return TenantSubmission(tenant, settings=settings, sessions=sessions, tables=tables)
+
+    jobs = Jobs(sessions, bell, registry, queue_bound=settings.job_in_queue_size, submission=submission)
+    control = Control(sessions, bell)
     families, pipelines = Families(sessions, bell, jobs), Pipelines(sessions, bell, jobs)
     templates = Templates(
         jobs, families, pipelines, queue_of=lambda request: registry.get(request.type).queue_for(request)
@@ -148,7 +151,8 @@ def build_services(settings: Settings, *, application_name: str, pool_size: int)
         registry=registry,
         keys=Keys(sessions, clock, cache_s=settings.api_key_cache_s),
         jobs=jobs,
-        control=Control(sessions, bell),
+        control=control,
+        amendments=Amendments(jobs, control),
         clones=Clones(jobs, families, pipelines),
         bulk=Bulk(sessions, bell, jobs, queue_bound=settings.job_in_queue_size),
         families=families,
@@ -190,6 +194,7 @@ def build_services(settings: Settings, *, application_name: str, pool_size: int)
         download_places=Places(max(1, settings.web_threads // 4), hint="Come back after Retry-After."),
         failed_records=FailedRecords(sessions),
         replays=Replays(sessions, jobs),
+        corrections=Corrections(sessions, objects, submission),
         import_batches=ImportBatches(sessions, tables, clock),
     )
 

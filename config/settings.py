@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any, Final, Literal
+from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
@@ -122,6 +123,12 @@ class Settings(BaseModel):
     import_root: str | None = Field(
         None, description="Folder of this machine whose files jobs may read; other tenants' below t/<tenant>/."
     )
+    max_workbook_bytes: int = Field(2**30, ge=1024, description="Of an XLSX file, after decompression.")
+    max_workbook_cells: int = Field(10_000_000, ge=1, description="Rows times columns of a sheet.")
+    workbook_memory_mb: int = Field(2_048, ge=256, description="Of the process that reads a sheet.")
+    clamd: str | None = Field(
+        None, description="Scans files for viruses: unix:///path of its socket, or tcp://host:port."
+    )
     url_timeout_s: float = Field(3600.0, gt=0, le=86_400, description="For one connection to a URL of an import.")
     ledger_raw_rows: int = Field(100_000, ge=0, description="Failed rows kept with their text; later ones are counted.")
     error_budget_rate: float = Field(0.5, ge=0, le=1)
@@ -186,6 +193,18 @@ class Settings(BaseModel):
     def _is_absolute(cls, value: str | None) -> str | None:
         if value is not None and not Path(value).is_absolute():
             raise ValueError("expected an absolute path")
+        return value
+
+    @field_validator("clamd")
+    @classmethod
+    def _is_socket(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        parts = urlsplit(value)
+        if not (parts.scheme == "unix" and parts.path) and not (
+            parts.scheme == "tcp" and parts.hostname and parts.port
+        ):
+            raise ValueError("expected unix:///path or tcp://host:port")
         return value
 
     @field_validator("allow_private_hosts")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterator
-from typing import Any, Final
+from dataclasses import asdict
+from typing import Any
 from uuid import UUID
 
 from flask import Response, make_response, request
@@ -14,32 +12,18 @@ from marshmallow import Schema, ValidationError, fields, validate, validates_sch
 
 from app.api.accepted import KEY, accepted
 from app.api.job_schemas import JobSchema
-from app.domain.failed_records import FailedRecord
+from app.domain.failed_records import FailedRecord, record_id
 from app.web.current import actor, services, tenant
 from app.web.linked import LinkedSchema
 from app.web.paging import link_next, page
 
 blueprint = Blueprint("failed_records", __name__, url_prefix="/v1", description="Rows that jobs refused, and why.")
 
-_CSV_COLUMNS: Final = (
-    "line",
-    "first_byte",
-    "end_byte",
-    "field",
-    "code",
-    "message",
-    "raw",
-    "raw_is_base64",
-    "corrected",
-    "resolved_by",
-    "resolved_at",
-)
-_ROWS_A_CHUNK: Final = 500
-
 
 class FailedRecordSchema(Schema):
     """A refused row."""
 
+    id = fields.String(metadata={"description": "The job's id and the line."})
     line = fields.Integer(metadata={"description": "The first physical line of it in the file, from 1."})
     first_byte = fields.Integer(metadata={"description": "In the decompressed file."})
     end_byte = fields.Integer(metadata={"description": "Exclusive."})
@@ -72,6 +56,44 @@ class FailedGroupsSchema(Schema):
     items = fields.List(fields.Nested(FailedGroupSchema))
 
 
+class CorrectionSchema(Schema):
+    """Another text for a refused row: `raw`, or `values` of some of its fields."""
+
+    raw = fields.String(validate=validate.Length(1, 1_048_576))
+    values = fields.Dict(
+        keys=fields.String(),
+        values=fields.Raw(allow_none=True),
+        validate=validate.Length(1),
+        metadata={"description": "By the names of the file's fields; of CSV text, of JSON any value."},
+    )
+
+    @validates_schema
+    def _one_of_them(self, data: dict[str, Any], **_: Any) -> None:
+        if len(data) != 1:
+            raise ValidationError("expected either raw or values", "raw")
+
+
+class CorrectionsSchema(Schema):
+    """A CSV file in UTF-8: its text, or an upload."""
+
+    text = fields.String(validate=validate.Length(1))
+    upload = fields.String(
+        validate=validate.Length(1, 1024), metadata={"description": "Id or key, as the upload answered."}
+    )
+
+    @validates_schema
+    def _one_of_them(self, data: dict[str, Any], **_: Any) -> None:
+        if len(data) != 1:
+            raise ValidationError("expected either text or upload", "text")
+
+
+class CorrectedSchema(Schema):
+    """What became of the rows of the file."""
+
+    corrected = fields.Integer()
+    unchanged = fields.Integer(metadata={"description": "Rows that are as the ledger has them."})
+
+
 class ReplaySchema(Schema):
     """Which refused rows to load again."""
 
@@ -82,18 +104,9 @@ class ReplaySchema(Schema):
         validate=validate.Length(1, 100),
         metadata={"description": "Only rows refused with these; all when it is left out."},
     )
-
-
-class CorrectionSchema(Schema):
-    """Another text for a refused row: `raw`, or `values` of some of its fields."""
-
-    raw = fields.String(validate=validate.Length(1, 1_048_576))
-    values = fields.Dict(keys=fields.String(), values=fields.String(), validate=validate.Length(1))
-
-    @validates_schema
-    def _one_of_them(self, data: dict[str, Any], **_: Any) -> None:
-        if len(data) != 1:
-            raise ValidationError("expected either raw or values", "raw")
+    corrections = fields.Nested(
+        CorrectionsSchema, load_default=None, allow_none=True, metadata={"description": "Applied before."}
+    )
 
 
 class FailedRecordPageSchema(Schema):
@@ -128,7 +141,8 @@ def listed(query: dict[str, Any], job_id: UUID) -> Any:
     limit = query["limit"]
     found = services().failed_records.page(tenant(), job_id, after=query["cursor"], limit=limit + 1)
     next_cursor = str(found[limit - 1].line) if len(found) > limit else None
-    return link_next(make_response(FailedRecordPageSchema().dump(page(found[:limit], next_cursor))), next_cursor)
+    items = [_shown(job_id, record) for record in found[:limit]]
+    return link_next(make_response(FailedRecordPageSchema().dump(page(items, next_cursor))), next_cursor)
 
 
 def _accepted() -> str:
@@ -146,9 +160,20 @@ def groups(job_id: UUID) -> Any:
 @blueprint.route("/jobs/<uuid:job_id>/failed-records/<int(max=9223372036854775807):line>", methods=["PATCH"])
 @blueprint.arguments(CorrectionSchema)
 @blueprint.response(200, FailedRecordSchema)
-def correct(body: dict[str, Any], job_id: UUID, line: int) -> FailedRecord:
+def correct(body: dict[str, Any], job_id: UUID, line: int) -> Any:
     """Correct a refused row; the next `:replay` of the job loads it so."""
-    return services().replays.correct(tenant(), job_id, line, **body)
+    return _shown(job_id, services().replays.correct(tenant(), job_id, line, **body))
+
+
+@blueprint.route("/jobs/<uuid:job_id>/failed-records:correct", methods=["POST"])
+@blueprint.arguments(CorrectionsSchema)
+@blueprint.response(200, CorrectedSchema)
+def correct_by_file(body: dict[str, Any], job_id: UUID) -> Any:
+    """Correct refused rows by a CSV file: `id` or `line`, and columns of the file; all of it, or nothing.
+
+    The download of the ledger is such a file: change its own columns and send it back.
+    """
+    return services().corrections.apply(tenant(), job_id, **body)
 
 
 @blueprint.route("/jobs/<uuid:job_id>:replay", methods=["POST"])
@@ -157,6 +182,8 @@ def correct(body: dict[str, Any], job_id: UUID, line: int) -> FailedRecord:
 @blueprint.doc(parameters=[KEY])
 def replay(body: dict[str, Any], job_id: UUID) -> Any:
     """Submit a job that loads the refused rows once more, as they are or as they were corrected."""
+    if body["corrections"]:
+        services().corrections.apply(tenant(), job_id, at="/corrections", **body["corrections"])
     submitted = services().replays.replay(
         tenant(), job_id, codes=body["codes"], actor=actor(), idempotency_key=request.headers.get("Idempotency-Key")
     )
@@ -164,20 +191,10 @@ def replay(body: dict[str, Any], job_id: UUID) -> Any:
 
 
 def _download(job_id: UUID) -> Response:
-    found = services().failed_records.all(tenant(), job_id)
-    response = Response(_as_csv(found), mimetype="text/csv")
+    response = Response(services().failed_records.as_csv(tenant(), job_id), mimetype="text/csv")
     response.headers["Content-Disposition"] = f'attachment; filename="failed-records-{job_id}.csv"'
     return response
 
 
-def _as_csv(records: Iterator[FailedRecord]) -> Iterator[str]:
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(_CSV_COLUMNS)
-    for number, record in enumerate(records, start=1):
-        writer.writerow([getattr(record, column) for column in _CSV_COLUMNS])
-        if number % _ROWS_A_CHUNK == 0:
-            yield text.getvalue()
-            text.seek(0)
-            text.truncate()
-    yield text.getvalue()
+def _shown(job_id: UUID, record: FailedRecord) -> dict[str, Any]:
+    return {"id": record_id(job_id, record.line), **asdict(record)}

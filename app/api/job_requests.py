@@ -194,6 +194,17 @@ class BeginSchema(Schema):
         return {**data, "depends_on": tuple(dict.fromkeys(data["depends_on"]))} if "depends_on" in data else data
 
 
+class AmendSchema(Schema):
+    """Another config for a job that is let go on."""
+
+    config = fields.Dict(
+        keys=fields.String(),
+        load_default=None,
+        allow_none=True,
+        metadata={"description": "A merge patch (RFC 7396). What it changed stands in the job's events, both ways."},
+    )
+
+
 class SubmitJobSchema(SteeredSchema, BeginSchema):
     """A job to be made."""
 

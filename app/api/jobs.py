@@ -15,6 +15,7 @@ from webargs.flaskparser import parser
 from app.api.accepted import KEY, accepted
 from app.api.artifacts import absolute
 from app.api.job_requests import (
+    AmendSchema,
     BatchGetSchema,
     JobListQuerySchema,
     JobQuerySchema,
@@ -170,10 +171,11 @@ def terminate(job_id: UUID) -> Any:
 
 
 @blueprint.route("/jobs/<uuid:job_id>:retry", methods=["POST"])
+@blueprint.arguments(AmendSchema, required=False)
 @blueprint.response(200, JobSchema)
-def retry(job_id: UUID) -> Job:
+def retry(body: dict[str, Any], job_id: UUID) -> Job:
     """Open a failed or cancelled job again; it goes on from its checkpoint, a family with what has not completed."""
-    return services().control.retry(tenant(), job_id, actor=actor())
+    return services().amendments.retry(tenant(), job_id, body["config"], actor=actor())
 
 
 @blueprint.route("/jobs/<uuid:job_id>:pause", methods=["POST"])
@@ -184,10 +186,11 @@ def pause(job_id: UUID) -> Job:
 
 
 @blueprint.route("/jobs/<uuid:job_id>:resume", methods=["POST"])
+@blueprint.arguments(AmendSchema, required=False)
 @blueprint.response(200, JobSchema)
-def resume(job_id: UUID) -> Job:
+def resume(body: dict[str, Any], job_id: UUID) -> Job:
     """Let a paused job go on from its checkpoint."""
-    return services().control.resume(tenant(), job_id, actor=actor())
+    return services().amendments.resume(tenant(), job_id, body["config"], actor=actor())
 
 
 @blueprint.route("/jobs/<uuid:job_id>:clone", methods=["POST"])

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 import click
 
@@ -301,15 +301,31 @@ def clone(context: click.Context, client: Client, job_id: Any, wait: bool, as_js
 @jobs.command()
 @click.argument("job_id", type=click.UUID)
 @click.option("--code", "codes", multiple=True, help="Only rows refused with this code; may be repeated.")
+@click.option(
+    "--corrections",
+    type=click.File("r", encoding="utf-8-sig"),
+    help="A CSV file to correct rows by first, such as failed-rows --csv wrote.",
+)
 @click.option("--watch", "wait", is_flag=True, help="Watch the replay to its end.")
 @json_option
 @with_client
 @click.pass_context
 def replay(
-    context: click.Context, client: Client, /, *, job_id: Any, codes: tuple[str, ...], wait: bool, as_json: bool
+    context: click.Context,
+    client: Client,
+    /,
+    *,
+    job_id: Any,
+    codes: tuple[str, ...],
+    corrections: TextIO | None,
+    wait: bool,
+    as_json: bool,
 ) -> None:
     """Load the rows that an import refused once more, as they are or as they were corrected."""
-    job = client.post(f"/v1/jobs/{job_id}:replay", {"codes": list(codes)} if codes else {})
+    body: dict[str, Any] = {"codes": list(codes)} if codes else {}
+    if corrections is not None:
+        body["corrections"] = {"text": corrections.read()}
+    job = client.post(f"/v1/jobs/{job_id}:replay", body)
     _follow(context, client, job, wait=wait, as_json=as_json)
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import compress, repeat
 from typing import Final, TypeVar
 from uuid import UUID
 from zlib import crc32
 
-from app.dataplane.chunks import Chunk
+from app.dataplane.chunks import NULL, Chunk
 from app.dataplane.coercion import canonical, coerce_column, escaped
 from app.dataplane.companions import Companions
 from app.dataplane.faults import Fault
@@ -20,6 +20,7 @@ from app.domain.tables import ColumnType, Table
 
 KEY_NAMESPACE: Final = UUID("7b1f6c0e-5d3a-5c8e-9a41-2f0f5e6d7c8b")
 """Of generated keys: UUID5 in this namespace over the named columns' values, joined by the unit separator U+001F."""
+NULL_WRITTEN: Final = b"\\N"
 _Value = TypeVar("_Value")
 _KEY_SEPARATOR: Final = b"\x1f"
 _ALWAYS_ESCAPED: Final = frozenset({ColumnType.TEXT_ARRAY, ColumnType.JSON})
@@ -197,10 +198,14 @@ class Encoder:
 
     Args:
         companions: What comes beside the rows; needed when ``mapped`` has columns of it.
+        keeps_empty: Empty text is a text; NULL comes as ``chunks.NULL`` and is written as ``NULL_WRITTEN``.
     """
 
-    def __init__(self, mapped: Mapped, table: Table, companions: Companions | None = None) -> None:
+    def __init__(
+        self, mapped: Mapped, table: Table, companions: Companions | None = None, *, keeps_empty: bool = False
+    ) -> None:
         self._mapped = mapped
+        self._keeps_empty = keeps_empty
         self._table = table
         self._columns = [column for name in mapped.columns if (column := table.column(name))]
         makes_column = mapped.generates_key and table.key[0] not in mapped.columns
@@ -237,7 +242,10 @@ class Encoder:
     def encode_one(self, chunk: Chunk) -> Encoded:
         """A chunk's rows; the refused ones join its faults."""
         faults: dict[int, Fault] = {}
+        nulls = self._without_nulls(chunk) if self._keeps_empty else {}
         values = self._coerced(chunk, faults)
+        if self._keeps_empty:
+            self._with_nulls(values, nulls)
         members = chunk.members
         if faults:
             refused = sorted(faults, reverse=True)
@@ -247,6 +255,25 @@ class Encoder:
         companions = [] if self._beside is None else self._companions(self._beside, values, plain=chunk.plain)
         rows = self._rows(self.columns, values, plain=chunk.plain)
         return Encoded(chunk, rows, self._keys(values), members, companions, chunk.faults)
+
+    @staticmethod
+    def _without_nulls(chunk: Chunk) -> dict[int, list[int]]:
+        """The places of NULL in the chunk's columns, which get empty text there."""
+        nulls = {}
+        for position, column in enumerate(chunk.columns):
+            if NULL in column:
+                nulls[position] = [place for place, value in enumerate(column) if value == NULL]
+                chunk.columns[position] = [b"" if value == NULL else value for value in column]
+        return nulls
+
+    def _with_nulls(self, values: dict[str, list[bytes]], nulls: Mapping[int, list[int]]) -> None:
+        """Put NULL back, into columns of other types than text wherever nothing is."""
+        for column, position in zip(self._columns, self._mapped.positions, strict=True):
+            kept = list(values[column.name])
+            of_text = column.type is ColumnType.TEXT
+            for place in nulls.get(position, ()) if of_text else range(len(kept)):
+                kept[place] = kept[place] or NULL
+            values[column.name] = kept
 
     def _coerced(self, chunk: Chunk, faults: dict[int, Fault]) -> dict[str, list[bytes]]:
         """The mapped columns, coerced; refused rows join ``faults`` by their place among the good ones."""
@@ -302,6 +329,8 @@ class Encoder:
             escaped(values[name]) if values[name] and (not plain or name in self._always_escaped) else values[name]
             for name in names
         ]
+        if self._keeps_empty:
+            columns = [[NULL_WRITTEN if value == NULL else value for value in column] for column in columns]
         return list(map(b"\t".join, zip(*columns, strict=True)))
 
     def _keys(self, values: dict[str, list[bytes]]) -> list[bytes] | None:

@@ -15,6 +15,17 @@ class OnBudget(StrEnum):
     FAIL = "fail"
 
 
+class OnInvalid(StrEnum):
+    """What becomes of a row that is refused."""
+
+    QUARANTINE = "quarantine"
+    """It is kept in the ledger."""
+    SKIP = "skip"
+    """It is left out and counted."""
+    FAIL = "fail"
+    """It fails the job; its batch is taken back."""
+
+
 @dataclass(frozen=True, slots=True)
 class Budget:
     """What a job may spend.

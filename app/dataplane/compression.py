@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ from typing import Any, Final
 
 from isal import igzip_lib, isal_zlib
 
-from app.dataplane.origins import Origin, seekable
+from app.dataplane.origins import BUFFER_BYTES, Origin, Seekable
 from app.dataplane.sources import READ_BYTES, ByteSource
 from app.dataplane.zstandard import zstd
 from app.domain.errors import JobError
@@ -26,6 +27,7 @@ _MAGICS: Final = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", _ZIP_MAGIC: 
 _MAGIC_BYTES: Final = 4
 _ENCRYPTED: Final = 1
 _WORKBOOK: Final = "xl/workbook.xml"
+_DIRECTORY_BYTES: Final = 1 << 20
 
 
 class Compression(StrEnum):
@@ -187,13 +189,35 @@ class UnzstdObject:
         self._stored.close()
 
 
+class _Cautious(io.BufferedReader):
+    """A zip file whose directory is not read when it is too long to be held."""
+
+    is_open = False
+
+    def read(self, size: int | None = -1) -> bytes:
+        """At most ``size`` bytes; the directory is asked for in one piece."""
+        if not self.is_open and size is not None and size > _DIRECTORY_BYTES:
+            raise JobError(
+                f"the directory of the zip file has {size} bytes, at most {_DIRECTORY_BYTES} are taken",
+                code="source.zip_directory",
+            )
+        return super().read(size)
+
+
+def _archive_in(origin: Origin, info: ObjectInfo) -> tuple[_Cautious, zipfile.ZipFile]:
+    file = _Cautious(Seekable(origin, info), BUFFER_BYTES)
+    with _explained(file.tell):
+        archive = zipfile.ZipFile(file)
+    file.is_open = True
+    return file, archive
+
+
 class UnzippedMember:
     """The one file in a zip file."""
 
     def __init__(self, origin: Origin, info: ObjectInfo, limits: Limits) -> None:
-        self._file = seekable(origin, info)
+        self._file, self._archive = _archive_in(origin, info)
         with _explained(self._file.tell):
-            self._archive = zipfile.ZipFile(self._file)
             member = _only_member(self._archive)
             self._member = self._archive.open(member)
         self._begin = member.header_offset
@@ -261,8 +285,18 @@ def is_workbook(origin: Origin, info: ObjectInfo) -> bool:
     """Whether a file is an XLSX one, by what stands in its table of contents."""
     if first_bytes(origin.open(info, 0), _MAGIC_BYTES) != _ZIP_MAGIC:
         return False
-    with closing(seekable(origin, info)) as file, _explained(file.tell), zipfile.ZipFile(file) as archive:
+    file, archive = _archive_in(origin, info)
+    with closing(file), archive:
         return _WORKBOOK in archive.namelist()
+
+
+def check_growth(origin: Origin, info: ObjectInfo, limits: Limits) -> None:
+    """Refuse a zip file whose directory says that all it holds is more than the limits; JobError ``source.bomb``."""
+    file, archive = _archive_in(origin, info)
+    with closing(file), archive:
+        members = archive.infolist()
+    packed = max(1, sum(member.compress_size for member in members))
+    Growth(limits).count(sum(member.file_size for member in members), packed)
 
 
 def first_bytes(source: ByteSource, size: int) -> bytes:

@@ -42,6 +42,7 @@ class Format(StrEnum):
     CSV = "csv"
     NDJSON = "ndjson"
     JSON = "json"
+    XLSX = "xlsx"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,7 @@ def format_of(head: bytes) -> Format:
     """
     foreign = next((name for magic, name in _FOREIGN.items() if head.startswith(magic)), None)
     if foreign is not None:
-        raise JobError(f"expected csv, ndjson or json, got {foreign}", code="source.format_unknown")
+        raise JobError(f"expected csv, ndjson, json or xlsx, got {foreign}", code="source.format_unknown")
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     if _ARRAY.match(text):
         return Format.JSON

@@ -8,27 +8,29 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from app.dataplane import books, reading
-from app.dataplane.batches import Batch, Encoder, Part, in_batches, parts_of
+from app.dataplane.batches import NULL_WRITTEN, Batch, Encoder, Part, in_batches, parts_of
 from app.dataplane.budget import Budget
 from app.dataplane.companions import companions_of
 from app.dataplane.context import ImportContext
 from app.dataplane.loader import COUNTERS, LaneWriter, Load
 from app.dataplane.merging import Target
 from app.dataplane.origins import Origin
-from app.dataplane.plan import Mode, Options, Plan, from_checkpoint
+from app.dataplane.plan import Mode, Options, Plan, from_checkpoint, replanned
 from app.dataplane.sources import ByteSource
-from app.dataplane.spooling import UrlOrigin
-from app.domain.errors import FenceLost, JobError
+from app.dataplane.spooling import UrlOrigin, copy_of
+from app.domain.errors import FenceLost
 from app.domain.job_types import Result
 from app.domain.jobs import Outcome
+from app.domain.ports import ObjectRef
 from app.domain.tables import Table
-from app.persistence import imports
+from app.persistence import artifacts, imports
 from app.persistence.jobs import advance
 
 _WAITING_PARTS: Final = 2
@@ -46,30 +48,65 @@ def import_file(context: ImportContext, origin: Origin | UrlOrigin, table: Table
         JobPaused: Too many records were refused.
         FenceLost: Another worker has the job.
     """
-    plan = _plan(context, origin, table, options)
-    begin = _Beginning.of(context, plan)
-    source = reading.open_planned(context, origin, plan, begin.place.byte)
-    with closing(source):
-        reader = reading.reader_of(plan, source.read, begin.place, ignore_unknown=options.ignore_unknown)
-        chunks = reading.without_tokens(reader.chunks(plan.width), options.null_tokens)
-        account = _Account(context, plan, options, begin)
-        encoder = Encoder(plan.mapped, table, companions_of(table))
-        batches = in_batches(encoder.encode(chunks), plan.batch_rows, first=begin.place.batch)
-        with _Lanes(context, _load(context, plan, table, options, encoder), begin, account) as lanes:
-            fresh = _feed(lanes, plan.lanes, context.check, _placed(batches, plan, begin, source))
-    records = begin.place.batch * plan.batch_rows + fresh
-    return _close(context, plan, table, records=records, end_byte=reader.next_byte)
+    work = _Work(context, origin, table, options)
+    plan = work.plan()
+    records, end_byte = work.load(plan, _Beginning.of(context, plan))
+    return _close(context, plan, table, records=records, end_byte=end_byte)
 
 
-def _plan(context: ImportContext, origin: Origin | UrlOrigin, table: Table, options: Options) -> Plan:
-    """The plan of the job's first claim; this one, when there is none yet."""
-    if context.job.checkpoint and "import" in context.job.checkpoint:
-        plan = from_checkpoint(context.job.checkpoint)
-        if plan.fingerprint != options.fingerprint(origin.place, table.name):
-            raise JobError("the job's config is not the one it began with", code="import.config_changed")
-        return plan
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What is to be imported, and how."""
+
+    context: ImportContext
+    origin: Origin | UrlOrigin
+    table: Table
+    options: Options
+
+    def plan(self) -> Plan:
+        """The plan of the job's first claim, or a new one when the config was changed since; this one's, at the first.
+
+        Lanes that are behind first go on, by the plan of then, to where the furthest is: so each batch is read by one
+        plan in every lane, and no record is counted in two ways.
+        """
+        checkpoint = self.context.job.checkpoint or {}
+        if "import" not in checkpoint:
+            return _first_plan(self.context, self.origin, self.table, self.options)
+        plan = from_checkpoint(checkpoint)
+        if plan.fingerprint == self.options.fingerprint(self.origin.place, self.table.name):
+            return plan
+        most = self.context.settings.max_columns
+        changed = replanned(plan, self.table, self.options, self.origin.place, max_columns=most)
+        begin = _Beginning.of(self.context, plan)
+        if begin.furthest >= begin.place.batch:
+            self.load(plan, begin, last_batch=begin.furthest)
+        with self.context.sessions.begin() as session:
+            signals = advance(session, self.context.job, checkpoint=changed.to_checkpoint())
+        self.context.heed(signals)
+        return changed
+
+    def load(self, plan: Plan, begin: _Beginning, *, last_batch: int | None = None) -> tuple[int, int]:
+        """Load the rest of the file, or up to a batch; how many records it has up to there, and where they end."""
+        context = self.context
+        source = reading.open_planned(context, self.origin, plan, begin.place.byte)
+        with closing(source):
+            reader = reading.reader_of(plan, source.read, begin.place)
+            account = _Account(context, plan, self.options, begin)
+            encoder = Encoder(plan.mapped, self.table, companions_of(self.table), keeps_empty=plan.keeps_empty)
+            chunks = reading.chunks_of(plan, reader)
+            batches: Iterable[Batch] = in_batches(encoder.encode(chunks), plan.batch_rows, first=begin.place.batch)
+            if last_batch is not None:
+                batches = islice(batches, last_batch - begin.place.batch + 1)
+            with _Lanes(context, _load(context, plan, self.table, self.options, encoder), begin, account) as lanes:
+                fresh = _feed(lanes, plan.lanes, context.check, _placed(batches, plan, begin, source))
+        return begin.place.batch * plan.batch_rows + fresh, reader.next_byte
+
+
+def _first_plan(context: ImportContext, origin: Origin | UrlOrigin, table: Table, options: Options) -> Plan:
     plan = reading.first_plan(context, origin, table, options)
     with context.sessions.begin() as session:
+        if plan.spool:
+            artifacts.put(session, context.job.tenant, copy_of(context, ObjectRef(*plan.spool), plan.size_bytes))
         signals = advance(
             session,
             context.job,
@@ -95,6 +132,11 @@ class _Beginning:
     totals: Mapping[str, int]
     spent: tuple[int, int]
 
+    @property
+    def furthest(self) -> int:
+        """The last batch that some lane has committed; -1 when none has."""
+        return max(self.committed.values(), default=-1)
+
     @classmethod
     def of(cls, context: ImportContext, plan: Plan) -> _Beginning:
         with context.sessions.begin() as session:
@@ -114,7 +156,7 @@ def _load(context: ImportContext, plan: Plan, table: Table, options: Options, en
     tenant, job_id = context.job.tenant, context.id
     companions = companions_of(table)
     return Load(
-        target=Target(tenant, table, encoder.columns, options.mode, job_id),
+        target=Target(tenant, table, encoder.columns, options.mode, job_id, null_of(plan)),
         companions=Target(tenant, companions.table, encoder.companion_columns, Mode.UPSERT, job_id)
         if companions and encoder.companion_columns
         else None,
@@ -123,7 +165,13 @@ def _load(context: ImportContext, plan: Plan, table: Table, options: Options, en
         lanes=plan.lanes,
         raw_rows=context.settings.ledger_raw_rows,
         batch_timeout_s=options.batch_timeout_s,
+        on_invalid=options.on_invalid,
     )
+
+
+def null_of(plan: Plan) -> str:
+    """How NULL is written in the rows of a plan."""
+    return NULL_WRITTEN.decode() if plan.keeps_empty else ""
 
 
 def _feed(lanes: _Lanes, count: int, check: Callable[[], None], batches: Iterable[Batch]) -> int:
@@ -157,7 +205,7 @@ class _Account:
         self._lock = threading.Lock()
         self._stored = dict.fromkeys(range(plan.lanes), 0 if plan.is_packed else begin.place.byte)
         self._read = begin.totals.get("read", 0)
-        self._failed = begin.totals.get("failed", 0)
+        self._failed = begin.totals.get("failed", 0) + begin.totals.get("left_out", 0)
         self._spent = begin.spent
         self._budget = Budget(
             max_errors=options.max_errors,
@@ -176,7 +224,7 @@ class _Account:
             rows=counts["read"],
             failed=counts["failed"],
             bytes_done=min(stored.values()),
-            counters={name: count for name, count in counts.items() if name != "refused"},
+            counters={name: count for name, count in counts.items() if name not in ("refused", "left_out")},
         )
         self._context.heed(signals)
 
@@ -189,7 +237,7 @@ class _Account:
         with self._lock:
             self._stored[part.lane] = part.batch.stored_bytes_read
             self._read += counts["read"]
-            self._failed += counts["failed"]
+            self._failed += counts["failed"] + counts["left_out"]
             read, failed = self._read, self._failed
         self._budget.check(self._spent, read, failed)
 
@@ -280,6 +328,8 @@ def _close(context: ImportContext, plan: Plan, table: Table, *, records: int, en
     """Check the books and make the result of them."""
     with context.sessions.begin() as session:
         closed = books.close(session, context.id, plan, records=records, end_byte=end_byte)
+        if plan.spool:
+            artifacts.end_source(session, context.job.tenant, context.id, at=context.clock.now())
         context.heed(advance(session, context.job, bytes_done=plan.size_bytes, rows_total=closed.read, stage="loaded"))
     good = closed.read - closed.failed - closed.skipped
     outcome = Outcome.PARTIAL if closed.failed else Outcome.SUCCESS if closed.read else Outcome.EMPTY

@@ -14,11 +14,13 @@ from sqlalchemy import Connection, text
 from sqlalchemy.orm import Session
 
 from app.dataplane.batches import Batch, Part
+from app.dataplane.budget import OnInvalid
 from app.dataplane.chunks import Encoding
 from app.dataplane.faults import Fault
 from app.dataplane.merging import Counts, Merger, Rows, Target, companion_counters
 from app.dataplane.plan import Mode
 from app.dataplane.postgres_errors import OverTime, retried
+from app.domain.errors import JobError
 from app.persistence import imports, ledger
 from app.persistence.sessions import Sessions
 
@@ -43,6 +45,7 @@ class Load:
         encoding: Of the file, for the ledger's text.
         raw_rows: Refused records whose text the ledger keeps.
         batch_timeout_s: How long one transaction of a lane may take; ``None`` is as long as it takes.
+        on_invalid: What becomes of refused records.
     """
 
     target: Target
@@ -52,6 +55,7 @@ class Load:
     lanes: int
     raw_rows: int
     batch_timeout_s: float | None
+    on_invalid: OnInvalid = OnInvalid.QUARANTINE
 
     @property
     def counters(self) -> tuple[str, ...]:
@@ -92,10 +96,12 @@ class LaneWriter:
         """Write one part, its refused records, books and checkpoint, and commit; all or nothing.
 
         Returns:
-            What became of its records: ``Load.counters``, and ``refused``: those refused before they reached Postgres.
+            What became of its records: ``Load.counters``; ``refused``: those refused before they reached Postgres;
+            ``left_out``: those of the skipped that were refused.
         Raises:
             TransientError: Deadlocks, too little time or a lack of room that did not pass.
-            JobError: The table refuses for another reason than its rows.
+            JobError: The table refuses for another reason than its rows; ``import.invalid_row``: a row was refused
+                that is to fail the job.
             FenceLost: From ``finish``.
         """
         # What comes after a part's entry in the books is counted with the next part.
@@ -130,18 +136,19 @@ class LaneWriter:
         self._connection.execute(text(f"SET LOCAL statement_timeout = {max(1, int(left_s * 1000))}"))
 
     def _write_once(self, part: Part, finish: Finish) -> Counts:
-        counts = dict.fromkeys((*self._load.counters, "refused"), 0)
+        counts = dict.fromkeys((*self._load.counters, "refused", "left_out"), 0)
         with self._transaction() as session:
             # The checkpoint travels with the rows, so a batch that a crash takes back is read again.
             session.execute(text(f"SET LOCAL synchronous_commit = off; SET LOCAL work_mem = '{_WORK_MEM}'"))
             refused = self._merge(session, part, counts)
             faults = {**part.faults, **refused}
             self._go_on()
-            ledger.add(session, self._load.target.tenant, self._load.job_id, self._failed(part.batch, faults))
             counts["read"] = part.count
             counts["refused"] = len(part.faults)
             counts["failed"] += len(part.faults)
             counts["skipped"] += part.blanks
+            if faults:
+                self._put_aside(session, part.batch, faults, counts)
             batch = part.batch
             self._entered_at = monotonic()
             imports.add_batch(
@@ -173,12 +180,35 @@ class LaneWriter:
         self._guess.merged(fresh=counts["loaded"] == len(part.rows))
         return refused
 
+    def _put_aside(self, session: Session, batch: Batch, faults: Mapping[int, Fault], counts: Counts) -> None:
+        """What becomes of the refused records."""
+        if self._load.on_invalid is OnInvalid.FAIL:
+            raise self._first_refused(batch, faults)
+        if self._load.on_invalid is OnInvalid.SKIP:
+            counts["left_out"], counts["failed"] = counts["failed"], 0
+            counts["skipped"] += counts["left_out"]
+            return
+        ledger.add(session, self._load.target.tenant, self._load.job_id, self._failed(batch, faults))
+
+    @staticmethod
+    def _first_refused(batch: Batch, faults: Mapping[int, Fault]) -> JobError:
+        place = min(faults)
+        fault, line = faults[place], batch.line_of(place)
+        return JobError(
+            f"line {line} was refused ({fault.code}): {fault.message}",
+            code="import.invalid_row",
+            hint="What stands in the batches before it is loaded. on_invalid quarantine keeps such rows and goes on.",
+            data={"line": line, "field": fault.field, "code": fault.code},
+        )
+
     def _failed(self, batch: Batch, faults: Mapping[int, Fault]) -> Iterator[ledger.Entry]:
         kept = max(0, self._load.raw_rows - batch.refused_before)
         for number, place in enumerate(sorted(faults)):
             fault = faults[place]
             first_byte, end_byte = batch.bytes_of(place)
-            raw, is_base64 = _raw_text(batch.raw(place), self._load.encoding) if number < kept else (None, False)
+            text = batch.raw(place) if number < kept else b""
+            keeps = 0 < len(text) <= LEDGER_RAW_BYTES
+            raw, is_base64 = as_kept(text, self._load.encoding) if keeps else (None, False)
             yield ledger.Entry(
                 line=batch.line_of(place),
                 first_byte=first_byte,
@@ -222,10 +252,8 @@ class _Guess:
         self._left = self._wait
 
 
-def _raw_text(raw: bytes, encoding: Encoding) -> tuple[str | None, bool]:
+def as_kept(raw: bytes, encoding: Encoding) -> tuple[str, bool]:
     """A record as the ledger keeps it, and whether in base64."""
-    if not raw or len(raw) > LEDGER_RAW_BYTES:
-        return None, False
     try:
         decoded = raw.decode(encoding)
     except UnicodeDecodeError:

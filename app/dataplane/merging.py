@@ -34,6 +34,7 @@ class Target:
     Args:
         columns: The columns of an encoded row, in its order.
         job_id: Who writes them; ``None`` for a request.
+        null: How NULL is written in a row.
     """
 
     tenant: str
@@ -41,6 +42,7 @@ class Target:
     columns: tuple[str, ...]
     mode: Mode
     job_id: UUID | None
+    null: str = ""
 
 
 def companion_counters(companions: Target) -> tuple[str, str]:
@@ -201,7 +203,7 @@ class _Statements:
         self.make_stage = f"CREATE TEMP TABLE {stage} ({declared}, {_PLACE} integer) ON COMMIT DELETE ROWS"
         self.drop_stage = f"DROP TABLE IF EXISTS pg_temp.{stage}"
         self.clear_stage = f"TRUNCATE pg_temp.{stage}"
-        form = "FROM STDIN (FORMAT text, NULL '')"
+        form = f"FROM STDIN (FORMAT text, NULL '{target.null}')"
         relation = qualified(target.tenant, table.name)
         self.exists = f"SELECT EXISTS (SELECT FROM {relation})"
         self.copy_straight = f"COPY {relation} ({columns}, haulier_job_id) {form}"

@@ -15,7 +15,7 @@ from app.dataplane.sources import ByteSource, StoredObject
 from app.domain.errors import JobError, PermanentError
 from app.domain.ports import ObjectInfo, ObjectRef, ObjectStore
 
-_BUFFER_BYTES: Final = 1 << 20
+BUFFER_BYTES: Final = 1 << 20
 
 
 class Origin(Protocol):
@@ -230,4 +230,4 @@ class Seekable(io.RawIOBase):
 
 def seekable(origin: Origin, info: ObjectInfo) -> io.BufferedReader:
     """The origin as a buffered file."""
-    return io.BufferedReader(Seekable(origin, info), _BUFFER_BYTES)
+    return io.BufferedReader(Seekable(origin, info), BUFFER_BYTES)

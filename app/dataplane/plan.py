@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from difflib import get_close_matches
 from enum import StrEnum
 from typing import Any
 
-from app.dataplane.budget import OnBudget
+from app.dataplane.budget import OnBudget, OnInvalid
 from app.dataplane.chunks import Encoding
 from app.dataplane.companions import Companions, companions_of
 from app.dataplane.compression import Compression
@@ -40,9 +40,11 @@ class Options:
         compression: ``auto`` (by the file's first bytes), ``none``, ``gzip``, ``zstd`` or ``zip``.
         delimiter: One ASCII character, or ``auto``.
         file_format: ``csv``, ``ndjson``, ``json`` or ``auto`` (by the content).
+        sheet: Of a workbook, its name or its number from 1; ``fill_merged``: merged cells all have the first's value.
         header: Whether the first record names the fields; or their names, when the file has none.
         skip_rows: Lines before the header, or the first record.
         null_tokens: Values that stand for NULL.
+        keeps_empty: Empty text is a text of its own; NULL is what a token says, or null in JSON.
         max_file_bytes: A larger file, as it is stored, is not read.
         allowed_formats: Another format is not read; ``None`` allows every one.
         tells_file: The result says what was found by looking at the file.
@@ -52,6 +54,8 @@ class Options:
         companions: Take the columns of the row beside each too, a contact's company.
         max_errors: Refused rows that are too many when exceeded; ``max_error_rate``: the same as a part, 0 to 1.
         on_budget: What becomes of the job then.
+        on_invalid: What becomes of a row that is refused.
+        scan: Have the file looked at for viruses before it is read.
     """
 
     mapping: Mapping[str, str]
@@ -74,13 +78,26 @@ class Options:
     max_file_bytes: int | None = None
     allowed_formats: tuple[str, ...] | None = None
     tells_file: bool = False
+    keeps_empty: bool = False
+    on_invalid: OnInvalid = OnInvalid.QUARANTINE
+    sheet: str | int = 1
+    fill_merged: bool = False
+    scan: bool = False
 
     def fingerprint(self, place: str, table: str) -> str:
         """A hash over all that decides how bytes become rows; another one is another load."""
-        decisive: list[Any] = [place, table, dict(self.mapping), self.encoding, self.compression, self.delimiter]
-        decisive += [self.mode, self.ignore_unknown, *(["companions"] if self.companions else [])]
-        decisive += [self.file_format, self.header, self.skip_rows, self.null_tokens]
-        return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+        decisive = [self.records_fingerprint(place, table), dict(self.mapping), self.mode, self.ignore_unknown]
+        decisive += [self.companions, self.null_tokens, self.keeps_empty]
+        return _hash(decisive)
+
+    def records_fingerprint(self, place: str, table: str) -> str:
+        """A hash over what decides which bytes are a record of what; the rest may change while a job is paused."""
+        decisive = [place, table, self.encoding, self.compression, self.delimiter]
+        return _hash([*decisive, self.file_format, self.header, self.skip_rows, self.sheet, self.fill_merged])
+
+
+def _hash(decisive: Sequence[Any]) -> str:
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +123,7 @@ class Plan:
 
     Args:
         etag: Of the object; ``size_bytes`` as it is stored.
-        fingerprint: ``Options.fingerprint`` of the job.
+        fingerprint: ``Options.fingerprint`` of the job; ``records`` its ``records_fingerprint``.
         compression: How the stored bytes are packed.
         file_format: How the records are written.
         delimiter: Of CSV.
@@ -116,6 +133,7 @@ class Plan:
         batch_rows: Records per batch; ``lanes`` and ``max_field_bytes`` as in the settings of then.
         seen: What was found by looking at the file, and how sure it is.
         spool: Bucket and key of our own copy, when the source itself cannot be read again at any place.
+        null_tokens: As in the options of then, like ``ignore_unknown`` and ``keeps_empty``.
     """
 
     etag: str
@@ -134,6 +152,10 @@ class Plan:
     max_field_bytes: int
     seen: Mapping[str, Any] = field(default_factory=dict)
     spool: tuple[str, str] | None = None
+    records: str = ""
+    null_tokens: tuple[str, ...] = ()
+    ignore_unknown: bool = False
+    keeps_empty: bool = False
 
     @property
     def width(self) -> int:
@@ -161,6 +183,7 @@ def from_checkpoint(checkpoint: Mapping[str, Any]) -> Plan:
             "file_format": Format(kept["file_format"]),
             "names": tuple(kept["names"]),
             "spool": kept["spool"] and tuple(kept["spool"]),
+            "null_tokens": tuple(kept["null_tokens"]),
             "mapped": _mapped_of(kept["mapped"]),
         }
     )
@@ -173,6 +196,27 @@ def _mapped_of(kept: Mapping[str, Any]) -> Mapped:
         generates_key=kept["generates_key"],
         companion_columns=tuple(kept["companion_columns"]),
         companion_positions=tuple(kept["companion_positions"]),
+    )
+
+
+def replanned(plan: Plan, table: Table, options: Options, place: str, *, max_columns: int) -> Plan:
+    """The plan under another config, which reads the same records.
+
+    Raises:
+        JobError: ``import.config_changed``: it would read others; or as ``map_header``.
+    """
+    if plan.records != options.records_fingerprint(place, table.name):
+        raise JobError(
+            "the config now says otherwise where the file lies, how its records are found, or which table they go to",
+            code="import.config_changed",
+        )
+    return replace(
+        plan,
+        fingerprint=options.fingerprint(place, table.name),
+        mapped=map_header(plan.names, table, options, max_columns=max_columns),
+        null_tokens=options.null_tokens,
+        ignore_unknown=options.ignore_unknown,
+        keeps_empty=options.keeps_empty,
     )
 
 

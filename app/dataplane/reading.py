@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
-from typing import Protocol
+from typing import Protocol, cast
 
 from app.dataplane import formats
-from app.dataplane.chunks import Chunk, Encoding
+from app.dataplane.chunks import NULL, Chunk, Encoding
 from app.dataplane.compression import Compression, Limits, compression_of, first_bytes, is_workbook, unpacked
 from app.dataplane.context import ImportContext
 from app.dataplane.formats import Format
@@ -17,6 +17,8 @@ from app.dataplane.json_values import Shape
 from app.dataplane.origins import Origin, S3Origin
 from app.dataplane.plan import Options, Plan, map_header
 from app.dataplane.records import RecordReader
+from app.dataplane.scanning import scan
+from app.dataplane.sheets import Sheet, seen_of, spool_sheet
 from app.dataplane.sources import ByteSource
 from app.dataplane.spooling import UrlOrigin, spool_url
 from app.domain.errors import JobError
@@ -41,12 +43,60 @@ class Reader(Protocol):
 
 def first_plan(context: ImportContext, origin: Origin | UrlOrigin, table: Table, options: Options) -> Plan:
     """What to do with a file; one that cannot be read at any place is copied first. Errors as ``_plan_of``."""
-    if not isinstance(origin, UrlOrigin):
-        return _plan_of(context, origin, table, options)
-    ref = spool_url(context, origin, max_bytes=options.max_file_bytes)
-    plan = _plan_of(context, S3Origin(context.objects, ref), table, options)
-    fingerprint = options.fingerprint(origin.place, table.name)
-    return replace(plan, spool=(ref.bucket, ref.key), fingerprint=fingerprint)
+    copy = None
+    if isinstance(origin, UrlOrigin):
+        copy = spool_url(context, origin, max_bytes=options.max_file_bytes)
+    readable = S3Origin(context.objects, copy) if copy else cast("Origin", origin)
+    if options.scan:
+        scan(context, readable)
+    plan = _plan_of_any(context, readable, table, options)
+    if copy and plan.spool is None:
+        plan = replace(plan, spool=(copy.bucket, copy.key))
+    elif copy:
+        context.objects.delete([copy])
+    return replace(
+        plan,
+        fingerprint=options.fingerprint(origin.place, table.name),
+        records=options.records_fingerprint(origin.place, table.name),
+    )
+
+
+def _plan_of_any(context: ImportContext, origin: Origin, table: Table, options: Options) -> Plan:
+    if options.tells_file and options.compression in ("auto", "none"):
+        info = origin.info()
+        if is_workbook(origin, info):
+            _refuse_large(info, options)
+            _check_wanted(Format.XLSX, options)
+            return _plan_of_sheet(context, spool_sheet(context, origin, info, table, options), table, options)
+    return _plan_of(context, origin, table, options)
+
+
+def _plan_of_sheet(context: ImportContext, sheet: Sheet, table: Table, options: Options) -> Plan:
+    settings, names = context.settings, sheet.found.names
+    if options.header is False:
+        names = list(_by_position(sheet.found.width, table, options))
+    info = context.objects.head(sheet.ref)
+    return Plan(
+        etag=info.etag,
+        size_bytes=info.size_bytes,
+        fingerprint="",
+        compression=Compression.NONE,
+        file_format=Format.NDJSON,
+        delimiter=",",
+        encoding=Encoding.UTF_8,
+        first_byte=0,
+        first_line=sheet.found.first_row,
+        names=tuple(names),
+        mapped=map_header(names, table, options, max_columns=settings.max_columns),
+        batch_rows=options.batch_rows or settings.batch_rows,
+        lanes=options.lanes or settings.lanes,
+        max_field_bytes=settings.max_field_bytes,
+        seen={**seen_of(sheet), "compression": Compression.NONE.value},
+        spool=(sheet.ref.bucket, sheet.ref.key),
+        null_tokens=options.null_tokens,
+        ignore_unknown=options.ignore_unknown,
+        keeps_empty=options.keeps_empty,
+    )
 
 
 def _plan_of(context: ImportContext, origin: Origin, table: Table, options: Options) -> Plan:
@@ -59,7 +109,7 @@ def _plan_of(context: ImportContext, origin: Origin, table: Table, options: Opti
     _refuse_large(info, options)
     how = compression_of(origin, info) if options.compression == "auto" else Compression(options.compression)
     head = first_bytes(unpacked(origin, info, how, offset=0, limits=_limits(settings)), formats.HEAD_BYTES)
-    kind = _format(origin, info, how, head, options)
+    kind = _format(head, options)
     encoding, mark, certainty = formats.encoding_of(head, options.encoding if kind is Format.CSV else "utf-8")
     if kind is not Format.CSV and encoding is not Encoding.UTF_8:
         raise JobError(f"expected {kind} in utf-8, got {encoding}", code="json.encoding")
@@ -78,7 +128,7 @@ def _plan_of(context: ImportContext, origin: Origin, table: Table, options: Opti
     return Plan(
         etag=info.etag,
         size_bytes=info.size_bytes,
-        fingerprint=options.fingerprint(origin.place, table.name),
+        fingerprint="",
         compression=how,
         file_format=kind,
         delimiter=delimiter.value,
@@ -91,6 +141,9 @@ def _plan_of(context: ImportContext, origin: Origin, table: Table, options: Opti
         lanes=options.lanes or settings.lanes,
         max_field_bytes=settings.max_field_bytes,
         seen={"format": kind.value, "compression": how.value, **found} if options.tells_file else {},
+        null_tokens=options.null_tokens,
+        ignore_unknown=options.ignore_unknown,
+        keeps_empty=options.keeps_empty,
     )
 
 
@@ -151,23 +204,22 @@ def _refuse_large(info: ObjectInfo, options: Options) -> None:
         )
 
 
-def _format(origin: Origin, info: ObjectInfo, how: Compression, head: bytes, options: Options) -> Format:
+def _format(head: bytes, options: Options) -> Format:
     """The format, by content; a config that says another is refused, unless nothing was to be looked at."""
     if not options.tells_file:
         return Format(options.file_format)
-    if how is Compression.NONE and is_workbook(origin, info):
-        raise JobError(
-            "expected csv, ndjson or json, got an XLSX workbook",
-            code="source.format_unknown",
-            hint="Save its sheet as CSV, and import that.",
-        )
     found = formats.format_of(head)
-    if options.file_format not in ("auto", found) and head.strip():
+    if head.strip():
+        _check_wanted(found, options)
+    return found
+
+
+def _check_wanted(found: Format, options: Options) -> None:
+    if options.file_format not in ("auto", found):
         raise JobError(f"expected {options.file_format}, got {found}", code="source.format_mismatch")
     if options.allowed_formats is not None and found not in options.allowed_formats:
         allowed = ", ".join(options.allowed_formats)
         raise JobError(f"expected a file of {allowed} (allowed_formats), got {found}", code="source.format_forbidden")
-    return found
 
 
 def _delimiter(head: bytes, encoding: Encoding, options: Options) -> formats.Guess:
@@ -189,9 +241,24 @@ def open_planned(context: ImportContext, origin: Origin | UrlOrigin, plan: Plan,
     return unpacked(kept, info, plan.compression, offset=offset, limits=_limits(context.settings))
 
 
-def reader_of(plan: Plan, read: _Read, place: Place, *, ignore_unknown: bool) -> Reader:
+def chunks_of(plan: Plan, reader: Reader) -> Iterator[Chunk]:
+    """The records from where the reader stands, with nothing where a value stands for NULL."""
+    chunks = reader.chunks(plan.width)
+    return (nulls_told(chunk, plan) for chunk in chunks) if plan.null_tokens else chunks
+
+
+def nulls_told(chunk: Chunk, plan: Plan) -> Chunk:
+    """The chunk, with nothing where a value is one that stands for NULL."""
+    nothing, null = {token.encode() for token in plan.null_tokens}, NULL if plan.keeps_empty else b""
+    for column in chunk.columns:
+        if not nothing.isdisjoint(column):
+            column[:] = [null if value in nothing else value for value in column]
+    return chunk
+
+
+def reader_of(plan: Plan, read: _Read, place: Place) -> Reader:
     """The reader that goes on at ``place``."""
-    shape = Shape(plan.names, ignore_unknown=ignore_unknown, max_field_bytes=plan.max_field_bytes)
+    shape = Shape(plan.names, plan.ignore_unknown, plan.max_field_bytes, keeps_null=plan.keeps_empty)
     return _reader(plan.file_format, read, shape, encoding=plan.encoding, delimiter=plan.delimiter, place=place)
 
 
@@ -210,18 +277,3 @@ def _reader(
         first_byte=place.byte,
         first_line=place.line,
     )
-
-
-def without_tokens(chunks: Iterator[Chunk], tokens: Iterable[str]) -> Iterator[Chunk]:
-    """The chunks, with nothing where a value is one of ``tokens``."""
-    nothing = {token.encode() for token in tokens}
-    if not nothing:
-        return chunks
-    return (_emptied(chunk, nothing) for chunk in chunks)
-
-
-def _emptied(chunk: Chunk, nothing: set[bytes]) -> Chunk:
-    for column in chunk.columns:
-        if not nothing.isdisjoint(column):
-            column[:] = [b"" if value in nothing else value for value in column]
-    return chunk

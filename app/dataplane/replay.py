@@ -2,48 +2,38 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from io import BytesIO
-from typing import Final, Protocol
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from typing import Final
 from uuid import UUID
 
 from sqlalchemy import Connection
 from sqlalchemy.orm import Session
 
 from app.dataplane.batches import Encoded, Encoder
-from app.dataplane.chunks import Chunk, Encoding
 from app.dataplane.companions import companions_of
+from app.dataplane.context import ImportContext
 from app.dataplane.faults import Fault
-from app.dataplane.loader import COUNTERS
+from app.dataplane.importer import null_of
+from app.dataplane.loader import COUNTERS, LEDGER_RAW_BYTES
 from app.dataplane.merging import Counts, Merger, Rows, Target, companion_counters
+from app.dataplane.origins import Origin
 from app.dataplane.plan import Mode, Options, Plan, from_checkpoint
 from app.dataplane.postgres_errors import retried
-from app.dataplane.records import RecordReader
+from app.dataplane.reading import nulls_told
+from app.dataplane.rereading import Rereader, Text
+from app.dataplane.single import read_again
+from app.dataplane.spooling import UrlOrigin
 from app.domain.errors import JobError
 from app.domain.failed_records import FailedRecord
-from app.domain.job_types import JobContext, Result
-from app.domain.jobs import Job, Outcome, Signals
+from app.domain.job_types import Result
+from app.domain.jobs import Job, Outcome
 from app.domain.tables import Table
 from app.persistence import failed_records, jobs, ledger
-from app.persistence.sessions import Sessions
 
 _ROWS_A_BATCH: Final = 2_000
 _FATES: Final = COUNTERS[1:]
-
-
-class ReplayContext(JobContext, Protocol):
-    """What a replay needs of the place it runs in."""
-
-    @property
-    def sessions(self) -> Sessions:
-        """Sessions of the worker slot."""
-        ...
-
-    def heed(self, signals: Signals) -> None:
-        """Take note of what a guarded write was told."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +42,14 @@ class Replay:
 
     Args:
         source: The import whose ledger it is; it need not have come to its end.
+        origin: Its file, for rows whose text the ledger does not have.
         codes: Only records refused with these; ``None`` is all.
     """
 
     source: Job
     table: Table
     options: Options
+    origin: Origin | UrlOrigin
     codes: Collection[str] | None
 
     @property
@@ -66,7 +58,7 @@ class Replay:
         return from_checkpoint(self.source.checkpoint or {})
 
 
-def replay(context: ReplayContext, work: Replay) -> Result:
+def replay(context: ImportContext, work: Replay) -> Result:
     """Load what the ledger still has; each batch is resolved there in the transaction that loads it.
 
     Raises:
@@ -75,31 +67,34 @@ def replay(context: ReplayContext, work: Replay) -> Result:
         FenceLost: Another worker has the job.
     """
     engine = context.sessions.kw["bind"]
-    with engine.connect() as connection:
-        writer = _Writer(context, work, connection)
+    with engine.connect() as connection, closing(Rereader(context, work.origin, work.plan)) as file:
+        writer = _Writer(context, work, connection, file)
         writer.prepare()
         after = (context.job.checkpoint or {}).get("replay", {}).get("line", -1)
         while after is not None:
             context.check()
             after = writer.write(after)
-    return _close(context, work)
+    return _close(context, work, file.lost)
 
 
 class _Writer:
     """Loads batches of the ledger on a connection of its own."""
 
-    def __init__(self, context: ReplayContext, work: Replay, connection: Connection) -> None:
+    def __init__(self, context: ImportContext, work: Replay, connection: Connection, file: Rereader) -> None:
         self._context = context
         self._work = work
         self._plan = work.plan
         self._connection = connection
+        self._file = file
+        self._texts: dict[int, Text] = {}
+        self._read_up_to: int | None = -1
         beside = companions_of(work.table)
-        self._encoder = Encoder(self._plan.mapped, work.table, beside)
+        self._encoder = Encoder(self._plan.mapped, work.table, beside, keeps_empty=self._plan.keeps_empty)
         tenant, mode, job_id = context.job.tenant, work.options.mode, context.id
         companions = None
         if beside and self._encoder.companion_columns:
             companions = Target(tenant, beside.table, self._encoder.companion_columns, Mode.UPSERT, job_id)
-        target = Target(tenant, work.table, self._encoder.columns, mode, job_id)
+        target = Target(tenant, work.table, self._encoder.columns, mode, job_id, null_of(self._plan))
         self._merger = Merger(target, companions, context.check)
         self._counters = COUNTERS + (companion_counters(companions) if companions else ())
 
@@ -111,11 +106,11 @@ class _Writer:
                 self._merger.prepare(session)
                 if self._context.job.checkpoint is None:
                     source = self._work.source
-                    _, texts = failed_records.unresolved(session, source.tenant, source.id, self._work.codes)
+                    waiting, _ = failed_records.unresolved(session, source.tenant, source.id, self._work.codes)
                     signals = jobs.advance(
                         session,
                         self._context.job,
-                        rows_total=texts,
+                        rows_total=waiting,
                         stage="replaying",
                         counters=dict.fromkeys(self._counters, 0),
                         checkpoint={"replay": {"line": -1}},
@@ -126,7 +121,20 @@ class _Writer:
 
     def write(self, after: int) -> int | None:
         """Load the batch behind line ``after``; its last line, ``None`` when there was none."""
+        if self._read_up_to is not None and after >= self._read_up_to:
+            self._read_texts(after)
         return retried(lambda: self._write_once(after), again=self._context.check, what=f"the rows behind line {after}")
+
+    def _read_texts(self, after: int) -> None:
+        """Get from the file what the ledger has no text of, before anything is locked; up to a line, or all."""
+        source = self._work.source
+        with self._context.sessions.begin() as session:
+            places = failed_records.without_text(
+                session, source.tenant, source.id, after=after, codes=self._work.codes, limit=_ROWS_A_BATCH
+            )
+        self._texts = self._file.texts(places)
+        all_read = self._file.lost or (len(places) < _ROWS_A_BATCH and len(self._texts) == len(places))
+        self._read_up_to = None if all_read else max(self._texts)
 
     def _session(self) -> Session:
         return self._context.sessions(bind=self._connection)
@@ -136,10 +144,18 @@ class _Writer:
         counts = dict.fromkeys(self._counters, 0)
         with self._session() as session, session.begin():
             records = failed_records.take(
-                session, source.tenant, source.id, after=after, codes=self._work.codes, limit=_ROWS_A_BATCH
+                session,
+                source.tenant,
+                source.id,
+                after=after,
+                up_to=self._read_up_to,
+                codes=self._work.codes,
+                read=self._texts,
+                limit=_ROWS_A_BATCH,
             )
             if not records:
-                return None
+                return self._read_up_to
+            records = [self._with_text(record) for record in records]
             faults = self._load(session, records, counts)
             refused = {records[place].line: fault for place, fault in faults.items()}
             loaded = [record.line for record in records if record.line not in refused]
@@ -161,9 +177,15 @@ class _Writer:
         self._context.heed(signals)
         return last
 
+    def _with_text(self, record: FailedRecord) -> FailedRecord:
+        if record.raw is not None or record.corrected is not None:
+            return record
+        raw, is_base64 = self._texts[record.line]
+        return replace(record, raw=raw, raw_is_base64=is_base64)
+
     def _load(self, session: Session, records: Sequence[FailedRecord], counts: Counts) -> Mapping[int, Fault]:
         """Write those that can be; the others by place."""
-        encoded = self._encoder.encode_one(read_again(records, self._plan, self._work.options.delimiter))
+        encoded = self._encoder.encode_one(nulls_told(read_again(records, self._plan), self._plan))
         faults = encoded.faults
         counts["failed"] = len(faults)
         if not encoded.rows:
@@ -179,11 +201,12 @@ def _is_distinct(encoded: Encoded) -> bool:
 
 def _entry(record: FailedRecord, fault: Fault) -> ledger.Entry:
     """A record as the replay's own ledger has it: the text that was refused, at its place in the import's file."""
+    text = record.raw if record.corrected is None else record.corrected
     return ledger.Entry(
         line=record.line,
         first_byte=record.first_byte,
         end_byte=record.end_byte,
-        raw=record.raw if record.corrected is None else record.corrected,
+        raw=text if text is None or len(text) <= LEDGER_RAW_BYTES else None,
         raw_is_base64=record.raw_is_base64 and record.corrected is None,
         field=fault.field,
         code=fault.code,
@@ -191,51 +214,7 @@ def _entry(record: FailedRecord, fault: Fault) -> ledger.Entry:
     )
 
 
-def read_again(records: Sequence[FailedRecord], plan: Plan, delimiter: str) -> Chunk:
-    """The records as a reader gives them, each read by itself: what one lacks is not sought in the next."""
-    lines: list[list[bytes]] = []
-    members: list[int] = []
-    faults: dict[int, Fault] = {}
-    for place, record in enumerate(records):
-        values = read_one(record, plan, delimiter)
-        if isinstance(values, Fault):
-            faults[place] = values
-        else:
-            lines.append(values)
-            members.append(place)
-    return Chunk(
-        data=b"",
-        first_byte=0,
-        first_line=0,
-        count=len(records),
-        columns=[list(column) for column in zip(*lines, strict=True)] if lines else [[] for _ in range(plan.width)],
-        members=members,
-        faults=faults,
-        blanks=[],
-        lines=0,
-    )
-
-
-def read_one(record: FailedRecord, plan: Plan, delimiter: str) -> list[bytes] | Fault:
-    """The fields of a record's text, in UTF-8, or why they cannot be had."""
-    content = record.raw if record.corrected is None else record.corrected
-    data, encoding = (content or "").encode(), Encoding.UTF_8
-    if record.raw_is_base64 and record.corrected is None:
-        data, encoding = base64.b64decode(data), plan.encoding
-    reader = RecordReader(
-        BytesIO(data).read, encoding=encoding, delimiter=delimiter, max_field_bytes=plan.max_field_bytes
-    )
-    chunks = list(reader.chunks(plan.width))
-    found = sum(chunk.count for chunk in chunks)
-    for chunk in chunks:
-        for fault in chunk.faults.values():
-            return fault
-    if found != 1 or chunks[0].blanks:
-        return Fault("csv.record", f"expected one record, got {found - sum(len(chunk.blanks) for chunk in chunks)}")
-    return [column[0] for column in chunks[0].columns]
-
-
-def _close(context: ReplayContext, work: Replay) -> Result:
+def _close(context: ImportContext, work: Replay, lost: JobError | None) -> Result:
     """Check the books and make the result of them."""
     source: tuple[str, UUID] = (work.source.tenant, work.source.id)
     with context.sessions.begin() as session:
@@ -258,7 +237,8 @@ def _close(context: ReplayContext, work: Replay) -> Result:
             "books": books,
             "resolved": resolved,
             "unresolved": left,
-            "without_text": left - texts,
+            "without_text": left - texts if lost else 0,
+            **({"source": {"code": lost.code, "message": lost.detail}} if lost else {}),
         },
         message=f"resolved {resolved} of {books['read']} failed records",
         outcome=outcome,

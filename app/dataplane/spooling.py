@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Final
+from uuid import uuid5
 
 from app.dataplane.context import ImportContext
 from app.domain import places
+from app.domain.artifacts import Artifact, ArtifactKind
 from app.domain.errors import JobError, TransientError
 from app.domain.ports import Clock, ObjectRef
 from app.security.outgoing.bodies import ResponseTooLargeError
@@ -59,7 +63,34 @@ def spool(context: ImportContext, name: str, pieces: Iterable[bytes]) -> ObjectR
     except BaseException:
         upload.abort()
         raise
+    _remove_earlier(context, ref)
     return ref
+
+
+def _remove_earlier(context: ImportContext, ref: ObjectRef) -> None:
+    """Remove copies of earlier holders, who were killed before they could say that they had made them."""
+    if context.job.fence == 1:
+        return
+    folder, _, name = ref.key.rsplit("/", 2)
+    earlier = {f"{folder}/{fence}/{name}" for fence in range(1, context.job.fence)}
+    with suppress(TransientError):  # then the next copy finds them
+        found = [key for key, _ in context.objects.list(ref.bucket, f"{folder}/") if key in earlier]
+        context.objects.delete([ObjectRef(ref.bucket, key) for key in found])
+
+
+def copy_of(context: ImportContext, ref: ObjectRef, size_bytes: int) -> Artifact:
+    """What is known of a copy, so that it goes some time after the job."""
+    return Artifact(
+        id=uuid5(context.id, "source"),
+        job_id=context.id,
+        tenant=context.job.tenant,
+        kind=ArtifactKind.SOURCE,
+        name="source",
+        content_type="application/octet-stream",
+        ref=ref,
+        size_bytes=size_bytes,
+        expires_at=context.clock.now() + timedelta(seconds=context.settings.artifact_ttl_s),
+    )
 
 
 def _downloaded(context: ImportContext, url: str, most_bytes: int) -> Iterator[bytes]:

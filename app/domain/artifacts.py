@@ -15,6 +15,8 @@ class ArtifactKind(StrEnum):
 
     EXPORT = "export"
     MANIFEST = "manifest"
+    SOURCE = "source"
+    """Our copy of what an import reads; no download."""
     LOG = "log"
     """This and the next two are made when they are asked for."""
     REPORT = "report"

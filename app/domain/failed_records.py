@@ -7,6 +7,11 @@ from datetime import datetime
 from uuid import UUID
 
 
+def record_id(job_id: UUID, line: int) -> str:
+    """What a refused row is called wherever it is named."""
+    return f"{job_id}:{line}"
+
+
 @dataclass(frozen=True, slots=True)
 class FailedRecord:
     """One refused row of a file.

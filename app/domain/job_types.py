@@ -75,6 +75,11 @@ class Submission(Protocol):
         """Whether the installation has a master key to encrypt files under."""
         ...
 
+    @property
+    def may_scan(self) -> bool:
+        """Whether the installation has a scanner for viruses."""
+        ...
+
     def place(self, bucket: str | None, key: str) -> ObjectRef:
         """The object the tenant means; ForbiddenError when it may not use it."""
         ...

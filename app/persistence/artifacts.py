@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from app.domain.artifacts import Artifact, ArtifactKind
 from app.domain.errors import NotFoundError
+from app.domain.lifecycle import TERMINAL
 from app.domain.ports import ObjectRef
 
 _COLUMNS: Final = (
@@ -57,9 +58,12 @@ def put(session: Session, tenant: str, artifact: Artifact) -> None:
 
 
 def of_job(session: Session, tenant: str, job_id: UUID) -> list[Artifact]:
-    """A job's artifacts by name; empty when it has none or is another tenant's."""
+    """A job's artifacts by name, but for copies of sources; empty when it has none or is another tenant's."""
     rows = session.execute(
-        text(f"SELECT {_COLUMNS} FROM artifacts WHERE job_id = :job_id AND tenant = :tenant ORDER BY name, id"),
+        text(
+            f"SELECT {_COLUMNS} FROM artifacts "
+            f"WHERE job_id = :job_id AND tenant = :tenant AND kind <> '{ArtifactKind.SOURCE}' ORDER BY name, id"
+        ),
         {"job_id": job_id, "tenant": tenant},
     )
     return [_artifact(row) for row in rows]
@@ -72,7 +76,9 @@ def get(session: Session, tenant: str, artifact_id: UUID) -> Artifact:
         NotFoundError: The tenant has none of this id.
     """
     row = session.execute(
-        text(f"SELECT {_COLUMNS} FROM artifacts WHERE id = :id AND tenant = :tenant"),
+        text(
+            f"SELECT {_COLUMNS} FROM artifacts WHERE id = :id AND tenant = :tenant AND kind <> '{ArtifactKind.SOURCE}'"
+        ),
         {"id": artifact_id, "tenant": tenant},
     ).one_or_none()
     if row is None:
@@ -81,17 +87,35 @@ def get(session: Session, tenant: str, artifact_id: UUID) -> Artifact:
 
 
 def expired(session: Session, *, at: datetime, limit: int) -> list[Artifact]:
-    """Artifacts of all tenants whose time was over at ``at`` and whose bytes are there, the oldest first."""
+    """Artifacts of all tenants whose time was over at ``at`` and whose bytes are there; no source of a live job."""
     rows = session.execute(
         text(
             f"""
-            SELECT {_COLUMNS} FROM artifacts WHERE expires_at <= :at AND removed_at IS NULL
+            SELECT {_COLUMNS} FROM artifacts
+            WHERE expires_at <= :at AND removed_at IS NULL AND NOT (kind = '{ArtifactKind.SOURCE}' AND EXISTS (
+                SELECT FROM jobs WHERE jobs.id = job_id AND state <> ALL (:over)
+            ))
             ORDER BY expires_at LIMIT :limit
             """
         ),
-        {"at": at, "limit": limit},
+        {"at": at, "limit": limit, "over": sorted(TERMINAL)},
     )
     return [_artifact(row) for row in rows]
+
+
+def end_source(session: Session, tenant: str, job_id: UUID, *, at: datetime) -> None:
+    """Let a job's copy of its source go when the job is over, unless its ledger has rows without a text."""
+    session.execute(
+        text(
+            f"""
+            UPDATE artifacts SET expires_at = :at
+            WHERE job_id = :job_id AND tenant = :tenant AND kind = '{ArtifactKind.SOURCE}' AND NOT EXISTS (
+                SELECT FROM failed_records AS refused WHERE refused.job_id = :job_id AND raw IS NULL
+            )
+            """
+        ),
+        {"job_id": job_id, "tenant": tenant, "at": at},
+    )
 
 
 def remove(session: Session, tenant: str, artifact_id: UUID) -> None:

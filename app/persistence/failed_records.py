@@ -54,6 +54,21 @@ def of_line(session: Session, tenant: str, job_id: UUID, line: int) -> FailedRec
     return found[0] if found and found[0].line == line else None
 
 
+def of_lines(session: Session, tenant: str, job_id: UUID, lines: Collection[int]) -> dict[int, FailedRecord]:
+    """The failed records of some lines; those that are not in the ledger are missing."""
+    rows = session.execute(
+        text(
+            """
+            SELECT line, first_byte, end_byte, raw, raw_is_base64, field, code, message, at, corrected, resolved_by,
+                   resolved_at
+            FROM failed_records WHERE job_id = :job_id AND tenant = :tenant AND line = ANY (:lines)
+            """
+        ),
+        {"job_id": job_id, "tenant": tenant, "lines": list(lines)},
+    )
+    return {row.line: FailedRecord(*row) for row in rows}
+
+
 def correct(session: Session, tenant: str, job_id: UUID, texts: Mapping[int, str]) -> set[int]:
     """Give lines another text; those that are unresolved in the ledger, which got it."""
     rows = session.execute(
@@ -89,12 +104,38 @@ def unresolved(session: Session, tenant: str, job_id: UUID, codes: Collection[st
     return row.waiting, row.texts
 
 
-def take(
+def without_text(
     session: Session, tenant: str, job_id: UUID, *, after: int, codes: Collection[str] | None, limit: int
+) -> list[tuple[int, int, int]]:
+    """Line, first byte and end of the next unresolved records that the ledger has no text of."""
+    rows = session.execute(
+        text(
+            f"SELECT line, first_byte, end_byte FROM failed_records "
+            f"WHERE {_REPLAYABLE} AND NOT {_HAS_TEXT} ORDER BY line LIMIT :limit"
+        ),
+        {"job_id": job_id, "tenant": tenant, "after": after, "codes": _listed(codes), "limit": limit},
+    )
+    return [(row.line, row.first_byte, row.end_byte) for row in rows]
+
+
+def take(
+    session: Session,
+    tenant: str,
+    job_id: UUID,
+    *,
+    after: int,
+    up_to: int | None = None,
+    codes: Collection[str] | None,
+    read: Collection[int] = (),
+    limit: int,
 ) -> list[FailedRecord]:
     """The next unresolved records that have a text, behind line ``after``; no other replay of the job has them then.
 
     One replay at a time: the lock comes before the look, so that what it waited for is seen.
+
+    Args:
+        up_to: The last line of interest; ``None`` is all.
+        read: Lines whose text the caller has.
     """
     session.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:key, 0))"), {"key": f"replay {job_id}"})
     rows = session.execute(
@@ -102,10 +143,21 @@ def take(
             f"""
             SELECT line, first_byte, end_byte, raw, raw_is_base64, field, code, message, at, corrected, resolved_by,
                    resolved_at
-            FROM failed_records WHERE {_REPLAYABLE} AND {_HAS_TEXT} ORDER BY line LIMIT :limit FOR UPDATE
+            FROM failed_records
+            WHERE {_REPLAYABLE} AND ({_HAS_TEXT} OR line = ANY (:read))
+                AND (CAST(:up_to AS bigint) IS NULL OR line <= :up_to)
+            ORDER BY line LIMIT :limit FOR UPDATE
             """
         ),
-        {"job_id": job_id, "tenant": tenant, "after": after, "codes": _listed(codes), "limit": limit},
+        {
+            "job_id": job_id,
+            "tenant": tenant,
+            "after": after,
+            "up_to": up_to,
+            "codes": _listed(codes),
+            "read": list(read),
+            "limit": limit,
+        },
     )
     return [FailedRecord(*row) for row in rows]
 

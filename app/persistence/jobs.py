@@ -330,15 +330,16 @@ def advance(
 
 
 _GET: Final = Prepared(f"SELECT {COLUMNS} FROM jobs WHERE id = :id AND tenant = :tenant")
+_LOCK: Final = Prepared(f"SELECT {COLUMNS} FROM jobs WHERE id = :id AND tenant = :tenant FOR UPDATE")
 
 
-def get(session: Session, tenant: str, job_id: UUID) -> Job:
-    """One job.
+def get(session: Session, tenant: str, job_id: UUID, *, lock: bool = False) -> Job:
+    """One job; with ``lock`` nobody else changes it before the transaction ends.
 
     Raises:
         NotFoundError: There is none of this id for the tenant.
     """
-    rows = _GET.execute(session, {"id": job_id, "tenant": tenant})
+    rows = (_LOCK if lock else _GET).execute(session, {"id": job_id, "tenant": tenant})
     if not rows:
         raise NotFoundError(f"there is no job {job_id}", code="job.not_found")
     return to_job(rows[0])

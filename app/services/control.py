@@ -9,6 +9,7 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
+from app.domain.amendments import Amendment
 from app.domain.errors import ConflictError
 from app.domain.families import Kind, OnFailure
 from app.domain.jobs import Job, Origin
@@ -89,13 +90,24 @@ class Control:
         with self._sessions.begin() as session:
             return Terminated(job, "killed" if workers.may_kill(session, job.worker) else "asked")
 
-    def retry(self, tenant: str, job_id: UUID, *, actor: str, run_after: datetime | None = None) -> Job:
+    def retry(
+        self,
+        tenant: str,
+        job_id: UUID,
+        *,
+        actor: str,
+        run_after: datetime | None = None,
+        amendment: Amendment | None = None,
+    ) -> Job:
         """Open a failed or cancelled job again: attempts start anew, the fence and the checkpoint go on.
 
         Of a family, the children that did not complete too; each waits for its needs and its place again.
 
+        Args:
+            amendment: Another config for it.
         Raises:
-            ConflictError: It is neither failed nor cancelled, or children of it are still stopping.
+            ConflictError: It is neither failed nor cancelled, or children of it are still stopping; its config is
+                not the one that the amendment changes.
         """
         changes: dict[str, Any] = {
             "attempts": 0,
@@ -114,7 +126,8 @@ class Control:
         with self._sessions.begin() as session:
             if stages.is_unfilled(session, job_id):
                 raise self._not_filled(session, tenant, job_id)
-            job = jobs.move(session, tenant, job_id, Event.REOPEN, actor=actor, changes=changes)
+            changes, data = changes | _amended(session, tenant, job_id, amendment), _told(amendment)
+            job = jobs.move(session, tenant, job_id, Event.REOPEN, actor=actor, changes=changes, data=data)
             if job is None:
                 state = jobs.get(session, tenant, job_id).state
                 raise ConflictError(
@@ -172,13 +185,17 @@ class Control:
                 pausing.pause_all(session, tenant, "parent", job_id, paused=True, running=False, actor=actor)
         return job
 
-    def resume(self, tenant: str, job_id: UUID, *, actor: str) -> Job:
+    def resume(self, tenant: str, job_id: UUID, *, actor: str, amendment: Amendment | None = None) -> Job:
         """Let a paused job go on from its checkpoint.
 
+        Args:
+            amendment: Another config for it; then it must be paused, and no worker may hold it.
         Raises:
-            ConflictError: It has ended.
+            ConflictError: It has ended; its config is not the one that the amendment changes.
         """
         with self._sessions.begin() as session:
+            if amendment is not None:
+                self._check_paused(session, tenant, job_id)
             job = jobs.mark(
                 session,
                 tenant,
@@ -186,7 +203,8 @@ class Control:
                 Event.RESUME,
                 actor=actor,
                 states=frozenset(JobState) - TERMINAL,
-                changes={"paused": False},
+                changes={"paused": False, **_amended(session, tenant, job_id, amendment)},
+                data=_told(amendment),
             )
             if job is None:
                 raise self._ended(session, tenant, job_id)
@@ -195,6 +213,16 @@ class Control:
                 families.touch(session, job)
         self._bell.ring_engine()
         return job
+
+    @staticmethod
+    def _check_paused(session: Session, tenant: str, job_id: UUID) -> None:
+        job = jobs.get(session, tenant, job_id, lock=True)
+        if not job.is_terminal and (not job.paused or job.state is JobState.RUNNING):
+            raise ConflictError(
+                f"the config of job {job_id} can be changed when it is paused and at rest, it is {job.state}",
+                code="job.not_paused",
+                data={"state": job.state, "paused": job.paused},
+            )
 
     @staticmethod
     def _ended(session: Session, tenant: str, job_id: UUID) -> ConflictError:
@@ -229,3 +257,20 @@ class Control:
             code="job.not_waiting",
             data={"state": state},
         )
+
+
+def _amended(session: Session, tenant: str, job_id: UUID, amendment: Amendment | None) -> dict[str, Any]:
+    """The change of a job's config.
+
+    Raises:
+        ConflictError: Somebody changed it meanwhile.
+    """
+    if amendment is None:
+        return {}
+    if jobs.get(session, tenant, job_id, lock=True).config != amendment.before:
+        raise ConflictError(f"the config of job {job_id} was changed meanwhile", code="job.config_conflict")
+    return {"config": amendment.after}
+
+
+def _told(amendment: Amendment | None) -> dict[str, Any]:
+    return {} if amendment is None else {"config": amendment.changes}

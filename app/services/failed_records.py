@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Final
 from uuid import UUID
 
+from app.dataplane.ledger_csv import as_csv
+from app.dataplane.plan import from_checkpoint
 from app.domain.failed_records import FailedGroup, FailedRecord
 from app.persistence import failed_records, jobs
 from app.persistence.sessions import Sessions
@@ -38,6 +41,13 @@ class FailedRecords:
         with self._sessions.begin() as session:
             jobs.get(session, tenant, job_id)
             return failed_records.groups(session, tenant, job_id)
+
+    def as_csv(self, tenant: str, job_id: UUID, *, most: int | None = None) -> Iterator[str]:
+        """All of them as a CSV file in pieces, with the file's own columns; errors and memory as ``all``."""
+        with self._sessions.begin() as session:
+            job = jobs.get(session, tenant, job_id)
+        plan = from_checkpoint(job.checkpoint or {}) if "import" in (job.checkpoint or {}) else None
+        return as_csv(job_id, islice(self.all(tenant, job_id), most), plan)
 
     def all(self, tenant: str, job_id: UUID) -> Iterator[FailedRecord]:
         """Every failed record in the order of the file; holds at most 2,000 and no transaction between reads.

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy.orm import Session
 
 from app.dataplane.faults import Fault
+from app.dataplane.formats import Format
 from app.dataplane.plan import Plan, from_checkpoint
-from app.dataplane.replay import read_one
+from app.dataplane.single import read_one, with_values
 from app.domain.errors import ConflictError, InvalidRequestError, NotFoundError, Problem
 from app.domain.failed_records import FailedRecord
 from app.domain.jobs import Job, SubmitJob
+from app.domain.texts import is_storable
 from app.persistence import failed_records, jobs
 from app.persistence.sessions import Sessions
 from app.services.jobs import Jobs
@@ -45,23 +45,22 @@ class Replays:
 
         Raises:
             NotFoundError: The tenant has no such job.
-            ConflictError: It is no import that has begun, or it has no unresolved row with a text.
+            ConflictError: It is no import that has begun, or it has no unresolved row.
         """
         with self._sessions.begin() as session:
-            job, _ = _import(session, tenant, job_id)
-            left, texts = failed_records.unresolved(session, tenant, job_id, codes)
-        if not texts:
+            job, _ = begun_import(session, tenant, job_id)
+            left, _ = failed_records.unresolved(session, tenant, job_id, codes)
+        if not left:
             of_these = f" of the codes {', '.join(codes)}" if codes else ""
             raise ConflictError(
-                f"job {job_id} has no unresolved failed rows{of_these} with a text, {left} without",
-                code="ledger.nothing_to_replay",
+                f"job {job_id} has no unresolved failed rows{of_these}", code="ledger.nothing_to_replay"
             )
         config = {"job": str(job_id), **({"codes": list(codes)} if codes else {})}
         request = SubmitJob(tenant, REPLAY, config, actor, priority=job.priority, labels=job.labels)
         return self._jobs.submit(request, idempotency_key=idempotency_key)
 
     def correct(
-        self, tenant: str, job_id: UUID, line: int, *, raw: str | None = None, values: Mapping[str, str] | None = None
+        self, tenant: str, job_id: UUID, line: int, *, raw: str | None = None, values: Mapping[str, Any] | None = None
     ) -> FailedRecord:
         """Give a failed row another text, whole or by the names of the file's header; the next replay loads that.
 
@@ -70,17 +69,19 @@ class Replays:
             ConflictError: It is no import that has begun, or a replay has loaded the row already.
             InvalidRequestError: The text is not one record of the file's width, or a name is not in its header.
         """
+        at = "/raw" if raw is not None else "/values"
+        if not is_storable([raw, dict(values or {})]):
+            detail = "U+0000 and lone surrogates are not allowed"
+            raise InvalidRequestError(detail, code="ledger.values_invalid", problems=(Problem(at, detail),))
         with self._sessions.begin() as session:
-            job, plan = _import(session, tenant, job_id)
+            _, plan = begun_import(session, tenant, job_id)
             record = failed_records.of_line(session, tenant, job_id, line)
             if record is None:
                 raise NotFoundError(f"the ledger of job {job_id} has no line {line}", code="ledger.no_such_line")
-            delimiter = job.config.get("delimiter", ",")
-            text = raw if raw is not None else _with_values(record, plan, delimiter, values or {})
+            text = raw if raw is not None else _with_values(record, plan, values or {})
             corrected = replace(record, corrected=text)
-            fault = read_one(corrected, plan, delimiter)
+            fault = read_one(corrected, plan)
             if isinstance(fault, Fault):
-                at = "/raw" if raw is not None else "/values"
                 raise InvalidRequestError(fault.message, code=fault.code, problems=(Problem(at, fault.message),))
             if not failed_records.correct(session, tenant, job_id, {line: text}):
                 raise ConflictError(
@@ -90,7 +91,7 @@ class Replays:
         return corrected
 
 
-def _import(session: Session, tenant: str, job_id: UUID) -> tuple[Job, Plan]:
+def begun_import(session: Session, tenant: str, job_id: UUID) -> tuple[Job, Plan]:
     """A job and what it does with its file.
 
     Raises:
@@ -106,21 +107,31 @@ def _import(session: Session, tenant: str, job_id: UUID) -> tuple[Job, Plan]:
     return job, from_checkpoint(job.checkpoint or {})
 
 
-def _with_values(record: FailedRecord, plan: Plan, delimiter: str, values: Mapping[str, str]) -> str:
+def _with_values(record: FailedRecord, plan: Plan, values: Mapping[str, Any]) -> str:
     """A record's text with other values in some fields."""
-    unknown = [name for name in values if name not in plan.names]
-    problems = [Problem(f"/values/{name}", f"expected a name of the header, got {name!r}") for name in unknown]
-    fields = read_one(record, plan, delimiter)
-    if isinstance(fields, Fault):
-        missing = [name for name in plan.names if name not in values]
-        detail = f"the row cannot be read ({fields.message}), so every field of the header is needed"
-        problems += [Problem(f"/values/{name}", detail) for name in missing]
-        fields = [b""] * plan.width
+    problems = value_problems(record, plan, values, at="/values")
     if problems:
         raise InvalidRequestError(
             "the values do not fit the row", code="ledger.values_invalid", problems=tuple(problems[:20])
         )
-    row = [values.get(name, kept.decode()) for name, kept in zip(plan.names, fields, strict=True)]
-    text = io.StringIO()
-    csv.writer(text, delimiter=delimiter, lineterminator="").writerow(row)
-    return text.getvalue()
+    return with_values(record, plan, values)
+
+
+def value_problems(record: FailedRecord, plan: Plan, values: Mapping[str, Any], *, at: str) -> list[Problem]:
+    """Why a record cannot be given these values."""
+    problems = [
+        Problem(f"{at}/{name}", f"expected a name of the file's fields, got {name!r}")
+        for name in values
+        if name not in plan.names
+    ]
+    if plan.file_format is Format.CSV:
+        problems += [
+            Problem(f"{at}/{name}", f"expected text, got {value!r:.100}")
+            for name, value in values.items()
+            if not isinstance(value, str)
+        ]
+    fields = read_one(record, plan)
+    if isinstance(fields, Fault):
+        detail = f"the row cannot be read ({fields.message}), so every field is needed"
+        problems += [Problem(f"{at}/{name}", detail) for name in plan.names if name not in values]
+    return problems

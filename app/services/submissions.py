@@ -86,6 +86,11 @@ class TenantSubmission:
         """Whether the installation has a master key to encrypt files under."""
         return self._settings.master_key is not None
 
+    @property
+    def may_scan(self) -> bool:
+        """Whether the installation has a scanner for viruses."""
+        return self._settings.clamd is not None
+
     def place(self, bucket: str | None, key: str) -> ObjectRef:
         """The object the tenant means; ForbiddenError when it may not use it."""
         return places.place(

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from pydantic import Field, field_validator, model_validator
 
+from app.dataplane.budget import OnInvalid
 from app.dataplane.importer import import_file
 from app.dataplane.origins import Origin, PathOrigin, S3Origin, TextOrigin
 from app.dataplane.plan import Options
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from tasks.context import RunContext
 
 _MOST_INLINE_CHARACTERS: Final = 8 * 2**20
-_FormatName = Literal["csv", "ndjson", "json"]
+_FormatName = Literal["csv", "ndjson", "json", "xlsx"]
 
 
 class S3Source(JobConfig):
@@ -65,10 +66,30 @@ class Import(LoadConfig):
         description="Whether the first record names the fields; false: they are the table's columns in order, or with "
         "a mapping column_1, column_2 and so on. A list names them; of JSON, the keys that are taken.",
     )
-    skip_rows: int = Field(0, ge=0, le=1_000_000, description="Lines of CSV before the header.")
+    skip_rows: int = Field(0, ge=0, le=1_000_000, description="Lines of CSV, rows of a sheet before the header.")
     null_tokens: list[str] = Field(default_factory=list, max_length=100, description="Values that stand for NULL.")
+    empty_as: Literal["null", "text"] = Field(
+        "null",
+        description="Empty text in a text column; text keeps it apart from NULL, which is then what null_tokens say "
+        "and null in JSON.",
+    )
+    on_invalid: Literal["quarantine", "skip", "fail"] = Field(
+        "quarantine", description="A row that is refused: is kept in the ledger, is left out, or fails the job."
+    )
+    sheet: str | int = Field(1, description="Of a workbook: the name of a sheet, or its number, counted from 1.")
+    merged_cells: Literal["first", "fill"] = Field(
+        "first", description="Of a workbook: the value of merged cells stands in the first of them, or in all."
+    )
+    scan_for_viruses: bool = Field(False, description="By the clamd of HAULIER_CLAMD, before anything is read.")
     max_file_size: int | None = Field(None, ge=1, description="Bytes as stored; a larger file is not read.")
     allowed_formats: list[_FormatName] | None = Field(None, min_length=1, description="Others are refused, by content.")
+
+    @field_validator("sheet")
+    @classmethod
+    def _is_a_sheet(cls, value: str | int) -> str | int:
+        if value == "" or (isinstance(value, int) and value < 1):
+            raise ValueError("expected the name of a sheet, or its number from 1 on")
+        return value
 
     @field_validator("delimiter")
     @classmethod
@@ -76,6 +97,12 @@ class Import(LoadConfig):
         if value != "auto" and (len(value) != 1 or not value.isascii() or value in '"\r\n\0' or value.isalnum()):
             raise ValueError("expected auto or one ASCII character, not a letter, digit, quote or line end")
         return value
+
+    @model_validator(mode="after")
+    def _keeps_empty_of_one(self) -> Self:
+        if self.empty_as == "text" and self.companions:
+            raise ValueError("empty_as text is not taken together with companions")
+        return self
 
     @field_validator("header")
     @classmethod
@@ -94,6 +121,11 @@ class Import(LoadConfig):
             header=tuple(self.header) if isinstance(self.header, list) else self.header,
             skip_rows=self.skip_rows,
             null_tokens=tuple(self.null_tokens),
+            sheet=self.sheet,
+            fill_merged=self.merged_cells == "fill",
+            scan=self.scan_for_viruses,
+            keeps_empty=self.empty_as == "text",
+            on_invalid=OnInvalid(self.on_invalid),
             max_file_bytes=self.max_file_size,
             allowed_formats=None if self.allowed_formats is None else tuple(self.allowed_formats),
             tells_file=True,
@@ -108,6 +140,11 @@ def check(submission: Submission, config: Import) -> None:
         ForbiddenError: The bucket or prefix is not the tenant's.
     """
     _check_source(submission, config.source)
+    if config.scan_for_viruses and not submission.may_scan:
+        detail = "no scanner is configured (HAULIER_CLAMD), so no file can be scanned"
+        raise InvalidRequestError(
+            detail, code="source.scanner_missing", problems=(Problem("/config/scan_for_viruses", detail),)
+        )
     check_target(submission, config)
 
 
@@ -136,11 +173,12 @@ def _uploaded(submission: Submission, upload: str) -> Any:
 
 def run(job: RunContext, config: Import) -> Result:
     """Import the file."""
-    table = target(job, config)
-    return import_file(job, _origin(job, config.source), table, config.options())
+    return import_file(job, origin_of(job, config), target(job, config), config.options())
 
 
-def _origin(job: RunContext, source: Source) -> Origin | UrlOrigin:
+def origin_of(job: RunContext, config: Import) -> Origin | UrlOrigin:
+    """Where the file of a job of the same tenant lies."""
+    source = config.source
     submission = job.submission(job.job.tenant)
     if source.s3 is not None:
         return S3Origin(job.objects, submission.place(source.s3.bucket, source.s3.key))
@@ -160,5 +198,5 @@ JOB_TYPE = JobType(
     config=Import,
     run=run,
     check=check,
-    summary="Import CSV, NDJSON or JSON from S3, an upload, a path, a URL or text; every refused row kept.",
+    summary="Import CSV, NDJSON, JSON or XLSX from S3, an upload, a path, a URL or text; every refused row kept.",
 )

@@ -56,10 +56,14 @@ def check(submission: Submission, config: InsertCsvFile) -> None:
 
 def run(job: RunContext, config: InsertCsvFile) -> Result:
     """Import the file."""
-    ref = resolve(job.settings, job.job.tenant, config.s3_bucket, config.s3_key)
     table = target(job, config)
     _check_key(table, config.key)
-    return import_file(job, S3Origin(job.objects, ref), table, config.options())
+    return import_file(job, origin_of(job, config), table, config.options())
+
+
+def origin_of(job: RunContext, config: InsertCsvFile) -> S3Origin:
+    """Where the file of a job of the same tenant lies."""
+    return S3Origin(job.objects, resolve(job.settings, job.job.tenant, config.s3_bucket, config.s3_key))
 
 
 def _check_key(table: Table, key: list[str] | None) -> None:

@@ -12,7 +12,8 @@ from app.domain.errors import JobError
 from app.domain.job_types import JobConfig, JobType, Result
 from app.persistence import jobs
 from tasks.loading import target
-from tasks.types import insert_csv_file
+from tasks.types import import_rows, insert_csv_file
+from tasks.types.insert_csv_file import InsertCsvFile
 
 if TYPE_CHECKING:
     from app.domain.jobs import Job
@@ -30,17 +31,23 @@ def run(job: RunContext, config: ReplayFailedRows) -> Result:
     """Load what is unresolved; a killed replay goes on behind its last batch."""
     with job.sessions.begin() as session:
         source = jobs.get(session, job.job.tenant, config.job)
-    how = _import_config(source)
-    return replay(job, Replay(source, target(job, how), how.options(), config.codes))
+    said = _import_config(source)
+    origin = (
+        insert_csv_file.origin_of(job, said) if isinstance(said, InsertCsvFile) else import_rows.origin_of(job, said)
+    )
+    return replay(job, Replay(source, target(job, said), said.options(), origin, config.codes))
 
 
-def _import_config(source: Job) -> insert_csv_file.InsertCsvFile:
-    if source.type != insert_csv_file.JOB_TYPE.name or "import" not in (source.checkpoint or {}):
-        raise JobError(
-            f"job {source.id} of type {source.type} has no rows that can be replayed: it is no import that has begun",
-            code="ledger.not_replayable",
-        )
-    return insert_csv_file.InsertCsvFile.model_validate(source.config)
+def _import_config(source: Job) -> InsertCsvFile | import_rows.Import:
+    if "import" in (source.checkpoint or {}):
+        if source.type == insert_csv_file.JOB_TYPE.name:
+            return InsertCsvFile.model_validate(source.config)
+        if source.type == import_rows.JOB_TYPE.name:
+            return import_rows.Import.model_validate(source.config)
+    raise JobError(
+        f"job {source.id} of type {source.type} has no rows that can be replayed: it is no import that has begun",
+        code="ledger.not_replayable",
+    )
 
 
 JOB_TYPE = JobType(

@@ -313,6 +313,7 @@ def test_failed_rows_come_in_the_order_of_the_file_page_by_page(member: Client, 
 
     assert [[row["line"] for row in page] for page in pages] == [[2, 3], [4, 5], [6]]
     assert {name: pages[0][0][name] for name in pages[0][0] if name != "at"} == {
+        "id": f"{job_id}:2",
         "line": 2,
         "first_byte": 20,
         "end_byte": 29,

@@ -105,7 +105,7 @@ def test_lines_of_the_ledger_are_those_of_the_file_however_many_are_skipped(impo
         (CSV, {"allowed_formats": ["json"]}, "source.format_forbidden"),
         (LINES, {"format": "csv"}, "source.format_mismatch"),
         (b"%PDF-1.7", {}, "source.format_unknown"),
-        (zipped({"[Content_Types].xml": b"", "xl/workbook.xml": b""}), {}, "source.format_unknown"),
+        (zipped({"[Content_Types].xml": b"", "xl/workbook.xml": b""}), {}, "source.corrupt"),
         (zipped({"a": CSV, "b": CSV}), {}, "source.zip_members"),
         (zipped({"../a": CSV}), {}, "source.zip_name"),
         (zipped({"a": b"0" * 10**7}), {}, "source.bomb"),

@@ -12,7 +12,7 @@ from app.dataplane import replay as dataplane
 from app.domain.errors import FenceLost
 from app.domain.job_types import Result
 from app.domain.jobs import SubmitJob
-from app.domain.ports import ObjectStore
+from app.domain.ports import ObjectRef, ObjectStore
 from app.domain.tables import Column, ColumnType, Table
 from app.persistence.sessions import Sessions
 from app.services.runs import Runs
@@ -203,9 +203,10 @@ def test_a_replay_of_what_is_resolved_is_refused(imports: Importing, member: Cli
     assert (late.status_code, late.get_json()["code"]) == (409, "ledger.resolved")
 
 
-def test_rows_without_a_text_wait_for_a_correction(imports: Importing, member: Client) -> None:
+def test_rows_without_a_text_wait_for_a_correction_when_the_file_is_gone(imports: Importing, member: Client) -> None:
     context = imports.context(imports.submit(TEN, table="things"), ledger_raw_rows=0)
     Runs(imports.sessions).complete(context.job, imports.run(context))
+    imports.objects.delete([ObjectRef(imports.settings.s3_bucket, context.job.config["s3_key"])])
     path = f"/v1/jobs/{context.id}/failed-records/3"
 
     some = member.call("PATCH", path, json={"values": {"amount": "1"}})

@@ -368,6 +368,18 @@ def test_rows_whose_text_was_not_kept_or_is_no_text_are_shown_so(
     assert [line.split()[-1] for line in result.stdout.splitlines()[1:]] == ["kept)", "x" * 60 + "…", "base64:AAAA"]
 
 
+def test_a_replay_takes_corrections_from_a_file(
+    api: ScriptedApi, haulier: Callable[..., Result], tmp_path: Path
+) -> None:
+    (tmp_path / "mended.csv").write_bytes(b"\xef\xbb\xbfline,name\n3,one\n")
+    api.answer(f"{JOB}:replay", (200, a_job(state="queued")))
+
+    result = haulier("jobs", "replay", ID, "--corrections", str(tmp_path / "mended.csv"))
+
+    assert result.exit_code == 0
+    assert [body for *_, body in api.asked] == [{"corrections": {"text": "line,name\n3,one\n"}}]
+
+
 def test_a_table_is_dropped_when_it_was_meant(api: ScriptedApi, haulier: Callable[..., Result]) -> None:
     api.answer("/v1/tables/people", (204, None))
 

@@ -26,7 +26,7 @@ def _literal(node: ast.AST | None) -> Iterator[str]:
 def _codes(tree: ast.AST) -> Iterator[str]:
     for node in ast.walk(tree):
         match node:
-            case ast.Call(func=ast.Name(id="Fault" | "Refused"), args=[first, *_]):
+            case ast.Call(func=ast.Name(id="Fault" | "Refused" | "RefusedError"), args=[first, *_]):
                 yield from _literal(first)
             case ast.Call(func=ast.Attribute(value=ast.Attribute(attr="faults"), attr="add"), args=[first, *_]):
                 yield from (f"vql.{code}" for code in _literal(first))

@@ -1,0 +1,141 @@
+"""XLSX: a sheet is converted once, to NDJSON in S3 whose lines are the sheet's rows; that is what is read."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from typing import IO, Any, Final
+
+import msgspec
+
+from app.dataplane.compression import Limits, check_growth
+from app.dataplane.context import ImportContext
+from app.dataplane.origins import Origin
+from app.dataplane.plan import Options
+from app.dataplane.sheet_reader import REFUSED, Found, Wanted
+from app.dataplane.sources import READ_BYTES
+from app.dataplane.spooling import spool
+from app.domain.errors import JobError
+from app.domain.ports import ObjectInfo, ObjectRef
+from app.domain.tables import Table
+
+_MOST_SAID: Final = 4_000
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """A sheet that was converted, and where to."""
+
+    ref: ObjectRef
+    found: Found
+
+
+def spool_sheet(context: ImportContext, origin: Origin, info: ObjectInfo, table: Table, options: Options) -> Sheet:
+    """Convert the sheet that the options name.
+
+    Raises:
+        JobError: ``xlsx.*``, ``source.bomb``, ``source.corrupt``, ``csv.empty``.
+        TransientError: Another attempt may do better.
+    """
+    settings = context.settings
+    most = min(settings.max_workbook_bytes, settings.max_source_bytes)
+    check_growth(origin, info, Limits(most, settings.max_compression_ratio))
+    with tempfile.NamedTemporaryFile(prefix="haulier-", suffix=".xlsx") as file:
+        _copy(context, origin, info, file)
+        wanted = Wanted(
+            path=file.name,
+            sheet=options.sheet,
+            names=_names(table, options, settings.max_columns),
+            skip_rows=options.skip_rows,
+            fill_merged=options.fill_merged,
+            max_cells=settings.max_workbook_cells,
+            memory_bytes=settings.workbook_memory_mb * 2**20,
+        )
+        with _reading(wanted) as lines:
+            found = msgspec.json.decode(lines.head(), type=Found)
+            return Sheet(spool(context, "sheet", lines.rest()), found)
+
+
+def _names(table: Table, options: Options, max_columns: int) -> list[str] | None:
+    if not isinstance(options.header, bool):
+        return list(options.header)
+    if options.header:
+        return None
+    by_number = [f"column_{number}" for number in range(1, max_columns + 1)]
+    return by_number if options.mapping else list(table.column_names)
+
+
+def _copy(context: ImportContext, origin: Origin, info: ObjectInfo, file: IO[bytes]) -> None:
+    with closing(origin.open(info, 0)) as source:
+        while piece := source.read(READ_BYTES):
+            file.write(piece)
+            context.tell()
+    file.flush()
+
+
+class _Lines:
+    """What the program writes."""
+
+    def __init__(self, process: subprocess.Popen[bytes], said: IO[bytes], memory_bytes: int) -> None:
+        self._process = process
+        self._said = said
+        self._memory_bytes = memory_bytes
+
+    @property
+    def _output(self) -> IO[bytes]:
+        if self._process.stdout is None:
+            raise RuntimeError("the program was started without a pipe")
+        return self._process.stdout
+
+    def head(self) -> bytes:
+        """The first line."""
+        line = self._output.readline()
+        if not line.endswith(b"\n"):
+            self._check_end()
+        return line
+
+    def rest(self) -> Iterator[bytes]:
+        """The others, in pieces."""
+        while piece := self._output.read(READ_BYTES):
+            yield piece
+        self._check_end()
+
+    def _check_end(self) -> None:
+        """Raise what it ended of, unless it ended well."""
+        status = self._process.wait()
+        if not status:
+            return
+        self._said.seek(0)
+        said = self._said.read(_MOST_SAID)
+        if status == REFUSED:
+            code, detail = json.loads(said)
+            raise JobError(detail, code=code)
+        raise JobError(
+            f"the workbook needs more than the {self._memory_bytes >> 20} MB of memory it may take, or breaks what "
+            f"reads it (status {status})",
+            code="xlsx.too_large",
+            data={"said": said.decode("utf-8", "replace")[-500:]},
+        )
+
+
+@contextmanager
+def _reading(wanted: Wanted) -> Iterator[_Lines]:
+    command = [sys.executable, "-m", "app.dataplane.sheet_reader", msgspec.json.encode(wanted).decode()]
+    with (
+        tempfile.TemporaryFile() as said,
+        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said) as process,  # noqa: S603 - our own program, no shell
+    ):
+        try:
+            yield _Lines(process, said, wanted.memory_bytes)
+        finally:
+            process.kill()
+
+
+def seen_of(sheet: Sheet) -> dict[str, Any]:
+    """What the job's result tells of it."""
+    return {"format": "xlsx", "sheet": sheet.found.sheet, "columns": sheet.found.width}
