@@ -20,7 +20,7 @@ from app.dataplane.records import RecordReader
 from app.dataplane.scanning import scan
 from app.dataplane.sheets import Sheet, seen_of, spool_sheet
 from app.dataplane.sources import ByteSource
-from app.dataplane.spooling import UrlOrigin, spool_url
+from app.dataplane.spooling import UrlOrigin, removed_on_error, spool_url
 from app.domain.errors import JobError
 from app.domain.ports import ObjectInfo, ObjectRef
 from app.domain.tables import Table
@@ -47,9 +47,8 @@ def first_plan(context: ImportContext, origin: Origin | UrlOrigin, table: Table,
     if isinstance(origin, UrlOrigin):
         copy = spool_url(context, origin, max_bytes=options.max_file_bytes)
     readable = S3Origin(context.objects, copy) if copy else cast("Origin", origin)
-    if options.scan:
-        scan(context, readable)
-    plan = _plan_of_any(context, readable, table, options)
+    with removed_on_error(context, copy):
+        plan = _scanned_plan(context, readable, table, options)
     if copy and plan.spool is None:
         plan = replace(plan, spool=(copy.bucket, copy.key))
     elif copy:
@@ -61,13 +60,26 @@ def first_plan(context: ImportContext, origin: Origin | UrlOrigin, table: Table,
     )
 
 
+def _scanned_plan(context: ImportContext, origin: Origin, table: Table, options: Options) -> Plan:
+    if not options.scan:
+        return _plan_of_any(context, origin, table, options)
+    scanned = origin.info()
+    scan(context, origin, scanned)
+    plan = _plan_of_any(context, origin, table, options)
+    if origin.info().etag != scanned.etag:
+        raise JobError("the file changed after it was scanned", code="source.changed")
+    return plan
+
+
 def _plan_of_any(context: ImportContext, origin: Origin, table: Table, options: Options) -> Plan:
     if options.tells_file and options.compression in ("auto", "none"):
         info = origin.info()
         if is_workbook(origin, info):
             _refuse_large(info, options)
             _check_wanted(Format.XLSX, options)
-            return _plan_of_sheet(context, spool_sheet(context, origin, info, table, options), table, options)
+            sheet = spool_sheet(context, origin, info, table, options)
+            with removed_on_error(context, sheet.ref):
+                return _plan_of_sheet(context, sheet, table, options)
     return _plan_of(context, origin, table, options)
 
 

@@ -10,13 +10,14 @@ from urllib.parse import urlsplit
 from app.dataplane.context import ImportContext
 from app.dataplane.origins import Origin
 from app.domain.errors import JobError, PermanentError, TransientError
+from app.domain.ports import ObjectInfo
 
 _PIECE_BYTES: Final = 256 * 1024
 _TIMEOUT_S: Final = 120.0
 _ANSWER_BYTES: Final = 4_096
 
 
-def scan(context: ImportContext, origin: Origin) -> None:
+def scan(context: ImportContext, origin: Origin, info: ObjectInfo) -> None:
     """Have the stored bytes of a file looked at.
 
     Raises:
@@ -28,7 +29,7 @@ def scan(context: ImportContext, origin: Origin) -> None:
     if where is None:
         raise JobError("no scanner is configured (HAULIER_CLAMD)", code="source.scanner_missing")
     try:
-        answer = _asked(context, origin, where)
+        answer = _asked(context, origin, info, where)
     except OSError as error:
         raise TransientError(f"clamd does not answer: {error}", code="source.scanner_away") from error
     if answer.endswith(" FOUND"):
@@ -40,8 +41,8 @@ def scan(context: ImportContext, origin: Origin) -> None:
         raise TransientError(f"clamd cannot say: {answer!r:.200}", code="source.scanner_away")
 
 
-def _asked(context: ImportContext, origin: Origin, where: str) -> str:
-    with closing(origin.open(origin.info(), 0)) as source, closing(_connected(where)) as clamd:
+def _asked(context: ImportContext, origin: Origin, info: ObjectInfo, where: str) -> str:
+    with closing(origin.open(info, 0)) as source, closing(_connected(where)) as clamd:
         clamd.sendall(b"zINSTREAM\0")
         try:
             while piece := source.read(_PIECE_BYTES):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -76,6 +76,17 @@ def _remove_earlier(context: ImportContext, ref: ObjectRef) -> None:
     with suppress(TransientError):  # then the next copy finds them
         found = [key for key, _ in context.objects.list(ref.bucket, f"{folder}/") if key in earlier]
         context.objects.delete([ObjectRef(ref.bucket, key) for key in found])
+
+
+@contextmanager
+def removed_on_error(context: ImportContext, ref: ObjectRef | None) -> Iterator[None]:
+    """Remove a copy that comes to no use."""
+    try:
+        yield
+    except BaseException:
+        with suppress(TransientError):
+            context.objects.delete([ref] if ref else [])
+        raise
 
 
 def copy_of(context: ImportContext, ref: ObjectRef, size_bytes: int) -> Artifact:

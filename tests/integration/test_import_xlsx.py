@@ -98,10 +98,13 @@ def test_a_workbook_is_converted_once_whatever_is_killed(imports: ImportingAny) 
 def test_a_workbook_that_is_not_what_it_should_be_fails_with_its_reason(
     imports: ImportingAny, book: bytes, config: dict[str, Any], code: str
 ) -> None:
+    job_id = imports.submit(book, **config)
+
     with pytest.raises(JobError) as raised:
-        imports.load(book, **config)
+        imports.run(imports.context(job_id))
 
     assert raised.value.code == code
+    assert copies(imports, job_id) == []
 
 
 def test_the_directory_of_a_zip_file_is_not_read_when_it_is_too_long(imports: ImportingAny) -> None:
