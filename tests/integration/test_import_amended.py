@@ -55,7 +55,7 @@ def test_a_paused_import_goes_on_under_a_mended_config_and_replays_what_it_had_r
     assert imports.rows("SELECT count(*), count(amount) FROM t_default.things") == [(30, 20)]
 
 
-@pytest.mark.parametrize("commits", range(2, 14, 2))
+@pytest.mark.parametrize("commits", [3, 6, 9, 12])
 def test_lanes_that_are_apart_when_the_mapping_changes_lose_and_double_no_row(
     imports: ImportingAny, commits: int
 ) -> None:

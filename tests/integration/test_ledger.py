@@ -96,7 +96,7 @@ def test_the_download_is_corrected_sent_back_and_replayed_in_every_format(
     assert amounts(imports) == [(0, 0), (1, 7), (2, 2), (3, 7), (4, 4), (5, 7)]
 
 
-@pytest.mark.parametrize("body", FILES, ids=["csv", "utf-16", "ndjson", "json", "packed"])
+@pytest.mark.parametrize("body", FILES[::2], ids=["csv", "ndjson", "packed"])
 def test_rows_whose_text_was_not_kept_are_read_again_from_the_file(
     imports: ImportingAny, monkeypatch: pytest.MonkeyPatch, body: bytes
 ) -> None:
@@ -131,31 +131,31 @@ def test_what_is_sent_back_as_it_came_is_no_correction(imports: ImportingAny, me
     assert imports.rows("SELECT count(*) FROM failed_records WHERE corrected IS NOT NULL") == [(0,)]
 
 
-@pytest.mark.parametrize(
-    ("text", "pointer", "says"),
-    [
-        ("line,amount\n3,7\n99,7\n", "/text/rows/2/line", "no line 99"),
-        ("line,amount\n3,7\n3,8\n", "/text/rows/2/line", "more than once"),
-        ("line,amount\n3,7\nx,8\n", "/text/rows/2/line", "number of a line"),
-        ("id,amount\n00000000-0000-0000-0000-000000000000:3,7\n", "/text/rows/1/id", "expected"),
-        ("line,amount\n3,7\n5,7,7\n", "/text/rows/2", "expected 2 fields"),
-        ("line,amuont\n3,7\n", "/text/header", "amuont"),
-        ("amount\n7\n", "/text/header", "id or line"),
-        ("line,line\n3,7\n", "/text/header", "more than once"),
-        ('line,amount\n3,7\n5,"7\n', "/text", "CSV"),
-        ("", "/text", "Shorter than"),
-    ],
-)
-def test_of_a_file_that_does_not_fit_the_ledger_nothing_is_taken(
-    imports: ImportingAny, member: Client, text: str, pointer: str, says: str
-) -> None:
-    source = imported(imports, CSV)
+MISFITS = [
+    ("line,amount\n3,7\n99,7\n", "/text/rows/2/line", "no line 99"),
+    ("line,amount\n3,7\n3,8\n", "/text/rows/2/line", "more than once"),
+    ("line,amount\n3,7\nx,8\n", "/text/rows/2/line", "number of a line"),
+    ("id,amount\n00000000-0000-0000-0000-000000000000:3,7\n", "/text/rows/1/id", "expected"),
+    ("line,amount\n3,7\n5,7,7\n", "/text/rows/2", "expected 2 fields"),
+    ("line,amuont\n3,7\n", "/text/header", "amuont"),
+    ("amount\n7\n", "/text/header", "id or line"),
+    ("line,line\n3,7\n", "/text/header", "more than once"),
+    ('line,amount\n3,7\n5,"7\n', "/text", "CSV"),
+    ("line,amount\n3,\ud800\n", "/text", "surrogates"),
+    ("", "/text", "Shorter than"),
+]
+"""Files of corrections, where each is wrong, and a word of what is said."""
 
-    answer = member.post(f"/v1/jobs/{source}/failed-records:correct", {"text": text})
 
-    assert answer.status_code == 422
-    [problem] = [one for one in answer.get_json()["errors"] if one["pointer"] == pointer]
-    assert says in problem["detail"]
+def test_of_a_file_that_does_not_fit_the_ledger_nothing_is_taken(imports: ImportingAny, member: Client) -> None:
+    path = f"/v1/jobs/{imported(imports, CSV)}/failed-records:correct"
+
+    answers = [member.post(path, {"text": text}) for text, *_ in MISFITS]
+
+    assert {answer.status_code for answer in answers} == {422}
+    problems = [answer.get_json()["errors"] for answer in answers]
+    assert [[one["pointer"] for one in said] for said in problems] == [[pointer] for _, pointer, _ in MISFITS]
+    assert [words for (_, _, words), [said] in zip(MISFITS, problems, strict=True) if words not in said["detail"]] == []
     assert imports.rows("SELECT count(*) FROM failed_records WHERE corrected IS NOT NULL") == [(0,)]
 
 
