@@ -93,11 +93,14 @@ def _make_index(session: Session, tenant: str, table: Table, index: Index) -> No
     arrays = any(_type_of(table, name) is ColumnType.TEXT_ARRAY for name in index.columns)
     operators = " gin_trgm_ops" if index.trigram else ""
     columns = ", ".join(quoted(name) + operators for name in index.columns)
-    session.execute(
-        text(
-            f"CREATE INDEX {quoted(index.name(table.name))} ON {qualified(tenant, table.name)} "
-            f"USING {'gin' if arrays or index.trigram else 'btree'} ({columns})"
-        )
+    session.execute(text(index_sql(tenant, table, index)))
+
+
+def index_sql(tenant: str, table: Table, index: Index) -> str:
+    """The statement that builds an index."""
+    return (
+        f"CREATE INDEX {quoted(index.name(table.name))} "
+        f"ON {qualified(tenant, table.name)} USING {'gin' if arrays or index.trigram else 'btree'} ({columns})"
     )
 
 

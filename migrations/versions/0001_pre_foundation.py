@@ -288,6 +288,16 @@ CREATE TABLE declared_tables (
     PRIMARY KEY (tenant, name)
 );
 
+-- Who has put off a table's secondary indexes until it has filled it; a job that waits for its end builds them anyhow.
+CREATE TABLE table_claims (
+    tenant     text NOT NULL,
+    table_name text NOT NULL,
+    job_id     uuid NOT NULL,
+    fence      integer NOT NULL,
+    claimed_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (tenant, table_name)
+);
+
 -- Where an import stands: a lane's committed work is a prefix of its rows in file order; it took so many seconds.
 CREATE TABLE import_lanes (
     job_id      uuid NOT NULL,
