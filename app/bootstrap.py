@@ -29,6 +29,7 @@ from app.services.pipelines import Pipelines
 from app.services.places import Places
 from app.services.records import Records
 from app.services.replays import Replays
+from app.services.reverts import Reverts
 from app.services.schedules import Schedules
 from app.services.steering import Steering
 from app.services.submissions import TenantSubmission
@@ -90,6 +91,7 @@ class Services:
     artifacts: Artifacts
     failed_records: FailedRecords
     replays: Replays
+    reverts: Reverts
     import_batches: ImportBatches
 
 
@@ -144,6 +146,7 @@ def build_services(settings: Settings, *, application_name: str, pool_size: int)
         artifacts=Artifacts(sessions, objects, settings, clock),
         failed_records=FailedRecords(sessions),
         replays=Replays(sessions, jobs),
+        reverts=Reverts(sessions, jobs),
         import_batches=ImportBatches(sessions, tables, clock),
     )
 

@@ -120,8 +120,8 @@ def _load(context: ImportContext, plan: Plan, table: Table, options: Options, en
     tenant, job_id = context.job.tenant, context.id
     companions = companions_of(table)
     return Load(
-        target=Target(tenant, table, encoder.columns, options.mode, job_id),
-        companions=Target(tenant, companions.table, encoder.companion_columns, Mode.UPSERT, job_id)
+        target=Target(tenant, table, encoder.columns, options.mode, job_id, options.revertible),
+        companions=Target(tenant, companions.table, encoder.companion_columns, Mode.UPSERT, job_id, options.revertible)
         if companions and encoder.companion_columns
         else None,
         job_id=job_id,

@@ -19,7 +19,13 @@ from app.domain.lifecycle import TERMINAL
 PERIOD: Final = timedelta(days=7)
 AHEAD: Final = 2
 """Periods prepared beside the present one."""
-_COLUMNS: Final = {"failed_records": "job_id", "import_batches": "job_id", "job_events": "job_id", "jobs": "id"}
+_COLUMNS: Final = {
+    "before_images": "job_id",
+    "failed_records": "job_id",
+    "import_batches": "job_id",
+    "job_events": "job_id",
+    "jobs": "id",
+}
 TABLES: Final = tuple(_COLUMNS)
 """In the order in which a period is dropped: the jobs last, so that a drop that was cut off goes on."""
 _FILLED_TO: Final = {"jobs": 70}

@@ -341,6 +341,16 @@ CREATE TABLE failed_records (
 ) PARTITION BY RANGE (job_id);
 CREATE TABLE failed_records_other PARTITION OF failed_records DEFAULT;
 
+-- What rows were before a revertible job first wrote them; image is null where there was none.
+CREATE TABLE before_images (
+    job_id      uuid NOT NULL,
+    table_name  text NOT NULL,
+    key         text[] NOT NULL,
+    image       jsonb,
+    PRIMARY KEY (job_id, table_name, key)
+) PARTITION BY RANGE (job_id);
+CREATE TABLE before_images_other PARTITION OF before_images DEFAULT;
+
 CREATE TABLE artifacts (
     id           uuid PRIMARY KEY,
     job_id       uuid NOT NULL,
@@ -394,9 +404,10 @@ CREATE EXTENSION IF NOT EXISTS pg_trgm;
 """
 
 DOWN = """
-DROP TABLE changes, limit_uses, limits, queues, uploads, cursors, cache_entries, artifacts, failed_records,
-    import_batches, import_lanes, declared_tables, idempotency_keys, leaders, workers, event_counters, job_events,
-    schedule_fires, schedules, pipeline_stages, families, job_needs, jobs, api_keys, tenants;
+DROP TABLE changes, limit_uses, limits, queues, uploads, cursors, cache_entries, artifacts, before_images,
+    failed_records, import_batches, import_lanes, table_claims, declared_tables, idempotency_keys, leaders, workers,
+    event_counters, job_events, schedule_fires, schedules, pipeline_stages, families, job_needs, jobs,
+    api_keys, tenants;
 DROP SEQUENCE job_numbers;
 """
 
