@@ -118,8 +118,10 @@ def _connection(context: BuildContext, tenant: str, name: str) -> Iterator[Conne
             context.tell()
             context.wait(_LOOK_S)
         try:
-            connection.execute(text(f"SET maintenance_work_mem = '{_MEMORY}'"))
+            # What is waited for is every transaction that is open, for which an hour may be too short.
+            connection.execute(text(f"SET maintenance_work_mem = '{_MEMORY}'; SET lock_timeout = 0"))
             yield connection
         finally:
-            connection.execute(text("RESET maintenance_work_mem"))
-            connection.execute(text("SELECT pg_advisory_unlock(hashtextextended(:subject, 0))"), subject)
+            if not connection.invalidated:
+                connection.execute(text("RESET maintenance_work_mem; RESET lock_timeout"))
+                connection.execute(text("SELECT pg_advisory_unlock(hashtextextended(:subject, 0))"), subject)

@@ -128,7 +128,6 @@ def test_of_several_writes_of_a_row_the_first_image_stays(imports: Importing) ->
     assert imports.rows(EVERYTHING) == before
 
 
-@pytest.mark.usefixtures("each_way")
 def test_a_row_that_the_import_found_as_it_was_is_no_business_of_the_revert(imports: Importing) -> None:
     imported(imports, FIRST, revertible=False)
 
