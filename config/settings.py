@@ -100,7 +100,7 @@ class Settings(BaseModel):
     )
     lanes: int = Field(2, ge=1, le=8, description="Connections that write side by side in one import.")
     bulk_path_bytes: int = Field(
-        16 * 2**20,
+        8 * 2**20,
         ge=0,
         description="A file of this size that fills an empty table is loaded before its secondary indexes are built; "
         "0: none is.",
