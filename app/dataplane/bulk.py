@@ -48,7 +48,7 @@ class BulkPath:
         self._context = context
         self._table = table
         self._is_open = True
-        self._is_large = plan.size_bytes > _MOST_BYTES
+        self._is_large = _size_bytes(plan) > _MOST_BYTES
         self._watched = _watched(plan, table)
         self.indexes = "pending"
         """What the result tells: ``built``, or ``pending`` when that is left to the job that waits for this one."""
@@ -100,11 +100,14 @@ def _watched(plan: Plan, table: Table) -> list[tuple[int, int]]:
     ]
 
 
+def _size_bytes(plan: Plan) -> int:
+    return plan.size_bytes * (_PACKED_RATIO if plan.is_packed else 1)
+
+
 def bulk_path(context: ImportContext, plan: Plan, table: Table, options: Options) -> BulkPath | None:
     """The bulk path of a job that is on it or may take it: its file is large, its table empty, and nobody is at it."""
     least = context.settings.bulk_path_bytes
-    size_bytes = plan.size_bytes * (_PACKED_RATIO if plan.is_packed else 1)
-    if not 0 < least <= size_bytes or not table.indexes or options.mode is Mode.UPDATE:
+    if not 0 < least <= _size_bytes(plan) or not table.indexes or options.mode is Mode.UPDATE:
         return None
     job = context.job
     with context.sessions.begin() as session:
