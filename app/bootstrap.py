@@ -40,6 +40,7 @@ from app.services.queries import Queries
 from app.services.reading import Reading
 from app.services.records import Records
 from app.services.replays import Replays
+from app.services.reverts import Reverts
 from app.services.schedules import Schedules
 from app.services.sinks import Sinks
 from app.services.statistics import Statistics
@@ -113,6 +114,7 @@ class Services:
     line_keys: LineKeys
     failed_records: FailedRecords
     replays: Replays
+    reverts: Reverts
     import_batches: ImportBatches
 
 
@@ -190,6 +192,7 @@ def build_services(settings: Settings, *, application_name: str, pool_size: int)
         download_places=Places(max(1, settings.web_threads // 4), hint="Come back after Retry-After."),
         failed_records=FailedRecords(sessions),
         replays=Replays(sessions, jobs),
+        reverts=Reverts(sessions, jobs),
         import_batches=ImportBatches(sessions, tables, clock),
     )
 

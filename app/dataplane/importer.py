@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from sqlalchemy import Engine
@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from app.dataplane import books, reading
 from app.dataplane.batches import Batch, Encoder, Part, in_batches, parts_of
 from app.dataplane.budget import Budget
+from app.dataplane.bulk import bulk_path
 from app.dataplane.companions import companions_of
 from app.dataplane.context import ImportContext
 from app.dataplane.loader import COUNTERS, LaneWriter, Load
@@ -53,12 +54,17 @@ def import_file(context: ImportContext, origin: Origin | UrlOrigin, table: Table
         reader = reading.reader_of(plan, source.read, begin.place, ignore_unknown=options.ignore_unknown)
         chunks = reading.without_tokens(reader.chunks(plan.width), options.null_tokens)
         account = _Account(context, plan, options, begin)
+        bulk = bulk_path(context, plan, table, options)
         encoder = Encoder(plan.mapped, table, companions_of(table))
-        batches = in_batches(encoder.encode(chunks), plan.batch_rows, first=begin.place.batch)
+        encoded = encoder.encode(bulk.watch(chunks) if bulk else chunks)
+        batches = in_batches(encoded, plan.batch_rows, first=begin.place.batch)
         with _Lanes(context, _load(context, plan, table, options, encoder), begin, account) as lanes:
             fresh = _feed(lanes, plan.lanes, context.check, _placed(batches, plan, begin, source))
+    if bulk:
+        bulk.finish()
     records = begin.place.batch * plan.batch_rows + fresh
-    return _close(context, plan, table, records=records, end_byte=reader.next_byte)
+    result = _close(context, plan, table, records=records, end_byte=reader.next_byte)
+    return replace(result, data={**result.data, "indexes": bulk.indexes}) if bulk else result
 
 
 def _plan(context: ImportContext, origin: Origin | UrlOrigin, table: Table, options: Options) -> Plan:
@@ -114,8 +120,8 @@ def _load(context: ImportContext, plan: Plan, table: Table, options: Options, en
     tenant, job_id = context.job.tenant, context.id
     companions = companions_of(table)
     return Load(
-        target=Target(tenant, table, encoder.columns, options.mode, job_id),
-        companions=Target(tenant, companions.table, encoder.companion_columns, Mode.UPSERT, job_id)
+        target=Target(tenant, table, encoder.columns, options.mode, job_id, options.revertible),
+        companions=Target(tenant, companions.table, encoder.companion_columns, Mode.UPSERT, job_id, options.revertible)
         if companions and encoder.companion_columns
         else None,
         job_id=job_id,

@@ -46,6 +46,7 @@ class Options:
         max_file_bytes: A larger file, as it is stored, is not read.
         allowed_formats: Another format is not read; ``None`` allows every one.
         tells_file: The result says what was found by looking at the file.
+        revertible: Keep what rows were before, so that the job can be reverted.
         batch_rows: Records per batch; ``lanes``: connections that write.
         batch_timeout_s: How long a lane's transaction may take; ``None`` as long as its statements do.
         ignore_unknown: Leave out fields whose header is no column, instead of refusing the file.
@@ -74,6 +75,7 @@ class Options:
     max_file_bytes: int | None = None
     allowed_formats: tuple[str, ...] | None = None
     tells_file: bool = False
+    revertible: bool = False
 
     def fingerprint(self, place: str, table: str) -> str:
         """A hash over all that decides how bytes become rows; another one is another load."""

@@ -98,8 +98,10 @@ class _Writer:
         tenant, mode, job_id = context.job.tenant, work.options.mode, context.id
         companions = None
         if beside and self._encoder.companion_columns:
-            companions = Target(tenant, beside.table, self._encoder.companion_columns, Mode.UPSERT, job_id)
-        target = Target(tenant, work.table, self._encoder.columns, mode, job_id)
+            companions = Target(
+                tenant, beside.table, self._encoder.companion_columns, Mode.UPSERT, job_id, work.options.revertible
+            )
+        target = Target(tenant, work.table, self._encoder.columns, mode, job_id, work.options.revertible)
         self._merger = Merger(target, companions, context.check)
         self._counters = COUNTERS + (companion_counters(companions) if companions else ())
 

@@ -290,7 +290,7 @@ def measure(bench: Bench, runs: int, only: str | None) -> list[Measured]:
     planned: list[tuple[str, float, Callable[[], Run], Callable[[], Run]]] = [
         (
             "import into an empty table / psql stage + upsert",
-            1.3,
+            2.0,
             fresh(bench.psql_upsert, "clean.csv"),
             fresh(bench.ours, "clean.csv"),
         ),
