@@ -20,6 +20,7 @@ COMMANDS: Final = {
     "tables": "app.cli.tables:tables",
     "import": "app.cli.imports:import_",
     "export": "app.cli.exports:export",
+    "validate": "app.cli.validate:validate",
     "verify": "app.cli.verify:verify",
     "jobs": "app.cli.jobs:jobs",
     "batches": "app.cli.batches:batches",
