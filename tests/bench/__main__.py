@@ -8,7 +8,15 @@ import sys
 from pathlib import Path
 
 RESULTS = Path("var/bench.json")
-BENCHES = ("import_bench", "export_bench", "jobs_bench", "bulk_bench", "schedules_bench", "flatness_bench")
+BENCHES = (
+    "import_bench",
+    "rules_bench",
+    "export_bench",
+    "jobs_bench",
+    "bulk_bench",
+    "schedules_bench",
+    "flatness_bench",
+)
 
 
 def main() -> None:
