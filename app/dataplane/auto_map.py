@@ -15,7 +15,7 @@ from app.domain.job_types import JobConfig
 _WORD: Final = re.compile(r"[^\W\d_]+|\d+")
 _HUMP: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _FILLERS: Final = frozenset({"a", "address", "field", "name", "no", "nr", "number", "of", "the", "text", "value"})
-"""Words that a header may have beside a column's without meaning another thing."""
+"""Words that one of two names may have and the other not, and both mean the same."""
 _WITH_FILLERS: Final = 0.9
 _WITH_OTHERS: Final = 0.7
 _LEAST: Final = 0.4
@@ -110,10 +110,16 @@ def _likeness(header: Sequence[str], column: Sequence[str]) -> float:
     if [word for word in header if word.isdecimal()] != [word for word in column if word.isdecimal()]:
         return 0.0
     score: float = OSA.normalized_similarity("".join(header), "".join(column))
-    more = set(header) ^ set(column)
-    if header and column and (set(column) < set(header) or set(header) < set(column)):
-        score = max(score, _WITH_FILLERS if set(column) < set(header) and more <= _FILLERS else _WITH_OTHERS)
+    if _bare(header) == _bare(column):
+        score = max(score, _WITH_FILLERS)
+    elif header and column and (set(column) < set(header) or set(header) < set(column)):
+        score = max(score, _WITH_OTHERS)
     return round(min(score, 0.99), 2)
+
+
+def _bare(words: Sequence[str]) -> str:
+    """A name without words that add nothing; the whole of one that has no others."""
+    return "".join(word for word in words if word not in _FILLERS) or "".join(words)
 
 
 def _assigned(scores: Mapping[str, Mapping[str, float]], threshold: float) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
@@ -30,14 +30,28 @@ _INFERRED_ROWS: Final = 5_000
 _SAMPLES: Final = 3
 _SAMPLE_CHARACTERS: Final = 500
 _OF_THE_FILE: Final = ("csv.", "json.", "source.", "import.")
+"""Codes of errors that the file itself has."""
 
 Report = dict[str, Any]
 
 
 @dataclass(slots=True)
 class _Found:
-    """What was found in the records so far."""
+    """What was found so far.
 
+    Args:
+        plan: How the file is read; ``None`` when it cannot be.
+        end_byte: How far it was read, and ``stored_byte`` the same of the stored file; ``complete``: to its end.
+        first: The first values of each field.
+        groups: The refused records by code and field.
+    """
+
+    plan: Plan | None = None
+    problems: list[Report] = field(default_factory=list)
+    complete: bool = False
+    seconds: float = 0.0
+    end_byte: int = 0
+    stored_byte: int = 0
     read: int = 0
     blank: int = 0
     refused: int = 0
@@ -62,6 +76,12 @@ class _Found:
             if len(group["samples"]) < _SAMPLES:
                 raw = chunk.raw(place).decode(encoding, "replace").rstrip("\r\n")[:_SAMPLE_CHARACTERS]
                 group["samples"].append({"line": chunk.line_of(place), "message": fault.message, "raw": raw})
+
+    def schema(self) -> list[Report]:
+        """Each field by its first values."""
+        names = () if self.plan is None else self.plan.names
+        columns = [*self.first, *([] for _ in names)]
+        return [infer(name, values).as_json() for name, values in zip(names, columns, strict=False)]
 
     def rejects(self) -> list[dict[str, Any]]:
         """The refused records by code and field, the largest group first."""
@@ -93,47 +113,56 @@ class DryRun:
 
         What only Postgres refuses is not known here, and services are not asked.
         """
-        problems: list[Report] = []
-        plan, found = None, _Found()
-        done, seconds, position = False, 0.0, (0, 0)
+        found = _Found()
         try:
-            plan = reading.look(self.settings, self.origin, self.table, self.options)
-            plan = self._mapped(plan, problems)
-            begin = monotonic()
-            with closing(reading.opened(self.settings, self.origin, plan, plan.first_byte)) as source:
-                done, position = self._read(plan, source, found, fits=not problems)
-            seconds = monotonic() - begin
+            self._look(found)
         except TransientError:
             raise
         except JobError as error:
             if not error.code.startswith(_OF_THE_FILE):
                 raise
-            problems.append(_problem(error))
+            found.problems.append(_problem(error))
+        return self._told(found)
+
+    def _look(self, found: _Found) -> None:
+        plan = found.plan = reading.look(self.settings, self.origin, self.table, self.options)
+        try:
+            plan = self._mapped(plan)
+        except JobError as error:
+            found.problems.append(_problem(error))  # and the file is looked at all the same
+        begin = monotonic()
+        with closing(reading.opened(self.settings, self.origin, plan, plan.first_byte)) as source:
+            self._read(plan, source, found)
+        found.seconds = monotonic() - begin
+
+    def _told(self, found: _Found) -> Report:
+        plan = found.plan
         return {
             "validate_only": True,
-            "passed": not problems and not found.refused,
+            "passed": not found.problems and not found.refused,
             "table": self.table.name if self.table else None,
-            **({} if plan is None else plan.seen),
-            "problems": problems,
-            "schema": [infer(name, values).as_json() for name, values in self._fields(plan, found)],
+            **(plan.seen if plan else {}),
+            "problems": found.problems,
+            "schema": found.schema(),
             "auto_map": self.options.auto_map is not None,
             "mapping": self._proposed(plan),
-            "records": {"read": found.read, "blank": found.blank, "rejected": found.refused, "complete": done},
+            "records": {
+                "read": found.read,
+                "blank": found.blank,
+                "rejected": found.refused,
+                "complete": found.complete,
+            },
             "rejects": found.rejects(),
             "not_checked": self._not_checked(),
-            "estimate": None if plan is None else self._estimate(plan, found, done, seconds, position),
+            "estimate": self._estimate(plan, found) if plan else None,
             "written": "nothing: neither rows nor a ledger",
         }
 
-    def _mapped(self, plan: Plan, problems: list[Report]) -> Plan:
-        """The plan with its columns; a header that does not fit joins the problems."""
+    def _mapped(self, plan: Plan) -> Plan:
+        """The plan with its columns."""
         if self.table is None:
             return plan
-        try:
-            mapped = map_header(plan.names, self.table, self.options, max_columns=self.settings.max_columns)
-        except JobError as error:
-            problems.append(_problem(error))
-            return plan
+        mapped = map_header(plan.names, self.table, self.options, max_columns=self.settings.max_columns)
         return replace(plan, mapped=mapped)
 
     def _proposed(self, plan: Plan | None) -> list[Report]:
@@ -146,37 +175,28 @@ class DryRun:
         except JobError:
             return []  # the mapping that was given does not fit: that is among the problems
 
-    def _read(self, plan: Plan, source: ByteSource, found: _Found, *, fits: bool) -> tuple[bool, tuple[int, int]]:
-        """Whether the end was met; and how far it went, in bytes of the file and as they are stored."""
+    def _read(self, plan: Plan, source: ByteSource, found: _Found) -> None:
         place = Place(0, plan.first_byte, plan.first_line, 0)
         reader = reading.reader_of(plan, source.read, place, ignore_unknown=self.options.ignore_unknown)
         chunks = reading.without_tokens(reader.chunks(plan.width), self.options.null_tokens)
-        shape, encode = self._checks(plan) if fits and self.table else (None, None)
-        for chunk in self._seen(chunks, found):
-            faults = encode(shape(chunk) if shape else chunk).faults if encode else chunk.faults
-            found.count(chunk, faults, plan.encoding)
-            if self.most_rows is not None and found.read >= self.most_rows:
-                break
-        else:
-            return True, (reader.next_byte, plan.size_bytes)
-        return False, (reader.next_byte, source.stored_bytes_read if plan.is_packed else reader.next_byte)
-
-    def _seen(self, chunks: Iterator[Chunk], found: _Found) -> Iterator[Chunk]:
+        fate = self._fate(plan) if self.table and not found.problems else _as_read
         for chunk in chunks:
             self.go_on()
             found.see(chunk)
-            yield chunk
+            found.count(chunk, fate(chunk), plan.encoding)
+            if self.most_rows is not None and found.read >= self.most_rows:
+                break
+        else:
+            found.complete = True
+        found.end_byte = reader.next_byte
+        found.stored_byte = source.stored_bytes_read if plan.is_packed else reader.next_byte
 
-    def _checks(self, plan: Plan) -> tuple[Any, Any]:
-        """What every record goes through."""
+    def _fate(self, plan: Plan) -> Callable[[Chunk], dict[int, Fault]]:
+        """What tells the records of a chunk that would be refused."""
         assert self.table is not None  # noqa: S101 - the caller asks
         shaper = shaper_of(plan, self.table, self.options, None)
         encoder = Encoder(plan.mapped, self.table, companions_of(self.table))
-        return shaper and shaper.shape, encoder.encode_one
-
-    def _fields(self, plan: Plan | None, found: _Found) -> list[tuple[str, list[bytes]]]:
-        names = () if plan is None else plan.names
-        return list(zip(names, [*found.first, *([] for _ in names)], strict=False))
+        return lambda chunk: encoder.encode_one(shaper.shape(chunk) if shaper else chunk).faults
 
     def _not_checked(self) -> list[str]:
         shaping = self.options.shaping
@@ -188,19 +208,23 @@ class DryRun:
             *([] if self.table is None else ["what Postgres alone refuses"]),
         ]
 
-    def _estimate(self, plan: Plan, found: _Found, done: bool, seconds: float, position: tuple[int, int]) -> Report:
+    def _estimate(self, plan: Plan, found: _Found) -> Report:
         """Rows, bytes and time of the whole, by the part that was read."""
-        grows = 1.0 if done or not position[1] else max(1.0, plan.size_bytes / position[1])
+        grows = 1.0 if found.complete or not found.stored_byte else max(1.0, plan.size_bytes / found.stored_byte)
         rows = round(found.read * grows)
-        rate = self.rows_per_s or (found.read / seconds if found.read and seconds else None)
+        rate = self.rows_per_s or (found.read / found.seconds if found.read and found.seconds else None)
         return {
             "rows": rows,
             "rejected": round(found.refused * grows),
             "stored_bytes": plan.size_bytes,
-            "bytes": round(position[0] * grows),
+            "bytes": round(found.end_byte * grows),
             "seconds": None if rate is None else round(rows / rate, 1),
             "seconds_by": "past imports" if self.rows_per_s else "reading alone",
         }
+
+
+def _as_read(chunk: Chunk) -> dict[int, Fault]:
+    return chunk.faults
 
 
 def _problem(error: JobError) -> Report:

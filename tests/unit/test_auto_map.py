@@ -22,6 +22,8 @@ def mapped(headers: list[str], names: dict[str, str] | None = None, **options: o
     [
         ("E-mail", "email"),
         ("email_address", "email"),
+        ("E-Mail Address", "email"),
+        ("First", "first_name"),
         ("FirstName", "first_name"),
         ("LAST NAME", "last_name"),
         ("frist name", "first_name"),
