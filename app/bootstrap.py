@@ -136,7 +136,9 @@ def build_services(settings: Settings, *, application_name: str, pool_size: int)
         bell,
         registry,
         queue_bound=settings.job_in_queue_size,
-        submission=lambda tenant: TenantSubmission(tenant, settings=settings, sessions=sessions, tables=tables),
+        submission=lambda tenant: TenantSubmission(
+            tenant, settings=settings, sessions=sessions, tables=tables, objects=objects
+        ),
     )
     families, pipelines = Families(sessions, bell, jobs), Pipelines(sessions, bell, jobs)
     templates = Templates(

@@ -23,6 +23,7 @@ from app.dataplane.loader import COUNTERS, LaneWriter, Load
 from app.dataplane.merging import Target
 from app.dataplane.origins import Origin
 from app.dataplane.plan import Mode, Options, Plan, from_checkpoint
+from app.dataplane.shaped import Shaped
 from app.dataplane.sources import ByteSource
 from app.dataplane.spooling import UrlOrigin
 from app.domain.errors import FenceLost, JobError
@@ -53,6 +54,9 @@ def import_file(context: ImportContext, origin: Origin | UrlOrigin, table: Table
     with closing(source):
         reader = reading.reader_of(plan, source.read, begin.place, ignore_unknown=options.ignore_unknown)
         chunks = reading.without_tokens(reader.chunks(plan.width), options.null_tokens)
+        if options.shaping:
+            work = Shaped(context, origin, plan, table, options)
+            chunks = work.chunks(chunks, done=begin.place.batch * plan.batch_rows)
         account = _Account(context, plan, options, begin)
         bulk = bulk_path(context, plan, table, options)
         encoder = Encoder(plan.mapped, table, companions_of(table))

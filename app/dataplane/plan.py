@@ -10,11 +10,13 @@ from difflib import get_close_matches
 from enum import StrEnum
 from typing import Any
 
+from app.dataplane.auto_map import AutoMap, Proposal, propose
 from app.dataplane.budget import OnBudget
 from app.dataplane.chunks import Encoding
 from app.dataplane.companions import Companions, companions_of
 from app.dataplane.compression import Compression
 from app.dataplane.formats import Format
+from app.dataplane.shaping import Shaping
 from app.domain.errors import JobError
 from app.domain.tables import Column, Table
 
@@ -47,12 +49,14 @@ class Options:
         allowed_formats: Another format is not read; ``None`` allows every one.
         tells_file: The result says what was found by looking at the file.
         revertible: Keep what rows were before, so that the job can be reverted.
+        auto_map: How headers that are no column find one; those that find none are left out. ``None``: they do not.
         batch_rows: Records per batch; ``lanes``: connections that write.
         batch_timeout_s: How long a lane's transaction may take; ``None`` as long as its statements do.
         ignore_unknown: Leave out fields whose header is no column, instead of refusing the file.
         companions: Take the columns of the row beside each too, a contact's company.
         max_errors: Refused rows that are too many when exceeded; ``max_error_rate``: the same as a part, 0 to 1.
         on_budget: What becomes of the job then.
+        shaping: What is done to the records before their types are checked.
     """
 
     mapping: Mapping[str, str]
@@ -76,12 +80,16 @@ class Options:
     allowed_formats: tuple[str, ...] | None = None
     tells_file: bool = False
     revertible: bool = False
+    auto_map: AutoMap | None = None
+    shaping: Shaping = field(default_factory=Shaping)
 
     def fingerprint(self, place: str, table: str) -> str:
         """A hash over all that decides how bytes become rows; another one is another load."""
         decisive: list[Any] = [place, table, dict(self.mapping), self.encoding, self.compression, self.delimiter]
         decisive += [self.mode, self.ignore_unknown, *(["companions"] if self.companions else [])]
         decisive += [self.file_format, self.header, self.skip_rows, self.null_tokens]
+        decisive += [] if self.auto_map is None else [self.auto_map.model_dump()]
+        decisive += [self.shaping.as_json()] if self.shaping else []
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 
@@ -91,6 +99,7 @@ class Mapped:
 
     Args:
         columns: The table's columns that are filled, in the order of the fields; ``positions`` the field of each.
+            Those behind the file's own are filled by its shaping.
         generates_key: Rows without a key get the one made of ``Table.generated_key``.
         companion_columns: Columns of the row beside each, with their prefix; ``companion_positions`` likewise.
     """
@@ -191,13 +200,12 @@ def map_header(header: Sequence[str], table: Table, options: Options, *, max_col
     names = [name.strip() for name in header]
     _refuse_duplicates(names)
     columns = Columns(table, companions_of(table) if options.companions else None)
-    wanted = {_folded(name): column for name, column in options.mapping.items()}
-    _refuse_bad_mapping(wanted, names, columns)
+    needed = {folded(name) for name in options.shaping.sources}
     found: dict[str, int] = {}
-    for position, name in enumerate(names):
-        column = wanted.get(_folded(name)) or columns.named(name)
+    for position, proposal in enumerate(proposals_of(names, columns, options)):
+        name, column = proposal.header, proposal.column
         if column is None:
-            if not options.ignore_unknown:
+            if not (options.ignore_unknown or options.auto_map or folded(name) in needed):
                 raise _unknown(name, position, columns)
             continue
         if column in found:
@@ -206,6 +214,8 @@ def map_header(header: Sequence[str], table: Table, options: Options, *, max_col
                 code="csv.header_duplicate",
             )
         found[column] = position
+    for name in options.shaping.made:
+        found.setdefault(name, max([len(names) - 1, *found.values()]) + 1)
     mapped = columns.mapped(found)
     _refuse_missing(mapped, columns)
     if not options.ignore_unknown and set(mapped.companion_columns) < columns.companions_among(found):
@@ -216,6 +226,25 @@ def map_header(header: Sequence[str], table: Table, options: Options, *, max_col
             data={"missing": [columns.companion_name]},
         )
     return mapped
+
+
+def proposals_of(names: Sequence[str], columns: Columns, options: Options) -> list[Proposal]:
+    """What becomes of each field: as the mapping says, by its name, else as ``auto_map`` finds."""
+    wanted = {folded(name): column for name, column in options.mapping.items()}
+    _refuse_bad_mapping(wanted, names, columns)
+    sure = {name: column for name in names if (column := wanted.get(folded(name)) or columns.named(name))}
+    found = {name: Proposal(name, column, 1.0, _by(name, column, wanted)) for name, column in sure.items()}
+    unsure = [name for name in names if name not in sure]
+    if options.auto_map:
+        free = {name: column for name, column in columns.known.items() if column not in sure.values()}
+        found |= {proposal.header: proposal for proposal in propose(unsure, free, options.auto_map)}
+    return [found.get(name) or Proposal(name, None, 0.0, None) for name in names]
+
+
+def _by(name: str, column: str, wanted: Mapping[str, str]) -> str:
+    if folded(name) in wanted:
+        return "mapping"
+    return "name" if folded(name) == column else "alias"
 
 
 class Columns:
@@ -230,17 +259,22 @@ class Columns:
         self.companions = companions
         self.companion_name = companions.name if companions else ""
         self._beside = companions.columns if companions else {}
-        self._aliases = {_folded(alias): column for alias, column in table.aliases.items()}
+        self._aliases = {folded(alias): column for alias, column in table.aliases.items()}
 
     @property
     def names(self) -> tuple[str, ...]:
         """Every column; those beside with their prefix."""
         return (*self.table.column_names, *self._beside)
 
+    @property
+    def known(self) -> dict[str, str]:
+        """Every column by its name and by its aliases."""
+        return {**{name: name for name in self.names}, **self.table.aliases}
+
     def named(self, name: str) -> str | None:
         """The column that a record calls so, in any case, or by an alias; ``None`` when it is no column's."""
-        folded = _folded(name)
-        return folded if folded in self.names else self._aliases.get(folded)
+        plain = folded(name)
+        return plain if plain in self.names else self._aliases.get(plain)
 
     def column(self, name: str) -> Column:
         """One of ``names``; those beside are called with their prefix here too.
@@ -255,7 +289,7 @@ class Columns:
 
     def nearest(self, name: str) -> str:
         """A sentence with the column that looks most like ``name``; empty when none does."""
-        return _nearest(_folded(name), self.names)
+        return _nearest(folded(name), self.names)
 
     def companions_among(self, found: Iterable[str]) -> set[str]:
         """Those of the columns that stand beside."""
@@ -281,14 +315,15 @@ class Columns:
         ]
 
 
-def _folded(name: str) -> str:
+def folded(name: str) -> str:
+    """A header as it is compared with others."""
     return name.strip().casefold()
 
 
 def _refuse_duplicates(names: Sequence[str]) -> None:
     seen: dict[str, int] = {}
     for position, name in enumerate(names):
-        first = seen.setdefault(_folded(name), position)
+        first = seen.setdefault(folded(name), position)
         if first != position:
             raise JobError(
                 f"the header {name!r} stands twice, as field {first + 1} and as field {position + 1}",
@@ -297,7 +332,7 @@ def _refuse_duplicates(names: Sequence[str]) -> None:
 
 
 def _refuse_bad_mapping(wanted: Mapping[str, str], names: Sequence[str], columns: Columns) -> None:
-    present = {_folded(name) for name in names}
+    present = {folded(name) for name in names}
     for name, column in wanted.items():
         if column not in columns.names:
             raise JobError(
@@ -309,7 +344,7 @@ def _refuse_bad_mapping(wanted: Mapping[str, str], names: Sequence[str], columns
             raise JobError(
                 f"mapping names the header {name!r}, which the file does not have",
                 code="csv.header_missing",
-                hint=_nearest(name, [_folded(other) for other in names]),
+                hint=_nearest(name, [folded(other) for other in names]),
             )
 
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol, cast
 
 from app.dataplane import formats
 from app.dataplane.chunks import Chunk, Encoding
+from app.dataplane.companions import companions_of
 from app.dataplane.compression import Compression, Limits, compression_of, first_bytes, is_workbook, unpacked
 from app.dataplane.context import ImportContext
 from app.dataplane.formats import Format
 from app.dataplane.json_records import ArrayReader, LineReader
 from app.dataplane.json_values import Shape
 from app.dataplane.origins import Origin, S3Origin
-from app.dataplane.plan import Options, Plan, map_header
+from app.dataplane.plan import Columns, Mapped, Options, Plan, map_header, proposals_of
 from app.dataplane.records import RecordReader
 from app.dataplane.sources import ByteSource
 from app.dataplane.spooling import UrlOrigin, spool_url
@@ -40,22 +41,43 @@ class Reader(Protocol):
 
 
 def first_plan(context: ImportContext, origin: Origin | UrlOrigin, table: Table, options: Options) -> Plan:
-    """What to do with a file; one that cannot be read at any place is copied first. Errors as ``_plan_of``."""
-    if not isinstance(origin, UrlOrigin):
-        return _plan_of(context, origin, table, options)
-    ref = spool_url(context, origin, max_bytes=options.max_file_bytes)
-    plan = _plan_of(context, S3Origin(context.objects, ref), table, options)
-    fingerprint = options.fingerprint(origin.place, table.name)
-    return replace(plan, spool=(ref.bucket, ref.key), fingerprint=fingerprint)
-
-
-def _plan_of(context: ImportContext, origin: Origin, table: Table, options: Options) -> Plan:
-    """What to do with a file, by what is in it.
+    """What to do with a file; one that cannot be read at any place is copied first.
 
     Raises:
-        JobError: It is too large, of another format than is wanted, or its header does not fit the table.
+        JobError: As ``look``, or its header does not fit the table.
     """
-    settings, info = context.settings, origin.info()
+    copy = copied(context, origin, options) if isinstance(origin, UrlOrigin) else None
+    plan = look(context.settings, copy or cast("Origin", origin), table, options)
+    return replace(
+        plan,
+        mapped=map_header(plan.names, table, options, max_columns=context.settings.max_columns),
+        seen={**plan.seen, "mapping": proposed(plan, table, options)} if options.auto_map else plan.seen,
+        fingerprint=options.fingerprint(origin.place, table.name),
+        spool=(copy.ref.bucket, copy.ref.key) if copy else None,
+    )
+
+
+def proposed(plan: Plan, table: Table, options: Options) -> list[dict[str, Any]]:
+    """What becomes of each field of a file, and how sure that is."""
+    columns = Columns(table, companions_of(table) if options.companions else None)
+    names = [name.strip() for name in plan.names]
+    return [proposal.as_json() for proposal in proposals_of(names, columns, options)]
+
+
+def copied(context: ImportContext, origin: UrlOrigin, options: Options) -> S3Origin:
+    """Our own copy of a file that cannot be read at any place."""
+    return S3Origin(context.objects, spool_url(context, origin, max_bytes=options.max_file_bytes))
+
+
+def look(settings: Settings, origin: Origin, table: Table | None, options: Options) -> Plan:
+    """How a file is to be read, by what is in it; nothing of it goes to any column yet.
+
+    Args:
+        table: Whose columns the fields of a file without a header are, in order.
+    Raises:
+        JobError: It is too large, or of another format than is wanted.
+    """
+    info = origin.info()
     _refuse_large(info, options)
     how = compression_of(origin, info) if options.compression == "auto" else Compression(options.compression)
     head = first_bytes(unpacked(origin, info, how, offset=0, limits=_limits(settings)), formats.HEAD_BYTES)
@@ -72,13 +94,13 @@ def _plan_of(context: ImportContext, origin: Origin, table: Table, options: Opti
             _reader(kind, source.read, shape, encoding=encoding, delimiter=delimiter.value, place=place), options
         )
         names = begun.names(table)
-    found = {"encoding": encoding.value, "encoding_confidence": certainty}
+    found: dict[str, Any] = {"encoding": encoding.value, "encoding_confidence": certainty}
     if kind is Format.CSV:
         found |= {"delimiter": delimiter.value, "delimiter_confidence": delimiter.confidence}
     return Plan(
         etag=info.etag,
         size_bytes=info.size_bytes,
-        fingerprint=options.fingerprint(origin.place, table.name),
+        fingerprint="",
         compression=how,
         file_format=kind,
         delimiter=delimiter.value,
@@ -86,9 +108,10 @@ def _plan_of(context: ImportContext, origin: Origin, table: Table, options: Opti
         first_byte=begun.first_byte,
         first_line=begun.first_line,
         names=tuple(names),
-        mapped=map_header(names, table, options, max_columns=settings.max_columns),
+        mapped=Mapped((), (), generates_key=False),
         batch_rows=options.batch_rows or settings.batch_rows,
-        lanes=options.lanes or settings.lanes,
+        # Of a batch that one of two lanes has committed, the other must write just what it would have written then.
+        lanes=1 if options.shaping.may_differ else options.lanes or settings.lanes,
         max_field_bytes=settings.max_field_bytes,
         seen={"format": kind.value, "compression": how.value, **found} if options.tells_file else {},
     )
@@ -106,7 +129,7 @@ class _Begun:
         self._options = options
         self._stand()
 
-    def names(self, table: Table) -> Sequence[str]:
+    def names(self, table: Table | None) -> Sequence[str]:
         """The fields of a record; ``first_byte`` and ``first_line`` are the first record's from then on."""
         header = self._options.header
         if not isinstance(self._reader, RecordReader):
@@ -129,9 +152,9 @@ class _Begun:
         self.first_byte, self.first_line = self._reader.next_byte, self._reader.next_line
 
 
-def _by_position(width: int, table: Table, options: Options) -> Sequence[str]:
+def _by_position(width: int, table: Table | None, options: Options) -> Sequence[str]:
     """Names for the fields of a file without a header: the table's columns in order, unless a mapping is given."""
-    if options.mapping:
+    if options.mapping or table is None:
         return [f"column_{number}" for number in range(1, width + 1)]
     if width > len(table.column_names):
         raise JobError(
@@ -185,8 +208,13 @@ def open_planned(context: ImportContext, origin: Origin | UrlOrigin, plan: Plan,
     kept = S3Origin(context.objects, ObjectRef(*plan.spool)) if plan.spool else origin
     if isinstance(kept, UrlOrigin):
         raise JobError("the plan has no copy of the URL's file", code="import.config_changed")
+    return opened(context.settings, kept, plan, offset)
+
+
+def opened(settings: Settings, origin: Origin, plan: Plan, offset: int) -> ByteSource:
+    """The bytes of what the plan was made of, from ``offset`` on."""
     info = ObjectInfo(size_bytes=plan.size_bytes, etag=plan.etag)
-    return unpacked(kept, info, plan.compression, offset=offset, limits=_limits(context.settings))
+    return unpacked(origin, info, plan.compression, offset=offset, limits=_limits(settings))
 
 
 def reader_of(plan: Plan, read: _Read, place: Place, *, ignore_unknown: bool) -> Reader:

@@ -12,6 +12,7 @@ from uuid import UUID
 from sqlalchemy import Connection
 from sqlalchemy.orm import Session
 
+from app.dataplane.arranging import shaper_of
 from app.dataplane.batches import Encoded, Encoder
 from app.dataplane.chunks import Chunk, Encoding
 from app.dataplane.companions import companions_of
@@ -93,6 +94,7 @@ class _Writer:
         self._work = work
         self._plan = work.plan
         self._connection = connection
+        self._shaper = shaper_of(self._plan, work.table, work.options, context)
         beside = companions_of(work.table)
         self._encoder = Encoder(self._plan.mapped, work.table, beside)
         tenant, mode, job_id = context.job.tenant, work.options.mode, context.id
@@ -165,7 +167,8 @@ class _Writer:
 
     def _load(self, session: Session, records: Sequence[FailedRecord], counts: Counts) -> Mapping[int, Fault]:
         """Write those that can be; the others by place."""
-        encoded = self._encoder.encode_one(read_again(records, self._plan, self._work.options.delimiter))
+        chunk = read_again(records, self._plan, self._work.options.delimiter)
+        encoded = self._encoder.encode_one(self._shaper.shape(chunk) if self._shaper else chunk)
         faults = encoded.faults
         counts["failed"] = len(faults)
         if not encoded.rows:

@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, Self, cast
+from typing import TYPE_CHECKING, Final, Literal, Self, cast
 from uuid import UUID
 
 from pydantic import Field, field_validator, model_validator
 
+from app.dataplane import reading
+from app.dataplane.arranging import problems_of
+from app.dataplane.auto_map import AutoMap
+from app.dataplane.dry_run import DryRun
+from app.dataplane.enriching import Enrich
 from app.dataplane.importer import import_file
 from app.dataplane.origins import Origin, PathOrigin, S3Origin, TextOrigin
 from app.dataplane.plan import Options
+from app.dataplane.rules import Rule
+from app.dataplane.shaping import Shaping
 from app.dataplane.spooling import UrlOrigin
+from app.dataplane.transforms import Transform
 from app.domain.errors import InvalidRequestError, JobError, Problem
 from app.domain.job_types import JobConfig, JobType, Result, Submission
+from app.domain.jobs import Outcome
+from app.domain.ports import ObjectRef
+from app.domain.tables import Table
+from app.persistence import imports
 from app.security.outgoing.targets import parse_target
 from tasks.loading import LoadConfig, check_target, target
 
 if TYPE_CHECKING:
     from tasks.context import RunContext
 
+_PAST: Final = timedelta(days=30)
 _MOST_INLINE_CHARACTERS: Final = 8 * 2**20
 _FormatName = Literal["csv", "ndjson", "json"]
 
@@ -67,6 +81,22 @@ class Import(LoadConfig):
     )
     skip_rows: int = Field(0, ge=0, le=1_000_000, description="Lines of CSV before the header.")
     null_tokens: list[str] = Field(default_factory=list, max_length=100, description="Values that stand for NULL.")
+    auto_map: AutoMap | None = Field(
+        None, description="Headers that are no column's name find the column that they are most like."
+    )
+    transforms: list[Transform] = Field(
+        default_factory=list, max_length=500, description="Changes to values before all else, in this order."
+    )
+    enrich: list[Enrich] = Field(default_factory=list, max_length=20, description="Columns that a service fills.")
+    rules: list[Rule] = Field(
+        default_factory=list, max_length=500, description="What rows have to keep beyond the types of the columns."
+    )
+    validate_only: bool = Field(
+        False, description="Read, map and check the file, and report: no row is written, and no ledger."
+    )
+    validate_rows: int | None = Field(
+        100_000, ge=1, description="Records that such a look reads, at least; null reads the whole file."
+    )
     max_file_size: int | None = Field(None, ge=1, description="Bytes as stored; a larger file is not read.")
     allowed_formats: list[_FormatName] | None = Field(None, min_length=1, description="Others are refused, by content.")
 
@@ -84,6 +114,11 @@ class Import(LoadConfig):
             raise ValueError("expected at least one name")
         return value
 
+    @property
+    def shaping(self) -> Shaping:
+        """What is done to the records."""
+        return Shaping(self.transforms, self.enrich, self.rules)
+
     def options(self) -> Options:
         """The config as the data plane takes it."""
         return self.load_options(
@@ -97,26 +132,38 @@ class Import(LoadConfig):
             max_file_bytes=self.max_file_size,
             allowed_formats=None if self.allowed_formats is None else tuple(self.allowed_formats),
             tells_file=True,
+            auto_map=self.auto_map,
+            shaping=self.shaping,
         )
 
 
 def check(submission: Submission, config: Import) -> None:
-    """Refuse a source the tenant may not read and a table that is not there.
+    """Refuse a source the tenant may not read, a table that is not there and what cannot be done to its rows.
 
     Raises:
         InvalidRequestError: With a pointer.
         ForbiddenError: The bucket or prefix is not the tenant's.
     """
-    _check_source(submission, config.source)
-    check_target(submission, config)
+    ref = _check_source(submission, config.source)
+    if config.validate_only and ref is not None:
+        submission.stored(ref, pointer="/config/source")
+    table = check_target(submission, config)
+    problems = problems_of(config.shaping, table, companions=config.companions)
+    if problems:
+        raise InvalidRequestError(
+            f"the transforms, services or rules do not fit table {table.name!r}",
+            code="job.config_invalid",
+            problems=tuple(problems),
+        )
 
 
-def _check_source(submission: Submission, source: Source) -> None:
+def _check_source(submission: Submission, source: Source) -> ObjectRef | None:
+    """The object that is the source; ``None`` when it is something else."""
     if source.s3 is not None:
-        submission.place(source.s3.bucket, source.s3.key)
-    elif source.upload is not None:
-        _uploaded(submission, source.upload)
-    elif source.path is not None:
+        return submission.place(source.s3.bucket, source.s3.key)
+    if source.upload is not None:
+        return _uploaded(submission, source.upload)
+    if source.path is not None:
         submission.path(source.path, pointer="/config/source/path")
     elif source.url is not None:
         try:
@@ -124,9 +171,10 @@ def _check_source(submission: Submission, source: Source) -> None:
         except JobError as error:
             problem = Problem("/config/source/url", error.detail)
             raise InvalidRequestError(error.detail, code=error.code, problems=(problem,)) from None
+    return None
 
 
-def _uploaded(submission: Submission, upload: str) -> Any:
+def _uploaded(submission: Submission, upload: str) -> ObjectRef:
     try:
         upload_id = UUID(upload)
     except ValueError:
@@ -135,9 +183,38 @@ def _uploaded(submission: Submission, upload: str) -> Any:
 
 
 def run(job: RunContext, config: Import) -> Result:
-    """Import the file."""
+    """Import the file, or look at it alone."""
+    if config.validate_only:
+        return _dry_run(job, config)
     table = target(job, config)
     return import_file(job, _origin(job, config.source), table, config.options())
+
+
+def _dry_run(job: RunContext, config: Import) -> Result:
+    table = check_target(job.submission(job.job.tenant), config)  # unlike target() it makes none
+    origin, options = _origin(job, config.source), config.options()
+    if isinstance(origin, UrlOrigin):
+        origin = reading.copied(job, origin, options)
+    report = DryRun(
+        origin,
+        table,
+        options,
+        job.settings,
+        most_rows=config.validate_rows,
+        rows_per_s=_past_rows_per_s(job, table),
+        go_on=job.tell,
+    ).report()
+    said = f"{report['records']['rejected']} of {report['records']['read']} records would be refused"
+    reason = report["problems"][0]["message"] if report["problems"] else said
+    outcome = Outcome.SUCCESS if report["passed"] else Outcome.PARTIAL
+    return Result(report, message=f"validated alone, nothing is written: {reason}", outcome=outcome)
+
+
+def _past_rows_per_s(job: RunContext, table: Table) -> float | None:
+    since = job.clock.now() - _PAST
+    with job.sessions.begin() as session:
+        uses = imports.use_of_sizes(session, job.job.tenant, table.name, since=since)
+    return max((use.rows_per_s for use in uses), default=None)
 
 
 def _origin(job: RunContext, source: Source) -> Origin | UrlOrigin:

@@ -10,6 +10,7 @@ from pathlib import Path
 RESULTS = Path("var/bench.json")
 BENCHES = (
     "import_bench",
+    "rules_bench",
     "export_bench",
     "jobs_bench",
     "bulk_bench",

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, BinaryIO
 from uuid import UUID
 
 from sqlalchemy import create_engine, text
@@ -44,6 +44,7 @@ from app.services.tables import Tables
 from app.storage.s3 import S3Store
 from config.settings import Settings
 from tasks.context import RunContext
+from tasks.types.import_rows import JOB_TYPE as IMPORT
 from tasks.types.insert_csv_file import JOB_TYPE
 from tests.bench.results import keep
 from tests.factories import stored
@@ -152,6 +153,7 @@ class Bench:
     settings: Settings
     sessions: Sessions
     folder: Path
+    rows: int
     lanes: int | None
     batch_rows: int | None
 
@@ -199,7 +201,11 @@ class Bench:
         """Write a file to the disk and to S3."""
         write_file(self.folder / name, rows, bad=bad)
         with (self.folder / name).open("rb") as file:
-            S3Store(self.settings).put(ObjectRef(BUCKET, name), file, content_type="text/csv")
+            self.put(name, file)
+
+    def put(self, name: str, data: bytes | BinaryIO) -> None:
+        """Put a file into S3."""
+        S3Store(self.settings).put(ObjectRef(BUCKET, name), data, content_type="text/csv")
 
     def remove(self, name: str) -> None:
         """Remove it from both."""
@@ -207,11 +213,19 @@ class Bench:
         S3Store(self.settings).delete([ObjectRef(BUCKET, name)])
 
     def ours(self, name: str) -> Run:
-        """The import job, claimed, in a process of its own."""
-        config: dict[str, Any] = {"s3_key": name, "table": TABLE.name}
+        """The main job."""
+        return self.job(JOB_TYPE.name, name, {"s3_key": name})
+
+    def general(self, name: str) -> Run:
+        """The job of the type ``import``."""
+        return self.job(IMPORT.name, name, {"source": {"s3": {"key": name}}})
+
+    def job(self, kind: str, name: str, config: dict[str, Any]) -> Run:
+        """An import job, claimed, in a process of its own."""
+        config |= {"table": TABLE.name}
         config |= {} if self.lanes is None else {"lanes": self.lanes}
         config |= {} if self.batch_rows is None else {"batch_rows": self.batch_rows}
-        request = SubmitJob("default", JOB_TYPE.name, config, "bench", Origin.NATIVE)
+        request = SubmitJob("default", kind, config, "bench", Origin.NATIVE)
         with self.sessions.begin() as session:
             job_id = stored(session, request, queue="bench", retry=JOB_TYPE.retry).id
             session.execute(text("UPDATE jobs SET state = 'running', fence = 1 WHERE id = :id"), {"id": job_id})
@@ -230,8 +244,9 @@ def _import(settings: Settings, job: Job, sender: Any) -> None:
     url = settings.database_url.get_secret_value()
     sessions = make_sessions(open_engine(url, application_name="bench", pool_size=8, worker=True))
     context = RunContext(job, settings=settings, sessions=sessions, objects=S3Store(settings), clock=SystemClock())
+    job_type = IMPORT if job.type == IMPORT.name else JOB_TYPE
     begin = perf_counter()
-    result = JOB_TYPE.run(context, JOB_TYPE.config.model_validate(job.config))
+    result = job_type.run(context, job_type.config.model_validate(job.config))
     seconds = perf_counter() - begin
     assert result is not None
     sender.send((seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, result.data["books"]))
@@ -270,6 +285,8 @@ def paired(name: str, goal: float, runs: int, other: Callable[[], Run], ours: Ca
 
 def measure(bench: Bench, runs: int, only: str | None) -> list[Measured]:
     """All of it, or the measurement whose name holds ``only``."""
+    bench.bring("clean.csv", bench.rows)
+    bench.bring("bad.csv", bench.rows, bad=0.01)
 
     def fresh(run: Callable[[str], Run], name: str) -> Callable[[], Run]:
         def once() -> Run:
@@ -327,8 +344,8 @@ def growth(bench: Bench) -> Measured:
     return Measured(MEMORY, peaks_mb[1] - peaks_mb[0], 20.0, [{"short_mb": peaks_mb[0], "long_mb": peaks_mb[1]}])
 
 
-def main() -> None:
-    """Measure and print; ``--json`` adds the result to a file."""
+def run(measure: Callable[[Bench, int, str | None], list[Measured]]) -> None:
+    """Measure on stores of their own and print; ``--json`` adds the result to a file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--runs", type=int, default=3)
@@ -381,11 +398,8 @@ def _prepared(stores: Stores, folder: Path, asked: argparse.Namespace) -> Bench:
     )
     sessions = make_sessions(open_engine(stores.database_url, application_name="bench"))
     Tables(sessions).declare("default", TABLE)
-    bench = Bench(stores, settings, sessions, folder, asked.lanes, asked.batch_rows)
-    bench.bring("clean.csv", asked.rows)
-    bench.bring("bad.csv", asked.rows, bad=0.01)
-    return bench
+    return Bench(stores, settings, sessions, folder, asked.rows, asked.lanes, asked.batch_rows)
 
 
 if __name__ == "__main__":
-    main()
+    run(measure)
