@@ -42,6 +42,7 @@ from app.services.queries import Queries
 from app.services.reading import Reading
 from app.services.records import Records
 from app.services.replays import Replays
+from app.services.reverts import Reverts
 from app.services.schedules import Schedules
 from app.services.sinks import Sinks
 from app.services.statistics import Statistics
@@ -117,6 +118,7 @@ class Services:
     failed_records: FailedRecords
     replays: Replays
     corrections: Corrections
+    reverts: Reverts
     import_batches: ImportBatches
 
 
@@ -135,7 +137,7 @@ def build_services(settings: Settings, *, application_name: str, pool_size: int)
     places = Places(settings.web_threads // 2)
 
     def submission(tenant: str) -> TenantSubmission:
-        return TenantSubmission(tenant, settings=settings, sessions=sessions, tables=tables)
+        return TenantSubmission(tenant, settings=settings, sessions=sessions, tables=tables, objects=objects)
 
     jobs = Jobs(sessions, bell, registry, queue_bound=settings.job_in_queue_size, submission=submission)
     control = Control(sessions, bell)
@@ -195,6 +197,7 @@ def build_services(settings: Settings, *, application_name: str, pool_size: int)
         failed_records=FailedRecords(sessions),
         replays=Replays(sessions, jobs),
         corrections=Corrections(sessions, objects, submission),
+        reverts=Reverts(sessions, jobs),
         import_batches=ImportBatches(sessions, tables, clock),
     )
 

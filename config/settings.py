@@ -116,6 +116,12 @@ class Settings(BaseModel):
         None, ge=1, description="Rows per batch of Connectra's jobs; default 500."
     )
     lanes: int = Field(2, ge=1, le=8, description="Connections that write side by side in one import.")
+    bulk_path_bytes: int = Field(
+        8 * 2**20,
+        ge=0,
+        description="A file of this size that fills an empty table is loaded before its secondary indexes are built; "
+        "0: none is.",
+    )
     max_field_bytes: int = Field(1_048_576, ge=1024)
     max_columns: int = Field(1_600, ge=1)
     max_source_bytes: int = Field(100 * 2**30, ge=1, description="After decompression.")

@@ -55,6 +55,10 @@ class LoadConfig(JobConfig):
         "pause", description="What becomes of a job that stops so: it waits to be resumed, or fails."
     )
 
+    revertible: bool = Field(
+        False, description="Keep what rows were before, so that the job can be reverted until it is past its time."
+    )
+
     def load_options(self, **reading: Any) -> Options:
         """The config as the data plane takes it; ``reading`` says how the file is read."""
         return Options(
@@ -68,6 +72,7 @@ class LoadConfig(JobConfig):
             max_errors=self.max_errors,
             max_error_rate=self.max_error_rate,
             on_budget=OnBudget(self.on_budget),
+            revertible=self.revertible,
             **reading,
         )
 

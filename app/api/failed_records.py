@@ -30,6 +30,9 @@ class FailedRecordSchema(Schema):
     raw = fields.String(allow_none=True, metadata={"description": "Its text; null when too many rows failed."})
     raw_is_base64 = fields.Boolean(metadata={"description": "The row is no text in the file's encoding."})
     field = fields.String(allow_none=True, metadata={"description": "The column at fault."})
+    stage = fields.String(
+        allow_none=True, metadata={"description": "Of an import: read, transform, enrich, validate or load."}
+    )
     code = fields.String()
     message = fields.String()
     at = fields.AwareDateTime()
@@ -41,6 +44,7 @@ class FailedRecordSchema(Schema):
 class FailedGroupSchema(Schema):
     """Refused rows with one code and field, with the first of them as a sample."""
 
+    stage = fields.String(allow_none=True)
     code = fields.String()
     field = fields.String(allow_none=True)
     count = fields.Integer()

@@ -7,6 +7,7 @@ from typing import Any
 from flask_smorest import Blueprint
 from marshmallow import Schema, fields
 
+from app.domain.row_plugins import ENRICHERS, VALIDATORS, names
 from app.web.current import principal, services
 
 blueprint = Blueprint("job_types", __name__, url_prefix="/v1", description="The catalogue of job types.")
@@ -27,6 +28,8 @@ class JobTypesSchema(Schema):
     """Every job type of this installation."""
 
     items = fields.List(fields.Nested(JobTypeSchema))
+    validators = fields.List(fields.String(), metadata={"description": "For the custom rules of imports."})
+    enrichers = fields.List(fields.String(), metadata={"description": "Providers that imports can ask."})
 
 
 @blueprint.route("/job-types")
@@ -45,5 +48,7 @@ def listed() -> Any:
                 "config_schema": job_type.config.model_json_schema(),
             }
             for job_type in sorted(services().registry, key=lambda job_type: str(job_type.name))
-        ]
+        ],
+        "validators": names(VALIDATORS),
+        "enrichers": ["http", *names(ENRICHERS)],
     }

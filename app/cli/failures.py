@@ -76,7 +76,7 @@ def on_the_stores(command: Callable[P, R]) -> Callable[P, R]:
         try:
             return command(*args, **kwargs)
         except HaulierError as error:
-            raise _told(error) from error
+            raise told(error) from error
         except OperationalError as error:
             raise failed(
                 f"the database does not answer: {str(error.orig).strip()}",
@@ -97,7 +97,8 @@ def on_the_stores(command: Callable[P, R]) -> Callable[P, R]:
     return run
 
 
-def _told(error: HaulierError) -> CommandFailed:
+def told(error: HaulierError) -> CommandFailed:
+    """The failure that an error of the application ends a command with."""
     problem: dict[str, Any] = {"code": error.code, "detail": error.detail}
     if error.hint:
         problem["hint"] = error.hint

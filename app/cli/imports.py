@@ -80,7 +80,7 @@ def _config(
 ) -> dict[str, Any]:
     given = {
         "key": list(keys) or None,
-        "mapping": dict(_pair(one) for one in mapping) or None,
+        "mapping": dict(pair(one) for one in mapping) or None,
         **bounds,
     }
     return {
@@ -93,7 +93,8 @@ def _config(
     }
 
 
-def _pair(text: str) -> tuple[str, str]:
+def pair(text: str) -> tuple[str, str]:
+    """A header and its column, from ``HEADER=COLUMN``."""
     header, equals, column = text.rpartition("=")
     if not equals or not header or not column:
         raise click.BadParameter(f"expected HEADER=COLUMN, got {text!r}", param_hint="--map")

@@ -329,6 +329,18 @@ def replay(
     _follow(context, client, job, wait=wait, as_json=as_json)
 
 
+@jobs.command()
+@click.argument("job_id", type=click.UUID)
+@click.option("--watch", "wait", is_flag=True, help="Watch the revert to its end.")
+@json_option
+@with_client
+@click.pass_context
+def revert(context: click.Context, client: Client, /, *, job_id: Any, wait: bool, as_json: bool) -> None:
+    """Take back what a revertible job wrote, but for rows that others changed since."""
+    job = client.post(f"/v1/jobs/{job_id}:revert")
+    _follow(context, client, job, wait=wait, as_json=as_json)
+
+
 def _follow(context: click.Context, client: Client, job: dict[str, Any], *, wait: bool, as_json: bool) -> None:
     """Show a new job, or watch it to its end."""
     if wait:

@@ -22,6 +22,7 @@ COMMANDS: Final = {
     "export": "app.cli.exports:export",
     "decrypt": "app.cli.decrypt:decrypt",
     "query": "app.cli.queries:query",
+    "validate": "app.cli.validate:validate",
     "verify": "app.cli.verify:verify",
     "jobs": "app.cli.jobs:jobs",
     "batches": "app.cli.batches:batches",

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from typing import Protocol
+from uuid import UUID
+
+from sqlalchemy.orm import Session
 
 from app.domain.job_types import JobContext
 from app.domain.jobs import Signals
@@ -36,6 +39,13 @@ class ImportContext(JobContext, Protocol):
 
     def tell(self) -> None:
         """Say that the job is alive where it has no number to show; raises when it is to stop."""
+        ...
+
+    def build_indexes_after(self, session: Session, table: str, *, after: UUID) -> None:
+        """Have a job of the system build what a table lacks of its indexes, when another is over in whatever way.
+
+        It is stored with the session's transaction.
+        """
         ...
 
     def heed(self, signals: Signals) -> None:

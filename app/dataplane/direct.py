@@ -17,8 +17,9 @@ from app.dataplane.chunks import Chunk
 from app.dataplane.companions import Companions
 from app.dataplane.faults import Fault
 from app.dataplane.grammar import Refused
+from app.dataplane.mapping import Columns
 from app.dataplane.merging import Counts, Merger, Rows, Target, companion_counters
-from app.dataplane.plan import Columns, Mode
+from app.dataplane.plan import Mode
 from app.domain.errors import InvalidRequestError, Problem
 from app.domain.tables import Column, ColumnType, Table
 

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Final
 
@@ -17,12 +17,15 @@ from sqlalchemy.orm import Session
 from app.dataplane import books, reading
 from app.dataplane.batches import NULL_WRITTEN, Batch, Encoder, Part, in_batches, parts_of
 from app.dataplane.budget import Budget
+from app.dataplane.bulk import BulkPath, bulk_path
 from app.dataplane.companions import companions_of
 from app.dataplane.context import ImportContext
 from app.dataplane.loader import COUNTERS, LaneWriter, Load
+from app.dataplane.mapping import replanned
 from app.dataplane.merging import Target
 from app.dataplane.origins import Origin
-from app.dataplane.plan import Mode, Options, Plan, from_checkpoint, replanned
+from app.dataplane.plan import Mode, Options, Plan, from_checkpoint
+from app.dataplane.shaped import Shaped
 from app.dataplane.sources import ByteSource
 from app.dataplane.spooling import UrlOrigin, copy_of
 from app.domain.errors import FenceLost
@@ -50,8 +53,20 @@ def import_file(context: ImportContext, origin: Origin | UrlOrigin, table: Table
     """
     work = _Work(context, origin, table, options)
     plan = work.plan()
-    records, end_byte = work.load(plan, _Beginning.of(context, plan))
-    return _close(context, plan, table, records=records, end_byte=end_byte)
+    loaded = work.load(plan, _Beginning.of(context, plan))
+    if loaded.bulk:
+        loaded.bulk.finish()
+    result = _close(context, plan, table, records=loaded.records, end_byte=loaded.end_byte)
+    return replace(result, data={**result.data, "indexes": loaded.bulk.indexes}) if loaded.bulk else result
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """How many records the file has up to where it was loaded, where they end, and the table's indexes meanwhile."""
+
+    records: int
+    end_byte: int
+    bulk: BulkPath | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,21 +100,25 @@ class _Work:
         self.context.heed(signals)
         return changed
 
-    def load(self, plan: Plan, begin: _Beginning, *, last_batch: int | None = None) -> tuple[int, int]:
-        """Load the rest of the file, or up to a batch; how many records it has up to there, and where they end."""
-        context = self.context
-        source = reading.open_planned(context, self.origin, plan, begin.place.byte)
-        with closing(source):
+    def load(self, plan: Plan, begin: _Beginning, *, last_batch: int | None = None) -> _Loaded:
+        """Load the rest of the file, or up to a batch, by the plan alone."""
+        context, table = self.context, self.table
+        with closing(reading.open_planned(context, self.origin, plan, begin.place.byte)) as source:
             reader = reading.reader_of(plan, source.read, begin.place)
-            account = _Account(context, plan, self.options, begin)
-            encoder = Encoder(plan.mapped, self.table, companions_of(self.table), keeps_empty=plan.keeps_empty)
             chunks = reading.chunks_of(plan, reader)
-            batches: Iterable[Batch] = in_batches(encoder.encode(chunks), plan.batch_rows, first=begin.place.batch)
+            if plan.shaping:
+                shaped = Shaped(context, self.origin, plan, table)
+                chunks = shaped.chunks(chunks, done=begin.place.batch * plan.batch_rows)
+            account = _Account(context, plan, self.options, begin)
+            bulk = bulk_path(context, plan, table, self.options)
+            encoder = Encoder(plan.mapped, table, companions_of(table), keeps_empty=plan.keeps_empty)
+            encoded = encoder.encode(bulk.watch(chunks) if bulk else chunks)
+            batches: Iterable[Batch] = in_batches(encoded, plan.batch_rows, first=begin.place.batch)
             if last_batch is not None:
                 batches = islice(batches, last_batch - begin.place.batch + 1)
-            with _Lanes(context, _load(context, plan, self.table, self.options, encoder), begin, account) as lanes:
+            with _Lanes(context, _load(context, plan, table, self.options, encoder), begin, account) as lanes:
                 fresh = _feed(lanes, plan.lanes, context.check, _placed(batches, plan, begin, source))
-        return begin.place.batch * plan.batch_rows + fresh, reader.next_byte
+        return _Loaded(begin.place.batch * plan.batch_rows + fresh, reader.next_byte, bulk)
 
 
 def _first_plan(context: ImportContext, origin: Origin | UrlOrigin, table: Table, options: Options) -> Plan:
@@ -156,8 +175,8 @@ def _load(context: ImportContext, plan: Plan, table: Table, options: Options, en
     tenant, job_id = context.job.tenant, context.id
     companions = companions_of(table)
     return Load(
-        target=Target(tenant, table, encoder.columns, options.mode, job_id, null_of(plan)),
-        companions=Target(tenant, companions.table, encoder.companion_columns, Mode.UPSERT, job_id)
+        target=Target(tenant, table, encoder.columns, options.mode, job_id, options.revertible, null_of(plan)),
+        companions=Target(tenant, companions.table, encoder.companion_columns, Mode.UPSERT, job_id, options.revertible)
         if companions and encoder.companion_columns
         else None,
         job_id=job_id,

@@ -19,6 +19,7 @@ COLUMNS: Final = (
     "first_byte",
     "end_byte",
     "field",
+    "stage",
     "code",
     "message",
     "raw",

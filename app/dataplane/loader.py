@@ -76,7 +76,7 @@ class LaneWriter:
         self._load = load
         self._check = check
         self._merger = Merger(load.target, load.companions, self._go_on)
-        self._guess = _Guess(possible=load.target.mode is not Mode.UPDATE)
+        self._guess = _Guess(possible=load.target.mode is not Mode.UPDATE and not load.target.revertible)
         self._over_at = 0.0
         self._began_at = 0.0
         self._entered_at = 0.0

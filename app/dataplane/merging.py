@@ -11,7 +11,9 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from app.dataplane import images
 from app.dataplane.faults import Fault
+from app.dataplane.images import Keeping
 from app.dataplane.plan import Mode
 from app.dataplane.postgres_errors import POSTGRES_ERRORS, is_of_a_row, refusal
 from app.dataplane.tables import qualified, quoted
@@ -34,6 +36,7 @@ class Target:
     Args:
         columns: The columns of an encoded row, in its order.
         job_id: Who writes them; ``None`` for a request.
+        revertible: What the rows were before is kept.
         null: How NULL is written in a row.
     """
 
@@ -42,6 +45,7 @@ class Target:
     columns: tuple[str, ...]
     mode: Mode
     job_id: UUID | None
+    revertible: bool = False
     null: str = ""
 
 
@@ -91,6 +95,11 @@ class Merger:
         """Make the stages, temporary tables; those that somebody else left on the connection go."""
         # Has to be the first word on temporary tables in a session; later it is the same value again.
         session.execute(text(f"SET temp_buffers = '{_TEMP_BUFFERS}'"))
+        if self._target.revertible:
+            keeps = images.keeping(session)
+            self._statements = _Statements(self._target, _STAGE, keeps)
+            if self._companions is not None:
+                self._beside = _Statements(self._companions, _COMPANION_STAGE, keeps)
         for statements in filter(None, (self._statements, self._beside)):
             session.execute(text(statements.drop_stage))
             session.execute(text(statements.make_stage))
@@ -131,6 +140,9 @@ class Merger:
                     merged.update(self._merge_companions(session, rows))
                     if len(rows.rows) < len(whole.rows):
                         self._clear(session)
+            except images.Raced:
+                waiting.append(rows)
+                continue
             except POSTGRES_ERRORS as error:
                 if not is_of_a_row(error):
                     raise
@@ -155,8 +167,8 @@ class Merger:
             placed = b"\n".join(b"%b\t%d" % row for row in zip(rows.rows, rows.places, strict=True))
             self._copy(session, self._statements.copy_placed, placed)
         self._check()
-        statement = self._statements.merge if distinct else self._statements.merge_last
-        row = session.execute(text(statement), {"job": self._target.job_id}).one()
+        merge = self._statements.merge if distinct else self._statements.merge_last
+        row = merge.run(session, self._target.job_id)
         staged = len(rows.rows) if distinct else row.staged
         left = staged - row.inserted - row.updated - row.present
         skips = self._target.mode is not Mode.UPSERT
@@ -178,7 +190,7 @@ class Merger:
             return {new: 0, changed: 0}
         self._copy(session, self._beside.copy, b"\n".join(last.values()))
         self._check()
-        merged = session.execute(text(self._beside.merge), {"job": self._companions.job_id}).one()
+        merged = self._beside.merge.run(session, self._companions.job_id)
         return {new: merged.inserted, changed: merged.updated}
 
     def _copy(self, session: Session, statement: str, data: bytes) -> None:
@@ -190,10 +202,38 @@ class Merger:
             cursor.close()
 
 
+@dataclass(frozen=True, slots=True)
+class Merge:
+    """The statement that merges a set of rows.
+
+    Args:
+        lock: Keeps what rows were before the merge changes them; empty when it needs not or does so itself.
+    """
+
+    sql: str
+    lock: str
+
+    def run(self, session: Session, job_id: UUID | None, **bound: Any) -> Any:
+        """Merge; the counts.
+
+        Args:
+            bound: Values of the source.
+
+        Raises:
+            Raced: A row was changed that was not there to be kept.
+        """
+        bound["job"] = job_id
+        locked = session.execute(text(self.lock), bound).scalar_one() if self.lock else None
+        counts = session.execute(text(self.sql), bound).one()
+        if locked is not None and counts.updated != locked:
+            raise images.Raced
+        return counts
+
+
 class _Statements:
     """The statements of a target, put together once; names come from checked declarations, values are bound."""
 
-    def __init__(self, target: Target, stage: str) -> None:
+    def __init__(self, target: Target, stage: str, keeps: Keeping = Keeping.NOT) -> None:
         table = target.table
         names = [quoted(name) for name in target.columns]
         key = ", ".join(quoted(name) for name in table.key)
@@ -212,12 +252,31 @@ class _Statements:
         last = f"SELECT DISTINCT ON ({key}) {columns} FROM pg_temp.{stage} ORDER BY {key}, {_PLACE} DESC"
         staged = f"(SELECT count(*) FROM (SELECT DISTINCT {key} FROM pg_temp.{stage}) AS keys)"
         everything = f"SELECT {columns} FROM pg_temp.{stage} ORDER BY {key}"
-        build = _update if target.mode is Mode.UPDATE else _upsert
-        self.merge = build(target, everything, "0")
-        self.merge_last = build(target, last, staged)
+        self.merge = merge_of(target, everything, "0", keeps)
+        self.merge_last = merge_of(target, last, staged, keeps)
 
 
-def _upsert(target: Target, source: str, staged: str) -> str:
+def merge_of(target: Target, source: str, staged: str = "0", keeps: Keeping = Keeping.NOT) -> Merge:
+    """The statement that merges the rows of a SELECT of ``target.columns``, in which no key stands twice.
+
+    Args:
+        staged: SQL of a count that the merge gives back as ``staged``.
+    """
+    build = _update if target.mode is Mode.UPDATE else _upsert
+    lock, differs = "", _differs(target, "fresh")
+    if keeps is Keeping.LOCKED and differs and target.mode is not Mode.INSERT:
+        lock = images.lock(target.table, qualified(target.tenant, target.table.name), source, differs)
+    return Merge(build(target, source, staged, keeps), lock)
+
+
+def _differs(target: Target, theirs: str) -> str:
+    """Whether a row differs from what came; empty when only its key came."""
+    others = [quoted(name) for name in target.columns if name not in target.table.key]
+    mine, came = (", ".join(f"{side}.{name}" for name in others) for side in ("kept", theirs))
+    return f"({mine}) IS DISTINCT FROM ({came})" if others else ""
+
+
+def _upsert(target: Target, source: str, staged: str, keeps: Keeping) -> str:
     """INSERT … ON CONFLICT; counts what it inserted and updated."""
     table = target.table
     key = ", ".join(quoted(name) for name in table.key)
@@ -226,33 +285,31 @@ def _upsert(target: Target, source: str, staged: str) -> str:
     action = "DO NOTHING"
     if others and target.mode is Mode.UPSERT:
         sets = ", ".join(f"{name} = excluded.{name}" for name in others)
-        mine, theirs = (", ".join(f"{side}.{name}" for name in others) for side in ("kept", "excluded"))
         action = (
             f"DO UPDATE SET {sets}, haulier_updated_at = now(), haulier_job_id = excluded.haulier_job_id "
-            f"WHERE ({mine}) IS DISTINCT FROM ({theirs})"
+            f"WHERE {_differs(target, 'excluded')}"
         )
     return f"""
         WITH merged AS (
             INSERT INTO {qualified(target.tenant, table.name)} AS kept ({columns}, haulier_job_id)
             SELECT {columns}, CAST(:job AS uuid) FROM ({source}) AS fresh
             ON CONFLICT ({key}) {action}
-            RETURNING (xmax = 0) AS inserted
-        )
+            RETURNING (xmax = 0) AS inserted{images.returned(table, keeps)}
+        ){images.kept(table, keeps)}
         SELECT count(*) FILTER (WHERE inserted) AS inserted, count(*) FILTER (WHERE NOT inserted) AS updated,
                0 AS present, {staged} AS staged
         FROM merged
         """
 
 
-def _update(target: Target, source: str, staged: str) -> str:
+def _update(target: Target, source: str, staged: str, keeps: Keeping) -> str:
     """UPDATE of what is there and differs; counts what it updated and what was there already."""
     table = target.table
     relation = qualified(target.tenant, table.name)
     others = [quoted(name) for name in target.columns if name not in table.key]
     same_key = " AND ".join(f"kept.{quoted(name)} = fresh.{quoted(name)}" for name in table.key)
-    mine, theirs = (", ".join(f"{side}.{name}" for name in others) for side in ("kept", "fresh"))
     sets = "".join(f"{name} = fresh.{name}, " for name in others)
-    differs = f"({mine}) IS DISTINCT FROM ({theirs})" if others else "false"
+    differs = _differs(target, "fresh") or "false"
     return f"""
         WITH fresh AS MATERIALIZED ({source}),
         locked AS MATERIALIZED (
@@ -261,8 +318,8 @@ def _update(target: Target, source: str, staged: str) -> str:
         merged AS (
             UPDATE {relation} AS kept
             SET {sets}haulier_updated_at = now(), haulier_job_id = CAST(:job AS uuid)
-            FROM fresh WHERE {same_key} AND {differs} RETURNING 1
-        )
+            FROM fresh WHERE {same_key} AND {differs} RETURNING false AS inserted{images.returned(table, keeps)}
+        ){images.kept(table, keeps)}
         SELECT 0 AS inserted, (SELECT count(*) FROM merged) AS updated,
                (SELECT count(*) FROM locked) - (SELECT count(*) FROM merged) AS present, {staged} AS staged
         """

@@ -1,22 +1,20 @@
-"""What an import does with a file's header: which field goes to which column, fixed when the job is first claimed."""
+"""What an import keeps to: how its file is read and what becomes of its records, fixed when it is first claimed."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from difflib import get_close_matches
 from enum import StrEnum
 from typing import Any
 
+from app.dataplane.auto_map import AutoMap
 from app.dataplane.budget import OnBudget, OnInvalid
 from app.dataplane.chunks import Encoding
-from app.dataplane.companions import Companions, companions_of
 from app.dataplane.compression import Compression
 from app.dataplane.formats import Format
-from app.domain.errors import JobError
-from app.domain.tables import Column, Table
+from app.dataplane.shaping import Shaping
 
 
 class Mode(StrEnum):
@@ -48,12 +46,15 @@ class Options:
         max_file_bytes: A larger file, as it is stored, is not read.
         allowed_formats: Another format is not read; ``None`` allows every one.
         tells_file: The result says what was found by looking at the file.
+        revertible: Keep what rows were before, so that the job can be reverted.
+        auto_map: How headers that are no column find one; those that find none are left out. ``None``: they do not.
         batch_rows: Records per batch; ``lanes``: connections that write.
         batch_timeout_s: How long a lane's transaction may take; ``None`` as long as its statements do.
         ignore_unknown: Leave out fields whose header is no column, instead of refusing the file.
         companions: Take the columns of the row beside each too, a contact's company.
         max_errors: Refused rows that are too many when exceeded; ``max_error_rate``: the same as a part, 0 to 1.
         on_budget: What becomes of the job then.
+        shaping: What is done to the records before their types are checked.
         on_invalid: What becomes of a row that is refused.
         scan: Have the file looked at for viruses before it is read.
     """
@@ -78,6 +79,9 @@ class Options:
     max_file_bytes: int | None = None
     allowed_formats: tuple[str, ...] | None = None
     tells_file: bool = False
+    revertible: bool = False
+    auto_map: AutoMap | None = None
+    shaping: Shaping = field(default_factory=Shaping)
     keeps_empty: bool = False
     on_invalid: OnInvalid = OnInvalid.QUARANTINE
     sheet: str | int = 1
@@ -87,12 +91,15 @@ class Options:
     def fingerprint(self, place: str, table: str) -> str:
         """A hash over all that decides how bytes become rows; another one is another load."""
         decisive = [self.records_fingerprint(place, table), dict(self.mapping), self.mode, self.ignore_unknown]
-        decisive += [self.companions, self.null_tokens, self.keeps_empty]
-        return _hash(decisive)
+        decisive += [self.companions, self.null_tokens, self.keeps_empty, self.shaping.as_json()]
+        return _hash([*decisive, self.auto_map and self.auto_map.model_dump()])
 
     def records_fingerprint(self, place: str, table: str) -> str:
-        """A hash over what decides which bytes are a record of what; the rest may change while a job is paused."""
-        decisive = [place, table, self.encoding, self.compression, self.delimiter]
+        """A hash over what decides which bytes are a record of what, and over what a job is all through or not at all.
+
+        The rest may change while a job is paused.
+        """
+        decisive = [place, table, self.encoding, self.compression, self.delimiter, self.revertible]
         return _hash([*decisive, self.file_format, self.header, self.skip_rows, self.sheet, self.fill_merged])
 
 
@@ -106,6 +113,7 @@ class Mapped:
 
     Args:
         columns: The table's columns that are filled, in the order of the fields; ``positions`` the field of each.
+            Those behind the file's own are filled by its shaping.
         generates_key: Rows without a key get the one made of ``Table.generated_key``.
         companion_columns: Columns of the row beside each, with their prefix; ``companion_positions`` likewise.
     """
@@ -133,7 +141,7 @@ class Plan:
         batch_rows: Records per batch; ``lanes`` and ``max_field_bytes`` as in the settings of then.
         seen: What was found by looking at the file, and how sure it is.
         spool: Bucket and key of our own copy, when the source itself cannot be read again at any place.
-        null_tokens: As in the options of then, like ``ignore_unknown`` and ``keeps_empty``.
+        null_tokens: As in the options of then, like ``ignore_unknown``, ``keeps_empty`` and ``shaping``.
     """
 
     etag: str
@@ -156,6 +164,7 @@ class Plan:
     null_tokens: tuple[str, ...] = ()
     ignore_unknown: bool = False
     keeps_empty: bool = False
+    shaping: Shaping = field(default_factory=Shaping)
 
     @property
     def width(self) -> int:
@@ -169,7 +178,7 @@ class Plan:
 
     def to_checkpoint(self) -> dict[str, Any]:
         """The plan in JSON types."""
-        return {"import": asdict(self)}
+        return {"import": {**asdict(replace(self, shaping=Shaping())), "shaping": self.shaping.as_json()}}
 
 
 def from_checkpoint(checkpoint: Mapping[str, Any]) -> Plan:
@@ -185,6 +194,7 @@ def from_checkpoint(checkpoint: Mapping[str, Any]) -> Plan:
             "spool": kept["spool"] and tuple(kept["spool"]),
             "null_tokens": tuple(kept["null_tokens"]),
             "mapped": _mapped_of(kept["mapped"]),
+            "shaping": Shaping.from_json(kept["shaping"]),
         }
     )
 
@@ -197,184 +207,3 @@ def _mapped_of(kept: Mapping[str, Any]) -> Mapped:
         companion_columns=tuple(kept["companion_columns"]),
         companion_positions=tuple(kept["companion_positions"]),
     )
-
-
-def replanned(plan: Plan, table: Table, options: Options, place: str, *, max_columns: int) -> Plan:
-    """The plan under another config, which reads the same records.
-
-    Raises:
-        JobError: ``import.config_changed``: it would read others; or as ``map_header``.
-    """
-    if plan.records != options.records_fingerprint(place, table.name):
-        raise JobError(
-            "the config now says otherwise where the file lies, how its records are found, or which table they go to",
-            code="import.config_changed",
-        )
-    return replace(
-        plan,
-        fingerprint=options.fingerprint(place, table.name),
-        mapped=map_header(plan.names, table, options, max_columns=max_columns),
-        null_tokens=options.null_tokens,
-        ignore_unknown=options.ignore_unknown,
-        keeps_empty=options.keeps_empty,
-    )
-
-
-def map_header(header: Sequence[str], table: Table, options: Options, *, max_columns: int) -> Mapped:
-    """Find the column of each field.
-
-    Raises:
-        JobError: ``csv.too_many_columns``, ``csv.header_duplicate``, ``csv.header_unknown``, ``csv.header_missing``.
-    """
-    if len(header) > max_columns:
-        raise JobError(
-            f"the header has {len(header)} fields, at most {max_columns} are taken", code="csv.too_many_columns"
-        )
-    names = [name.strip() for name in header]
-    _refuse_duplicates(names)
-    columns = Columns(table, companions_of(table) if options.companions else None)
-    wanted = {_folded(name): column for name, column in options.mapping.items()}
-    _refuse_bad_mapping(wanted, names, columns)
-    found: dict[str, int] = {}
-    for position, name in enumerate(names):
-        column = wanted.get(_folded(name)) or columns.named(name)
-        if column is None:
-            if not options.ignore_unknown:
-                raise _unknown(name, position, columns)
-            continue
-        if column in found:
-            raise JobError(
-                f"the headers {names[found[column]]!r} and {name!r} both stand for column {column!r}",
-                code="csv.header_duplicate",
-            )
-        found[column] = position
-    mapped = columns.mapped(found)
-    _refuse_missing(mapped, columns)
-    if not options.ignore_unknown and set(mapped.companion_columns) < columns.companions_among(found):
-        nameless = ", ".join(sorted(columns.companions_among(found)))
-        raise JobError(
-            f"the header has {nameless}, but not {columns.companion_name}, without which they are nobody's",
-            code="csv.header_missing",
-            data={"missing": [columns.companion_name]},
-        )
-    return mapped
-
-
-class Columns:
-    """The columns that a record may fill, by the names that records have for them.
-
-    Args:
-        companions: What comes beside the table's rows, when that is wanted.
-    """
-
-    def __init__(self, table: Table, companions: Companions | None) -> None:
-        self.table = table
-        self.companions = companions
-        self.companion_name = companions.name if companions else ""
-        self._beside = companions.columns if companions else {}
-        self._aliases = {_folded(alias): column for alias, column in table.aliases.items()}
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Every column; those beside with their prefix."""
-        return (*self.table.column_names, *self._beside)
-
-    def named(self, name: str) -> str | None:
-        """The column that a record calls so, in any case, or by an alias; ``None`` when it is no column's."""
-        folded = _folded(name)
-        return folded if folded in self.names else self._aliases.get(folded)
-
-    def column(self, name: str) -> Column:
-        """One of ``names``; those beside are called with their prefix here too.
-
-        Raises:
-            LookupError: It is none of them.
-        """
-        column = self.table.column(name) or (self.companions.column(name) if self.companions else None)
-        if column is None:
-            raise LookupError(f"no column {name!r} in table {self.table.name!r}")
-        return column
-
-    def nearest(self, name: str) -> str:
-        """A sentence with the column that looks most like ``name``; empty when none does."""
-        return _nearest(_folded(name), self.names)
-
-    def companions_among(self, found: Iterable[str]) -> set[str]:
-        """Those of the columns that stand beside."""
-        return {name for name in found if name in self._beside}
-
-    def mapped(self, found: Mapping[str, int]) -> Mapped:
-        """Columns and their fields; those beside only when the name is among them, without which there is no row."""
-        own = {name: position for name, position in found.items() if name not in self._beside}
-        beside = {name: position for name, position in found.items() if name in self._beside}
-        if self.companion_name not in beside:
-            beside = {}
-        generates_key = bool(set(self.table.generated_key) & set(own))
-        return Mapped(tuple(own), tuple(own.values()), generates_key, tuple(beside), tuple(beside.values()))
-
-    def missing(self, mapped: Mapped) -> list[str]:
-        """The columns that every row must bring and these do not."""
-        return [
-            column.name
-            for column in self.table.columns
-            if column.name not in mapped.columns
-            and (column.required or column.name in self.table.key)
-            and not (column.name in self.table.key and mapped.generates_key)
-        ]
-
-
-def _folded(name: str) -> str:
-    return name.strip().casefold()
-
-
-def _refuse_duplicates(names: Sequence[str]) -> None:
-    seen: dict[str, int] = {}
-    for position, name in enumerate(names):
-        first = seen.setdefault(_folded(name), position)
-        if first != position:
-            raise JobError(
-                f"the header {name!r} stands twice, as field {first + 1} and as field {position + 1}",
-                code="csv.header_duplicate",
-            )
-
-
-def _refuse_bad_mapping(wanted: Mapping[str, str], names: Sequence[str], columns: Columns) -> None:
-    present = {_folded(name) for name in names}
-    for name, column in wanted.items():
-        if column not in columns.names:
-            raise JobError(
-                f"mapping gives header {name!r} to {column!r}, which is no column of {columns.table.name!r}",
-                code="csv.mapping_invalid",
-                hint=_nearest(column, columns.names),
-            )
-        if name not in present:
-            raise JobError(
-                f"mapping names the header {name!r}, which the file does not have",
-                code="csv.header_missing",
-                hint=_nearest(name, [_folded(other) for other in names]),
-            )
-
-
-def _unknown(name: str, position: int, columns: Columns) -> JobError:
-    return JobError(
-        f"header {name!r} (field {position + 1}) is no column of table {columns.table.name!r}",
-        code="csv.header_unknown",
-        hint=f"{columns.nearest(name)} Or set mapping or ignore_unknown in the config.".strip(),
-        data={"header": name, "columns": list(columns.names)},
-    )
-
-
-def _nearest(name: str, known: Sequence[str]) -> str:
-    near = get_close_matches(name, known, n=1)
-    return f"The nearest is {near[0]!r}." if near else ""
-
-
-def _refuse_missing(mapped: Mapped, columns: Columns) -> None:
-    missing, table = columns.missing(mapped), columns.table
-    if missing:
-        from_columns = f", or one of {', '.join(table.generated_key)} to make it from" if table.generated_key else ""
-        raise JobError(
-            f"the header lacks {', '.join(missing)}, which every row of table {table.name!r} must have{from_columns}",
-            code="csv.header_missing",
-            data={"missing": missing},
-        )

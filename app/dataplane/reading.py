@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 from app.dataplane import formats
 from app.dataplane.chunks import NULL, Chunk, Encoding
@@ -14,14 +14,16 @@ from app.dataplane.context import ImportContext
 from app.dataplane.formats import Format
 from app.dataplane.json_records import ArrayReader, LineReader
 from app.dataplane.json_values import Shape
+from app.dataplane.mapping import mapped_to
 from app.dataplane.origins import Origin, S3Origin
-from app.dataplane.plan import Options, Plan, map_header
+from app.dataplane.plan import Mapped, Options, Plan
 from app.dataplane.records import RecordReader
 from app.dataplane.scanning import scan
-from app.dataplane.sheets import Sheet, seen_of, spool_sheet
+from app.dataplane.sheet_reader import Found
+from app.dataplane.sheets import converted, seen_of
 from app.dataplane.sources import ByteSource
-from app.dataplane.spooling import UrlOrigin, removed_on_error, spool_url
-from app.domain.errors import JobError
+from app.dataplane.spooling import UrlOrigin, removed_on_error, spool, spool_url
+from app.domain.errors import JobError, TransientError
 from app.domain.ports import ObjectInfo, ObjectRef
 from app.domain.tables import Table
 from app.persistence.imports import Place
@@ -42,17 +44,18 @@ class Reader(Protocol):
 
 
 def first_plan(context: ImportContext, origin: Origin | UrlOrigin, table: Table, options: Options) -> Plan:
-    """What to do with a file; one that cannot be read at any place is copied first. Errors as ``_plan_of``."""
-    copy = None
-    if isinstance(origin, UrlOrigin):
-        copy = spool_url(context, origin, max_bytes=options.max_file_bytes)
-    readable = S3Origin(context.objects, copy) if copy else cast("Origin", origin)
-    with removed_on_error(context, copy):
-        plan = _scanned_plan(context, readable, table, options)
-    if copy and plan.spool is None:
-        plan = replace(plan, spool=(copy.bucket, copy.key))
+    """What to do with a file; one that cannot be read at any place, or is a workbook, is copied first.
+
+    Raises:
+        JobError: As ``checked`` and ``look``, or its header does not fit the table.
+    """
+    copy = copied(context, origin, options) if isinstance(origin, UrlOrigin) else None
+    with removed_on_error(context, copy.ref if copy else None):
+        plan = _mapped_plan(context, copy or cast("Origin", origin), table, options)
+    if copy and plan.spool:
+        context.objects.delete([copy.ref])
     elif copy:
-        context.objects.delete([copy])
+        plan = replace(plan, spool=(copy.ref.bucket, copy.ref.key))
     return replace(
         plan,
         fingerprint=options.fingerprint(origin.place, table.name),
@@ -60,34 +63,69 @@ def first_plan(context: ImportContext, origin: Origin | UrlOrigin, table: Table,
     )
 
 
-def _scanned_plan(context: ImportContext, origin: Origin, table: Table, options: Options) -> Plan:
-    if not options.scan:
-        return _plan_of_any(context, origin, table, options)
-    scanned = origin.info()
-    scan(context, origin, scanned)
-    plan = _plan_of_any(context, origin, table, options)
-    if origin.info().etag != scanned.etag:
-        raise JobError("the file changed after it was scanned", code="source.changed")
-    return plan
+def _mapped_plan(context: ImportContext, origin: Origin, table: Table, options: Options) -> Plan:
+    settings = context.settings
+    info = checked(settings, origin, options, go_on=context.tell)
+    if not is_sheet(origin, info, options):
+        plan = look(settings, origin, info, table, options)
+        return mapped_to(plan, table, options, max_columns=settings.max_columns)
+    with converted(settings, origin, info, table, options, go_on=context.tell) as (found, pieces):
+        ref = spool(context, "sheet", pieces)
+    with removed_on_error(context, ref):
+        plan = plan_of_sheet(settings, found, context.objects.head(ref), table, options)
+        plan = replace(plan, spool=(ref.bucket, ref.key))
+        return mapped_to(plan, table, options, max_columns=settings.max_columns)
 
 
-def _plan_of_any(context: ImportContext, origin: Origin, table: Table, options: Options) -> Plan:
-    if options.tells_file and options.compression in ("auto", "none"):
-        info = origin.info()
-        if is_workbook(origin, info):
-            _refuse_large(info, options)
-            _check_wanted(Format.XLSX, options)
-            sheet = spool_sheet(context, origin, info, table, options)
-            with removed_on_error(context, sheet.ref):
-                return _plan_of_sheet(context, sheet, table, options)
-    return _plan_of(context, origin, table, options)
+def copied(context: ImportContext, origin: UrlOrigin, options: Options) -> S3Origin:
+    """Our own copy of a file that cannot be read at any place."""
+    return S3Origin(context.objects, spool_url(context, origin, max_bytes=options.max_file_bytes))
 
 
-def _plan_of_sheet(context: ImportContext, sheet: Sheet, table: Table, options: Options) -> Plan:
-    settings, names = context.settings, sheet.found.names
+@contextmanager
+def at_any_place(context: ImportContext, origin: Origin | UrlOrigin, options: Options) -> Iterator[Origin]:
+    """The origin, or a copy that goes in the end, if it cannot be read at any place."""
+    if not isinstance(origin, UrlOrigin):
+        yield origin
+        return
+    copy = copied(context, origin, options)
+    try:
+        yield copy
+    finally:
+        with suppress(TransientError):
+            context.objects.delete([copy.ref])
+
+
+def checked(settings: Settings, origin: Origin, options: Options, *, go_on: Callable[[], None]) -> ObjectInfo:
+    """What a file is known by, once it is known not to be too large, and clean when that is asked for.
+
+    Raises:
+        JobError: ``source.too_large``; as ``scan``.
+    """
+    info = origin.info()
+    _refuse_large(info, options)
+    if options.scan:
+        scan(settings, origin, info, go_on)
+    return info
+
+
+def is_sheet(origin: Origin, info: ObjectInfo, options: Options) -> bool:
+    """Whether the file is a workbook, a sheet of which is to be read.
+
+    Raises:
+        JobError: It is one, and another format is wanted.
+    """
+    found = options.tells_file and options.compression in ("auto", "none") and is_workbook(origin, info)
+    if found:
+        _check_wanted(Format.XLSX, options)
+    return found
+
+
+def plan_of_sheet(settings: Settings, found: Found, info: ObjectInfo, table: Table | None, options: Options) -> Plan:
+    """How a sheet is to be read that was converted; ``info`` is of what it was converted to."""
+    names = found.names
     if options.header is False:
-        names = list(_by_position(sheet.found.width, table, options))
-    info = context.objects.head(sheet.ref)
+        names = list(_by_position(found.width, table, options))
     return Plan(
         etag=info.etag,
         size_bytes=info.size_bytes,
@@ -97,28 +135,34 @@ def _plan_of_sheet(context: ImportContext, sheet: Sheet, table: Table, options: 
         delimiter=",",
         encoding=Encoding.UTF_8,
         first_byte=0,
-        first_line=sheet.found.first_row,
+        first_line=found.first_row,
         names=tuple(names),
-        mapped=map_header(names, table, options, max_columns=settings.max_columns),
+        mapped=Mapped((), (), generates_key=False),
         batch_rows=options.batch_rows or settings.batch_rows,
-        lanes=options.lanes or settings.lanes,
+        lanes=_lanes(settings, options),
         max_field_bytes=settings.max_field_bytes,
-        seen={**seen_of(sheet), "compression": Compression.NONE.value},
-        spool=(sheet.ref.bucket, sheet.ref.key),
+        seen={**seen_of(found), "compression": Compression.NONE.value},
         null_tokens=options.null_tokens,
         ignore_unknown=options.ignore_unknown,
         keeps_empty=options.keeps_empty,
+        shaping=options.shaping,
     )
 
 
-def _plan_of(context: ImportContext, origin: Origin, table: Table, options: Options) -> Plan:
-    """What to do with a file, by what is in it.
+def _lanes(settings: Settings, options: Options) -> int:
+    """Of a batch that one of two lanes has committed, the other must write just what it would have written then."""
+    return 1 if options.shaping.may_differ else options.lanes or settings.lanes
 
+
+def look(settings: Settings, origin: Origin, info: ObjectInfo, table: Table | None, options: Options) -> Plan:
+    """How a file is to be read, by what is in it; nothing of it goes to any column yet.
+
+    Args:
+        info: Of the origin, as ``checked`` gives it.
+        table: Whose columns the fields of a file without a header are, in order.
     Raises:
-        JobError: It is too large, of another format than is wanted, or its header does not fit the table.
+        JobError: It is of another format than is wanted.
     """
-    settings, info = context.settings, origin.info()
-    _refuse_large(info, options)
     how = compression_of(origin, info) if options.compression == "auto" else Compression(options.compression)
     head = first_bytes(unpacked(origin, info, how, offset=0, limits=_limits(settings)), formats.HEAD_BYTES)
     kind = _format(head, options)
@@ -134,7 +178,7 @@ def _plan_of(context: ImportContext, origin: Origin, table: Table, options: Opti
             _reader(kind, source.read, shape, encoding=encoding, delimiter=delimiter.value, place=place), options
         )
         names = begun.names(table)
-    found = {"encoding": encoding.value, "encoding_confidence": certainty}
+    found: dict[str, Any] = {"encoding": encoding.value, "encoding_confidence": certainty}
     if kind is Format.CSV:
         found |= {"delimiter": delimiter.value, "delimiter_confidence": delimiter.confidence}
     return Plan(
@@ -148,14 +192,15 @@ def _plan_of(context: ImportContext, origin: Origin, table: Table, options: Opti
         first_byte=begun.first_byte,
         first_line=begun.first_line,
         names=tuple(names),
-        mapped=map_header(names, table, options, max_columns=settings.max_columns),
+        mapped=Mapped((), (), generates_key=False),
         batch_rows=options.batch_rows or settings.batch_rows,
-        lanes=options.lanes or settings.lanes,
+        lanes=_lanes(settings, options),
         max_field_bytes=settings.max_field_bytes,
         seen={"format": kind.value, "compression": how.value, **found} if options.tells_file else {},
         null_tokens=options.null_tokens,
         ignore_unknown=options.ignore_unknown,
         keeps_empty=options.keeps_empty,
+        shaping=options.shaping,
     )
 
 
@@ -171,7 +216,7 @@ class _Begun:
         self._options = options
         self._stand()
 
-    def names(self, table: Table) -> Sequence[str]:
+    def names(self, table: Table | None) -> Sequence[str]:
         """The fields of a record; ``first_byte`` and ``first_line`` are the first record's from then on."""
         header = self._options.header
         if not isinstance(self._reader, RecordReader):
@@ -194,9 +239,9 @@ class _Begun:
         self.first_byte, self.first_line = self._reader.next_byte, self._reader.next_line
 
 
-def _by_position(width: int, table: Table, options: Options) -> Sequence[str]:
+def _by_position(width: int, table: Table | None, options: Options) -> Sequence[str]:
     """Names for the fields of a file without a header: the table's columns in order, unless a mapping is given."""
-    if options.mapping:
+    if options.mapping or table is None:
         return [f"column_{number}" for number in range(1, width + 1)]
     if width > len(table.column_names):
         raise JobError(
@@ -249,8 +294,13 @@ def open_planned(context: ImportContext, origin: Origin | UrlOrigin, plan: Plan,
     kept = S3Origin(context.objects, ObjectRef(*plan.spool)) if plan.spool else origin
     if isinstance(kept, UrlOrigin):
         raise JobError("the plan has no copy of the URL's file", code="import.config_changed")
+    return opened(context.settings, kept, plan, offset)
+
+
+def opened(settings: Settings, origin: Origin, plan: Plan, offset: int) -> ByteSource:
+    """The bytes of what the plan was made of, from ``offset`` on."""
     info = ObjectInfo(size_bytes=plan.size_bytes, etag=plan.etag)
-    return unpacked(kept, info, plan.compression, offset=offset, limits=_limits(context.settings))
+    return unpacked(origin, info, plan.compression, offset=offset, limits=_limits(settings))
 
 
 def chunks_of(plan: Plan, reader: Reader) -> Iterator[Chunk]:

@@ -11,6 +11,7 @@ from uuid import UUID
 from sqlalchemy import Connection
 from sqlalchemy.orm import Session
 
+from app.dataplane.arranging import shaper_of
 from app.dataplane.batches import Encoded, Encoder
 from app.dataplane.companions import companions_of
 from app.dataplane.context import ImportContext
@@ -88,13 +89,17 @@ class _Writer:
         self._file = file
         self._texts: dict[int, Text] = {}
         self._read_up_to: int | None = -1
+        self._shaper = shaper_of(self._plan, work.table, context)
         beside = companions_of(work.table)
         self._encoder = Encoder(self._plan.mapped, work.table, beside, keeps_empty=self._plan.keeps_empty)
         tenant, mode, job_id = context.job.tenant, work.options.mode, context.id
         companions = None
         if beside and self._encoder.companion_columns:
-            companions = Target(tenant, beside.table, self._encoder.companion_columns, Mode.UPSERT, job_id)
-        target = Target(tenant, work.table, self._encoder.columns, mode, job_id, null_of(self._plan))
+            companions = Target(
+                tenant, beside.table, self._encoder.companion_columns, Mode.UPSERT, job_id, work.options.revertible
+            )
+        columns, null = self._encoder.columns, null_of(self._plan)
+        target = Target(tenant, work.table, columns, mode, job_id, work.options.revertible, null)
         self._merger = Merger(target, companions, context.check)
         self._counters = COUNTERS + (companion_counters(companions) if companions else ())
 
@@ -123,7 +128,15 @@ class _Writer:
         """Load the batch behind line ``after``; its last line, ``None`` when there was none."""
         if self._read_up_to is not None and after >= self._read_up_to:
             self._read_texts(after)
-        return retried(lambda: self._write_once(after), again=self._context.check, what=f"the rows behind line {after}")
+        last = retried(lambda: self._write_once(after), again=self._again, what=f"the rows behind line {after}")
+        if self._shaper:
+            self._shaper.keep()
+        return last
+
+    def _again(self) -> None:
+        if self._shaper:
+            self._shaper.forget()
+        self._context.check()
 
     def _read_texts(self, after: int) -> None:
         """Get from the file what the ledger has no text of, before anything is locked; up to a line, or all."""
@@ -185,7 +198,8 @@ class _Writer:
 
     def _load(self, session: Session, records: Sequence[FailedRecord], counts: Counts) -> Mapping[int, Fault]:
         """Write those that can be; the others by place."""
-        encoded = self._encoder.encode_one(nulls_told(read_again(records, self._plan), self._plan))
+        chunk = nulls_told(read_again(records, self._plan), self._plan)
+        encoded = self._encoder.encode_one(self._shaper.shape(chunk) if self._shaper else chunk)
         faults = encoded.faults
         counts["failed"] = len(faults)
         if not encoded.rows:

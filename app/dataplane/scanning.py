@@ -3,33 +3,36 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from contextlib import closing
 from typing import Final
 from urllib.parse import urlsplit
 
-from app.dataplane.context import ImportContext
 from app.dataplane.origins import Origin
 from app.domain.errors import JobError, PermanentError, TransientError
 from app.domain.ports import ObjectInfo
+from config.settings import Settings
 
 _PIECE_BYTES: Final = 256 * 1024
 _TIMEOUT_S: Final = 120.0
 _ANSWER_BYTES: Final = 4_096
 
 
-def scan(context: ImportContext, origin: Origin, info: ObjectInfo) -> None:
+def scan(settings: Settings, origin: Origin, info: ObjectInfo, go_on: Callable[[], None]) -> None:
     """Have the stored bytes of a file looked at.
 
+    Args:
+        go_on: Called between pieces; raises when there is to be an end.
     Raises:
         PermanentError: ``source.infected``, with what was found.
         TransientError: clamd is away or cannot say: without its word nothing is read.
         JobError: ``source.scan_refused``: the file is larger than clamd takes; ``source.scanner_missing``.
     """
-    where = context.settings.clamd
+    where = settings.clamd
     if where is None:
         raise JobError("no scanner is configured (HAULIER_CLAMD)", code="source.scanner_missing")
     try:
-        answer = _asked(context, origin, info, where)
+        answer = _asked(origin, info, where, go_on)
     except OSError as error:
         raise TransientError(f"clamd does not answer: {error}", code="source.scanner_away") from error
     if answer.endswith(" FOUND"):
@@ -41,13 +44,13 @@ def scan(context: ImportContext, origin: Origin, info: ObjectInfo) -> None:
         raise TransientError(f"clamd cannot say: {answer!r:.200}", code="source.scanner_away")
 
 
-def _asked(context: ImportContext, origin: Origin, info: ObjectInfo, where: str) -> str:
+def _asked(origin: Origin, info: ObjectInfo, where: str, go_on: Callable[[], None]) -> str:
     with closing(origin.open(info, 0)) as source, closing(_connected(where)) as clamd:
         clamd.sendall(b"zINSTREAM\0")
         try:
             while piece := source.read(_PIECE_BYTES):
                 clamd.sendall(len(piece).to_bytes(4, "big") + piece)
-                context.tell()
+                go_on()
             clamd.sendall(bytes(4))
         except (BrokenPipeError, ConnectionResetError):
             pass  # it has said why it takes no more

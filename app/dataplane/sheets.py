@@ -6,47 +6,47 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from typing import IO, Any, Final
 
 import msgspec
 
 from app.dataplane.compression import Limits, check_growth
-from app.dataplane.context import ImportContext
 from app.dataplane.origins import Origin
 from app.dataplane.plan import Options
 from app.dataplane.sheet_reader import REFUSED, Found, Wanted
 from app.dataplane.sources import READ_BYTES
-from app.dataplane.spooling import spool
 from app.domain.errors import JobError
-from app.domain.ports import ObjectInfo, ObjectRef
+from app.domain.ports import ObjectInfo
 from app.domain.tables import Table
+from config.settings import Settings
 
 _MOST_SAID: Final = 4_000
 
 
-@dataclass(frozen=True, slots=True)
-class Sheet:
-    """A sheet that was converted, and where to."""
+@contextmanager
+def converted(
+    settings: Settings,
+    origin: Origin,
+    info: ObjectInfo,
+    table: Table | None,
+    options: Options,
+    *,
+    go_on: Callable[[], None],
+) -> Iterator[tuple[Found, Iterator[bytes]]]:
+    """The sheet that the options name: what was found, and its rows as NDJSON in pieces.
 
-    ref: ObjectRef
-    found: Found
-
-
-def spool_sheet(context: ImportContext, origin: Origin, info: ObjectInfo, table: Table, options: Options) -> Sheet:
-    """Convert the sheet that the options name.
-
+    Args:
+        go_on: Called between pieces; raises when there is to be an end.
     Raises:
         JobError: ``xlsx.*``, ``source.bomb``, ``source.corrupt``, ``csv.empty``.
         TransientError: Another attempt may do better.
     """
-    settings = context.settings
     most = min(settings.max_workbook_bytes, settings.max_source_bytes)
     check_growth(origin, info, Limits(most, settings.max_compression_ratio))
     with tempfile.NamedTemporaryFile(prefix="haulier-", suffix=".xlsx") as file:
-        _copy(context, origin, info, file)
+        _copy(origin, info, file, go_on)
         wanted = Wanted(
             path=file.name,
             sheet=options.sheet,
@@ -57,24 +57,23 @@ def spool_sheet(context: ImportContext, origin: Origin, info: ObjectInfo, table:
             memory_bytes=settings.workbook_memory_mb * 2**20,
         )
         with _reading(wanted) as lines:
-            found = msgspec.json.decode(lines.head(), type=Found)
-            return Sheet(spool(context, "sheet", lines.rest()), found)
+            yield msgspec.json.decode(lines.head(), type=Found), lines.rest()
 
 
-def _names(table: Table, options: Options, max_columns: int) -> list[str] | None:
+def _names(table: Table | None, options: Options, max_columns: int) -> list[str] | None:
     if not isinstance(options.header, bool):
         return list(options.header)
     if options.header:
         return None
     by_number = [f"column_{number}" for number in range(1, max_columns + 1)]
-    return by_number if options.mapping else list(table.column_names)
+    return by_number if options.mapping or table is None else list(table.column_names)
 
 
-def _copy(context: ImportContext, origin: Origin, info: ObjectInfo, file: IO[bytes]) -> None:
+def _copy(origin: Origin, info: ObjectInfo, file: IO[bytes], go_on: Callable[[], None]) -> None:
     with closing(origin.open(info, 0)) as source:
         while piece := source.read(READ_BYTES):
             file.write(piece)
-            context.tell()
+            go_on()
     file.flush()
 
 
@@ -136,6 +135,6 @@ def _reading(wanted: Wanted) -> Iterator[_Lines]:
             process.kill()
 
 
-def seen_of(sheet: Sheet) -> dict[str, Any]:
+def seen_of(found: Found) -> dict[str, Any]:
     """What the job's result tells of it."""
-    return {"format": "xlsx", "sheet": sheet.found.sheet, "columns": sheet.found.width}
+    return {"format": "xlsx", "sheet": found.sheet, "columns": found.width}

@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from typing import Final
 
 from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from app.domain.errors import ConflictError, InvalidRequestError
-from app.domain.tables import Column, ColumnType, Index, Table
+from app.domain.tables import Column, ColumnType, Index, Table, holds
 
 _TENANT: Final = re.compile(r"[a-z][a-z0-9_]{0,40}")
+_PATIENCE: Final = "SET LOCAL lock_timeout = '5s'"
+"""Whatever asks for a table waits behind one that waits to lock it."""
 _SYSTEM_COLUMNS: Final = (
     "haulier_created_at timestamptz NOT NULL DEFAULT now()",
     "haulier_updated_at timestamptz NOT NULL DEFAULT now()",
@@ -90,13 +93,16 @@ def _make_index(session: Session, tenant: str, table: Table, index: Index) -> No
             code="table.index_name_taken",
             hint="Give the table another name.",
         )
+    session.execute(text(index_sql(tenant, table, index)))
+
+
+def index_sql(tenant: str, table: Table, index: Index) -> str:
+    """The statement that builds an index."""
     arrays = any(_type_of(table, name) is ColumnType.TEXT_ARRAY for name in index.columns)
     gin = arrays or index.trigram or index.words
-    session.execute(
-        text(
-            f"CREATE INDEX {quoted(index.name(table.name))} ON {qualified(tenant, table.name)} "
-            f"USING {'gin' if gin else 'btree'} ({', '.join(_indexed(index, name) for name in index.columns)})"
-        )
+    return (
+        f"CREATE INDEX {quoted(index.name(table.name))} ON {qualified(tenant, table.name)} "
+        f"USING {'gin' if gin else 'btree'} ({', '.join(_indexed(index, name) for name in index.columns)})"
     )
 
 
@@ -122,15 +128,18 @@ def _type_of(table: Table, name: str) -> ColumnType | None:
 
 
 def change(session: Session, tenant: str, before: Table, after: Table) -> None:
-    """Bring the table from one declaration to a later one: new columns and indexes; the caller holds its lock.
+    """Bring the table from one declaration to a later one: new and wider columns, other indexes.
+
+    The caller holds its lock. Wider columns cost that the table is written anew, while nobody reads it.
 
     Raises:
-        ConflictError: ``table.change_unsupported``: a column would go or change its type, or the key would change.
+        ConflictError: ``table.change_unsupported``: a column would go or its values might not fit, or the key would
+            change. ``table.in_use``: the table could not be locked within seconds.
     """
     _check_change(before, after)
-    for column in after.columns:
-        if before.column(column.name) is None:
-            session.execute(text(f"ALTER TABLE {qualified(tenant, after.name)} ADD COLUMN {_column(column, False)}"))
+    changes = [change for column in after.columns if (change := _change_of(before.column(column.name), column))]
+    if changes:
+        _alter(session, tenant, after.name, changes)
     wanted = {index.name(after.name) for index in after.indexes}
     for index in before.indexes:
         name = index.name(before.name)
@@ -138,6 +147,25 @@ def change(session: Session, tenant: str, before: Table, after: Table) -> None:
             session.execute(text(f"DROP INDEX IF EXISTS {quoted(schema_of(tenant))}.{quoted(name)}"))
     for index in after.indexes:
         _make_index(session, tenant, after, index)
+
+
+def _change_of(before: Column | None, column: Column) -> str | None:
+    if before is None:
+        return f"ADD COLUMN {_column(column, False)}"
+    if before.type is not column.type:
+        name = quoted(column.name)
+        return f"ALTER COLUMN {name} TYPE {column.type.sql} USING {name}::{column.type.sql}"
+    return None
+
+
+def _alter(session: Session, tenant: str, name: str, changes: list[str]) -> None:
+    session.execute(text(_PATIENCE))
+    try:
+        session.execute(text(f"ALTER TABLE {qualified(tenant, name)} {', '.join(changes)}"))
+    except OperationalError as error:
+        if getattr(error.orig, "pgcode", None) != "55P03":
+            raise
+        raise ConflictError(f"table {name!r} is in use by others for too long", code="table.in_use") from error
 
 
 def _check_change(before: Table, after: Table) -> None:
@@ -149,12 +177,12 @@ def _check_change(before: Table, after: Table) -> None:
         )
     for column in before.columns:
         later = after.column(column.name)
-        if later is None or later.type is not column.type:
+        if later is None or not holds(later.type, column.type):
             became = "dropped" if later is None else f"made {later.type.value}"
             raise ConflictError(
                 f"column {column.name!r} of {after.name!r} is {column.type.value} and cannot be {became}",
                 code="table.change_unsupported",
-                hint="A declaration may add columns and change indexes.",
+                hint="A declaration may add columns, widen their types and change indexes.",
             )
 
 

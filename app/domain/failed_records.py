@@ -4,7 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 from uuid import UUID
+
+_STAGES: Final = {
+    "csv": "read",
+    "json": "read",
+    "transform": "transform",
+    "enrich": "enrich",
+    "rule": "validate",
+    "value": "validate",
+    "db": "load",
+}
+
+
+def stage_of(code: str) -> str | None:
+    """Where in an import a record is refused with this code; ``None`` for codes of other job types."""
+    return _STAGES.get(code.partition(".")[0])
 
 
 def record_id(job_id: UUID, line: int) -> str:
@@ -42,6 +58,11 @@ class FailedRecord:
     resolved_by: UUID | None = None
     resolved_at: datetime | None = None
 
+    @property
+    def stage(self) -> str | None:
+        """Where it was refused."""
+        return stage_of(self.code)
+
 
 @dataclass(frozen=True, slots=True)
 class FailedGroup:
@@ -59,3 +80,8 @@ class FailedGroup:
     line: int
     message: str
     raw: str | None
+
+    @property
+    def stage(self) -> str | None:
+        """Where they were refused."""
+        return stage_of(self.code)

@@ -96,6 +96,10 @@ class Submission(Protocol):
         """What the tenant has uploaded; InvalidRequestError with ``pointer`` when it has none of this id."""
         ...
 
+    def stored(self, ref: ObjectRef, *, pointer: str) -> None:
+        """InvalidRequestError with ``pointer`` when there is no such object now."""
+        ...
+
     def path(self, path: str, *, pointer: str) -> tuple[str, ...]:
         """The parts of a path below the import folder; InvalidRequestError when the tenant may not read there."""
         ...
@@ -290,7 +294,7 @@ class Registry:
         try:
             return job_type.config.model_validate(config)
         except ValidationError as error:
-            raise _misfit(job_type, error.errors(), at) from None
+            raise _misfit(job_type, error.errors(), config, at) from None
 
     def check_around(
         self, job_type: JobType, config: dict[str, Any], open_to: Callable[[Any], bool], *, at: str = "/config"
@@ -307,14 +311,28 @@ class Registry:
         except ValidationError as error:
             faults = [fault for fault in error.errors() if not _may_be_mended(fault, config, open_to)]
             if faults:
-                raise _misfit(job_type, faults, at) from None
+                raise _misfit(job_type, faults, config, at) from None
 
 
-def _misfit(job_type: JobType, faults: Sequence[Any], at: str) -> InvalidRequestError:
-    problems = tuple(Problem(at + "".join(f"/{part}" for part in fault["loc"]), _says(fault)) for fault in faults)
+def _misfit(job_type: JobType, faults: Sequence[Any], config: Any, at: str) -> InvalidRequestError:
+    problems = tuple(Problem(at + _pointer(fault, config), _says(fault)) for fault in faults)
     return InvalidRequestError(
         f"the config does not fit job type {job_type.name!r}", code="job.config_invalid", problems=problems
     )
+
+
+def _pointer(fault: Any, config: Any) -> str:
+    """Where a fault is, without the members of unions that its place names on the way."""
+    value, said = config, ""
+    for part in fault["loc"]:
+        inner = _step(value, part)
+        said += "" if inner is value else f"/{part}"
+        value = inner
+    if fault["type"] == "missing":
+        said += f"/{fault['loc'][-1]}"
+    if fault["type"].startswith("union_tag"):
+        said += f"/{fault['ctx']['discriminator'].strip(chr(39))}"
+    return said
 
 
 def _may_be_mended(fault: Any, config: Any, open_to: Callable[[Any], bool]) -> bool:

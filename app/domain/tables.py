@@ -35,6 +35,21 @@ class ColumnType(StrEnum):
         return {"double": "double precision", "json": "jsonb"}.get(self.value, self.value)
 
 
+_WIDER: Final = {
+    ColumnType.INTEGER: {ColumnType.BIGINT, ColumnType.NUMERIC, ColumnType.DOUBLE, ColumnType.TEXT},
+    ColumnType.BIGINT: {ColumnType.NUMERIC, ColumnType.TEXT},
+    ColumnType.NUMERIC: {ColumnType.TEXT},
+    ColumnType.UUID: {ColumnType.TEXT},
+    ColumnType.BOOLEAN: {ColumnType.TEXT},
+    ColumnType.DATE: {ColumnType.TEXT},
+}
+
+
+def holds(wider: ColumnType, kind: ColumnType) -> bool:
+    """Whether a column of type ``wider`` takes every value of ``kind`` without loss."""
+    return wider is kind or wider in _WIDER.get(kind, ())
+
+
 @dataclass(frozen=True, slots=True)
 class Column:
     """One column.

@@ -20,6 +20,7 @@ PERIOD: Final = timedelta(days=7)
 AHEAD: Final = 2
 """Periods prepared beside the present one."""
 _COLUMNS: Final = {
+    "before_images": "job_id",
     "failed_records": "job_id",
     "import_batches": "job_id",
     "job_logs": "job_id",

@@ -11,11 +11,18 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from app.domain import places
-from app.domain.errors import InvalidRequestError, NotFoundError, Problem
+from app.domain.errors import (
+    InvalidRequestError,
+    JobError,
+    NotFoundError,
+    Problem,
+    TransientError,
+    UnavailableError,
+)
 from app.domain.job_types import Registry, Submission
 from app.domain.jobs import SubmitJob
 from app.domain.pipelines import is_templated
-from app.domain.ports import ObjectRef
+from app.domain.ports import ObjectRef, ObjectStore
 from app.domain.retry import policy_of
 from app.domain.tables import BUILT_IN, Table
 from app.domain.texts import is_storable
@@ -68,13 +75,26 @@ def _refuse_unstorable_text(config: dict[str, Any], *, at: str) -> None:
 
 
 class TenantSubmission:
-    """One tenant's; see ``app.domain.job_types.Submission``."""
+    """One tenant's; see ``app.domain.job_types.Submission``.
 
-    def __init__(self, tenant: str, *, settings: Settings, sessions: Sessions, tables: Tables) -> None:
+    Args:
+        objects: Where it is looked up whether an object is there; without it every one passes for being there.
+    """
+
+    def __init__(
+        self,
+        tenant: str,
+        *,
+        settings: Settings,
+        sessions: Sessions,
+        tables: Tables,
+        objects: ObjectStore | None = None,
+    ) -> None:
         self.tenant = tenant
         self._settings = settings
         self._sessions = sessions
         self._tables = tables
+        self._objects = objects
 
     @property
     def may_write_folders(self) -> bool:
@@ -126,6 +146,17 @@ class TenantSubmission:
         """What the tenant has uploaded."""
         with self._found(pointer) as session:
             return uploads.get(session, self.tenant, upload_id).ref
+
+    def stored(self, ref: ObjectRef, *, pointer: str) -> None:
+        """Refuse an object that is not there; one that cannot be looked up now is an UnavailableError."""
+        try:
+            if self._objects is not None:
+                self._objects.head(ref)
+        except TransientError as error:
+            raise UnavailableError(error.detail, code=error.code) from None
+        except JobError as error:
+            problem = Problem(pointer, error.detail)
+            raise InvalidRequestError(error.detail, code=error.code, hint=error.hint, problems=(problem,)) from None
 
     def path(self, path: str, *, pointer: str) -> tuple[str, ...]:
         """The parts of a path below the import folder."""

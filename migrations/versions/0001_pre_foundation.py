@@ -293,6 +293,16 @@ CREATE TABLE declared_tables (
     PRIMARY KEY (tenant, name)
 );
 
+-- Who has put off a table's secondary indexes until it has filled it; a job that waits for its end builds them anyhow.
+CREATE TABLE table_claims (
+    tenant     text NOT NULL,
+    table_name text NOT NULL,
+    job_id     uuid NOT NULL,
+    fence      integer NOT NULL,
+    claimed_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (tenant, table_name)
+);
+
 -- Where an import stands: a lane's committed work is a prefix of its rows in file order; it took so many seconds.
 CREATE TABLE import_lanes (
     job_id      uuid NOT NULL,
@@ -349,6 +359,16 @@ CREATE TABLE job_logs (
     PRIMARY KEY (job_id, fence, number)
 ) PARTITION BY RANGE (job_id);
 CREATE TABLE job_logs_other PARTITION OF job_logs DEFAULT;
+
+-- What rows were before a revertible job first wrote them; image is null where there was none.
+CREATE TABLE before_images (
+    job_id      uuid NOT NULL,
+    table_name  text NOT NULL,
+    key         text[] NOT NULL,
+    image       jsonb,
+    PRIMARY KEY (job_id, table_name, key)
+) PARTITION BY RANGE (job_id);
+CREATE TABLE before_images_other PARTITION OF before_images DEFAULT;
 
 CREATE TABLE artifacts (
     id           uuid PRIMARY KEY,
@@ -457,9 +477,9 @@ CREATE EXTENSION IF NOT EXISTS pg_trgm;
 
 DOWN = """
 DROP TABLE changes, limit_uses, limits, queues, picker_values, picker_touches, export_names, line_keys, sinks, uploads,
-    cursors, cache_entries, artifacts, job_logs, failed_records, import_batches, import_lanes, declared_tables,
-    idempotency_keys, leaders, workers, event_counters, job_events, schedule_fires, schedules, pipeline_stages,
-    families, job_needs, jobs, api_keys, tenants;
+    cursors, cache_entries, artifacts, before_images, job_logs, failed_records, import_batches, import_lanes,
+    table_claims, declared_tables, idempotency_keys, leaders, workers, event_counters, job_events, schedule_fires,
+    schedules, pipeline_stages, families, job_needs, jobs, api_keys, tenants;
 DROP SEQUENCE job_numbers;
 """
 

@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, Self, cast
+from typing import TYPE_CHECKING, Final, Literal, Self, cast
 from uuid import UUID
 
 from pydantic import Field, field_validator, model_validator
 
+from app.dataplane import reading
+from app.dataplane.arranging import problems_of
+from app.dataplane.auto_map import AutoMap
 from app.dataplane.budget import OnInvalid
+from app.dataplane.dry_run import DryRun
+from app.dataplane.enriching import Enrich
 from app.dataplane.importer import import_file
 from app.dataplane.origins import Origin, PathOrigin, S3Origin, TextOrigin
 from app.dataplane.plan import Options
+from app.dataplane.rules import Rule
+from app.dataplane.shaping import Shaping
 from app.dataplane.spooling import UrlOrigin
+from app.dataplane.transforms import Transform
 from app.domain.errors import InvalidRequestError, JobError, Problem
 from app.domain.job_types import JobConfig, JobType, Result, Submission
+from app.domain.jobs import Outcome
+from app.domain.ports import ObjectRef
+from app.domain.tables import Table
+from app.persistence import imports
 from app.security.outgoing.targets import parse_target
 from tasks.loading import LoadConfig, check_target, target
 
 if TYPE_CHECKING:
     from tasks.context import RunContext
 
+_PAST: Final = timedelta(days=30)
 _MOST_INLINE_CHARACTERS: Final = 8 * 2**20
 _FormatName = Literal["csv", "ndjson", "json", "xlsx"]
 
@@ -81,6 +95,22 @@ class Import(LoadConfig):
         "first", description="Of a workbook: the value of merged cells stands in the first of them, or in all."
     )
     scan_for_viruses: bool = Field(False, description="By the clamd of HAULIER_CLAMD, before anything is read.")
+    auto_map: AutoMap | None = Field(
+        None, description="Headers that are no column's name find the column that they are most like."
+    )
+    transforms: list[Transform] = Field(
+        default_factory=list, max_length=500, description="Changes to values before all else, in this order."
+    )
+    enrich: list[Enrich] = Field(default_factory=list, max_length=20, description="Columns that a service fills.")
+    rules: list[Rule] = Field(
+        default_factory=list, max_length=500, description="What rows have to keep beyond the types of the columns."
+    )
+    validate_only: bool = Field(
+        False, description="Read, map and check the file, and report: no row is written, and no ledger."
+    )
+    validate_rows: int | None = Field(
+        100_000, ge=1, description="Records that such a look reads, at least; null reads the whole file."
+    )
     max_file_size: int | None = Field(None, ge=1, description="Bytes as stored; a larger file is not read.")
     allowed_formats: list[_FormatName] | None = Field(None, min_length=1, description="Others are refused, by content.")
 
@@ -111,6 +141,11 @@ class Import(LoadConfig):
             raise ValueError("expected at least one name")
         return value
 
+    @property
+    def shaping(self) -> Shaping:
+        """What is done to the records."""
+        return Shaping(self.transforms, self.enrich, self.rules)
+
     def options(self) -> Options:
         """The config as the data plane takes it."""
         return self.load_options(
@@ -129,31 +164,43 @@ class Import(LoadConfig):
             max_file_bytes=self.max_file_size,
             allowed_formats=None if self.allowed_formats is None else tuple(self.allowed_formats),
             tells_file=True,
+            auto_map=self.auto_map,
+            shaping=self.shaping,
         )
 
 
 def check(submission: Submission, config: Import) -> None:
-    """Refuse a source the tenant may not read and a table that is not there.
+    """Refuse a source the tenant may not read, a table that is not there and what cannot be done to its rows.
 
     Raises:
         InvalidRequestError: With a pointer.
         ForbiddenError: The bucket or prefix is not the tenant's.
     """
-    _check_source(submission, config.source)
+    ref = _check_source(submission, config.source)
+    if config.validate_only and ref is not None:
+        submission.stored(ref, pointer="/config/source")
     if config.scan_for_viruses and not submission.may_scan:
         detail = "no scanner is configured (HAULIER_CLAMD), so no file can be scanned"
         raise InvalidRequestError(
             detail, code="source.scanner_missing", problems=(Problem("/config/scan_for_viruses", detail),)
         )
-    check_target(submission, config)
+    table = check_target(submission, config)
+    problems = problems_of(config.shaping, table, companions=config.companions)
+    if problems:
+        raise InvalidRequestError(
+            f"the transforms, services or rules do not fit table {table.name!r}",
+            code="job.config_invalid",
+            problems=tuple(problems),
+        )
 
 
-def _check_source(submission: Submission, source: Source) -> None:
+def _check_source(submission: Submission, source: Source) -> ObjectRef | None:
+    """The object that is the source; ``None`` when it is something else."""
     if source.s3 is not None:
-        submission.place(source.s3.bucket, source.s3.key)
-    elif source.upload is not None:
-        _uploaded(submission, source.upload)
-    elif source.path is not None:
+        return submission.place(source.s3.bucket, source.s3.key)
+    if source.upload is not None:
+        return _uploaded(submission, source.upload)
+    if source.path is not None:
         submission.path(source.path, pointer="/config/source/path")
     elif source.url is not None:
         try:
@@ -161,9 +208,10 @@ def _check_source(submission: Submission, source: Source) -> None:
         except JobError as error:
             problem = Problem("/config/source/url", error.detail)
             raise InvalidRequestError(error.detail, code=error.code, problems=(problem,)) from None
+    return None
 
 
-def _uploaded(submission: Submission, upload: str) -> Any:
+def _uploaded(submission: Submission, upload: str) -> ObjectRef:
     try:
         upload_id = UUID(upload)
     except ValueError:
@@ -172,8 +220,38 @@ def _uploaded(submission: Submission, upload: str) -> Any:
 
 
 def run(job: RunContext, config: Import) -> Result:
-    """Import the file."""
+    """Import the file, or look at it alone."""
+    if config.validate_only:
+        return _dry_run(job, config)
     return import_file(job, origin_of(job, config), target(job, config), config.options())
+
+
+def _dry_run(job: RunContext, config: Import) -> Result:
+    if "import" in (job.job.checkpoint or {}):
+        raise JobError("the job has written rows, and now is to write none", code="import.config_changed")
+    table = check_target(job.submission(job.job.tenant), config)  # unlike target() it makes none
+    origin, options = origin_of(job, config), config.options()
+    with reading.at_any_place(job, origin, options) as readable:
+        report = DryRun(
+            readable,
+            table,
+            options,
+            job.settings,
+            most_rows=config.validate_rows,
+            rows_per_s=_past_rows_per_s(job, table),
+            go_on=job.tell,
+        ).report()
+    said = f"{report['records']['rejected']} of {report['records']['read']} records would be refused"
+    reason = report["problems"][0]["message"] if report["problems"] else said
+    outcome = Outcome.SUCCESS if report["passed"] else Outcome.PARTIAL
+    return Result(report, message=f"validated alone, nothing is written: {reason}", outcome=outcome)
+
+
+def _past_rows_per_s(job: RunContext, table: Table) -> float | None:
+    since = job.clock.now() - _PAST
+    with job.sessions.begin() as session:
+        uses = imports.use_of_sizes(session, job.job.tenant, table.name, since=since)
+    return max((use.rows_per_s for use in uses), default=None)
 
 
 def origin_of(job: RunContext, config: Import) -> Origin | UrlOrigin:

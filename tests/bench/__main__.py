@@ -11,6 +11,7 @@ RESULTS = Path("var/bench.json")
 BENCHES = (
     "import_bench",
     "formats_bench",
+    "rules_bench",
     "export_bench",
     "jobs_bench",
     "bulk_bench",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from time import sleep
 from typing import Any
@@ -17,12 +18,22 @@ from app.cli.demo_data import make
 from app.domain.jobs import Job, SubmitJob
 from app.domain.lifecycle import JobState
 from app.domain.ports import ObjectRef
+from app.domain.tables import CONTACTS
+from app.runtime.stores import Stores
 from app.storage.s3 import S3Store
 from tests.faults.cluster import BUCKET, Cluster, eventually
 
 pytestmark = pytest.mark.fault
 
 ROWS = 30_000
+
+
+@pytest.fixture
+def cluster(fault_stores: Stores, tmp_path: Path) -> Iterator[Cluster]:
+    """One to which every file is large: an import into an empty table puts its indexes off."""
+    cluster = Cluster(fault_stores, tmp_path, HAULIER_BULK_PATH_BYTES="1")
+    yield cluster
+    cluster.close()
 
 
 def _submit(cluster: Cluster, tenant: str, body: bytes) -> UUID:
@@ -62,7 +73,8 @@ def _left(cluster: Cluster, tenant: str, job_id: UUID) -> tuple[Any, ...]:
             ),
             {"id": job_id},
         ).one()
-    return tuple(table), tuple(ledger), _job(cluster, tenant, job_id).counters["read"]
+    indexes = cluster.services.tables.describe(tenant, "contacts").existing.indexes
+    return tuple(table), tuple(ledger), indexes, _job(cluster, tenant, job_id).counters["read"]
 
 
 @pytest.mark.feature("S4-118")
@@ -73,7 +85,7 @@ def test_an_import_killed_twice_leaves_what_an_undisturbed_one_leaves(
     with cluster.sessions.begin() as session:
         session.execute(text("DROP SCHEMA IF EXISTS t_default CASCADE"))
         session.execute(text("DROP SCHEMA IF EXISTS t_calm CASCADE"))
-        session.execute(text("TRUNCATE declared_tables, failed_records, import_lanes, import_batches"))
+        session.execute(text("TRUNCATE declared_tables, table_claims, failed_records, import_lanes, import_batches"))
     make(tmp_path / "contacts.csv", rows=ROWS)
     body = (tmp_path / "contacts.csv").read_bytes()
     cluster.start_engine()
@@ -95,3 +107,4 @@ def test_an_import_killed_twice_leaves_what_an_undisturbed_one_leaves(
     assert _left(cluster, "default", job_id) == _left(cluster, "calm", calm)
     trail = cluster.services.jobs.events("default", job_id, after=0, limit=100)
     assert [event.type for event in trail].count("job.rescued") == 2
+    assert len(cluster.services.tables.describe("default", "contacts").existing.indexes) == len(CONTACTS.indexes)

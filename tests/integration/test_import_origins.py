@@ -222,6 +222,16 @@ def test_a_killed_import_from_a_url_goes_on_from_its_copy(imports: ImportingAny)
     assert giver.asked == [None]
 
 
+def test_the_copy_of_a_dry_run_from_a_url_goes_with_the_report(imports: ImportingAny) -> None:
+    with giving(imports, CSV.encode()) as (_, url):
+        job_id = imports.submit_config({"source": {"url": url}, "table": "things", "validate_only": True})
+        result = imports.run(imports.context(job_id))
+
+    kept = [key for key, _ in imports.objects.list(imports.settings.s3_bucket, "") if str(job_id) in key]
+    assert (result.data["passed"], result.data["records"]["read"]) == (True, 40)
+    assert kept == []
+
+
 @pytest.mark.parametrize(
     ("config", "faults", "code"),
     [

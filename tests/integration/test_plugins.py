@@ -116,14 +116,17 @@ def test_the_catalogue_lists_the_example_with_the_schema_of_its_config(
     site: Path, settings: Settings, member: Client
 ) -> None:
     install_example(site)
+    install(site, "for-rows", {"haulier.validators": {"my_rule": "a:B"}, "haulier.enrichers": {"my_service": "a:C"}})
     services = build_services(settings, application_name="tests plug-ins", pool_size=2)
     client = Client(create_app(settings, services), member.key)
 
-    listed = {one["name"]: one["config_schema"] for one in client.get("/v1/job-types").get_json()["items"]}
+    catalogue = client.get("/v1/job-types").get_json()
 
     services.sessions.kw["bind"].dispose()
     sys.modules.pop("haulier_example_transfers", None)
+    listed = {one["name"]: one["config_schema"] for one in catalogue["items"]}
     assert "lines" in listed["add_up_transfers"]["properties"]
+    assert (catalogue["validators"], catalogue["enrichers"]) == (["my_rule"], ["http", "my_service"])
 
 
 def _is_away(*_: Any, **__: Any) -> None:

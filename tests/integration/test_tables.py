@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import text
 
+from app.dataplane import tables as real
 from app.domain.errors import ConflictError, HaulierError, InvalidRequestError, NotFoundError
 from app.domain.tables import BUILT_IN, Column, ColumnType, Index, Table
 from app.persistence.sessions import Sessions
@@ -72,6 +73,48 @@ def test_a_higher_version_adds_columns_and_exchanges_indexes_and_keeps_rows(tabl
         assert session.execute(text('SELECT number FROM t_default."order"')).scalar_one() == 1
 
 
+def test_a_higher_version_widens_columns_and_keeps_their_values_and_indexes(tables: Tables, sessions: Sessions) -> None:
+    narrow = Table(
+        "widths",
+        (Column("id", ColumnType.INTEGER), Column("amount", ColumnType.BIGINT), Column("day", ColumnType.DATE)),
+        ("id",),
+        (Index(("amount",)),),
+    )
+    wide = replace(
+        narrow,
+        columns=(Column("id", ColumnType.BIGINT), Column("amount", ColumnType.NUMERIC), Column("day", ColumnType.TEXT)),
+        version=2,
+    )
+    tables.declare("default", narrow)
+    with sessions.begin() as session:
+        session.execute(text("INSERT INTO t_default.widths VALUES (1, 9007199254740993, '2024-02-29')"))
+
+    tables.declare("default", wide)
+
+    described = tables.describe("default", "widths").existing
+    assert [described.columns[name] for name in ("id", "amount", "day")] == ["bigint", "numeric", "text"]
+    assert described.indexes == ("widths_amount_idx",)
+    with sessions.begin() as session:
+        kept = session.execute(text("SELECT id, amount::text, day FROM t_default.widths")).one()
+    assert tuple(kept) == (1, "9007199254740993", "2024-02-29")
+
+
+def test_a_table_that_is_in_use_is_not_waited_for(
+    tables: Tables, sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(real, "_PATIENCE", "SET LOCAL lock_timeout = '50ms'")
+    tables.declare("default", ORDERS)
+    wide = replace(ORDERS, columns=(*ORDERS.columns, Column("paid", ColumnType.BOOLEAN)), version=2)
+    with sessions.begin() as session:
+        session.execute(text('LOCK TABLE t_default."order" IN ROW EXCLUSIVE MODE'))
+
+        with pytest.raises(ConflictError) as raised:
+            tables.declare("default", wide)
+
+    assert raised.value.code == "table.in_use"
+    assert tables.get("default", "order") == ORDERS
+
+
 @pytest.mark.parametrize(
     ("changed", "code"),
     [
@@ -79,7 +122,7 @@ def test_a_higher_version_adds_columns_and_exchanges_indexes_and_keeps_rows(tabl
         (replace(ORDERS, key=("user",), version=2), "table.change_unsupported"),
         (replace(ORDERS, columns=ORDERS.columns[:2], indexes=(), version=2), "table.change_unsupported"),
         (
-            replace(ORDERS, columns=(Column("number", ColumnType.TEXT), *ORDERS.columns[1:]), version=2),
+            replace(ORDERS, columns=(Column("number", ColumnType.INTEGER), *ORDERS.columns[1:]), version=2),
             "table.change_unsupported",
         ),
         (replace(ORDERS, name="contacts"), "table.built_in"),

@@ -327,6 +327,7 @@ AN_ATTEMPT = {
         (["jobs", "clone", ID, "--json"], f"{JOB}:clone", a_job(state="queued"), '"state": "queued"'),
         (["jobs", "replay", ID], f"{JOB}:replay", a_job(state="queued"), f"Job {ID} is queued."),
         (["jobs", "replay", ID, "--code", "a.b", "--json"], f"{JOB}:replay", a_job(), '"outcome": "success"'),
+        (["jobs", "revert", ID], f"{JOB}:revert", a_job(state="queued"), f"Job {ID} is queued."),
         (["jobs", "get", ID, "--json"], JOB, a_job(), '"outcome": "success"'),
         (["jobs", "attempts", ID], f"{JOB}/attempts", {"items": [AN_ATTEMPT]}, "S3 is away"),
         (["jobs", "attempts", ID, "--json"], f"{JOB}/attempts", {"items": [AN_ATTEMPT]}, '"outcome": "retrying"'),

@@ -1,0 +1,87 @@
+"""Rows that a query means are deleted, a batch a transaction; a killed job goes on behind its last batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Final, Protocol
+
+from sqlalchemy import text
+
+from app.dataplane.postgres_errors import retried
+from app.dataplane.walking import Key, Walk, same_key
+from app.domain.job_types import JobContext
+from app.domain.jobs import Job, Signals
+from app.persistence import jobs
+from app.persistence.sessions import Sessions
+
+DELETED: Final = "deleted"
+
+
+class WalkContext(JobContext, Protocol):
+    """What a job that walks over a table needs of the place it runs in."""
+
+    @property
+    def sessions(self) -> Sessions:
+        """Sessions of the worker slot."""
+        ...
+
+    def heed(self, signals: Signals) -> None:
+        """Take note of what a guarded write was told."""
+        ...
+
+
+def walk_on(context: WalkContext, batch: Callable[[Key | None], Key | None]) -> Job:
+    """Do batch after batch until one finds no rows; the job as it is then.
+
+    Args:
+        batch: Given the key to go on behind, does a batch and gives the key it ended at.
+    """
+    kept = (context.job.checkpoint or {}).get("walk")
+    after: Key | None = tuple(kept) if kept else None
+    while True:
+        context.check()
+        following = retried(partial(batch, after), again=context.check, what=f"the rows behind {after}")
+        if following is None:
+            break
+        after = following
+    with context.sessions.begin() as session:
+        return jobs.get(session, context.job.tenant, context.id)
+
+
+def delete(context: WalkContext, walk: Walk, *, batch_rows: int) -> int:
+    """Delete the rows of a walk; how many were, by all runs of the job.
+
+    A row that another changes meanwhile goes only if it is still meant.
+
+    Raises:
+        JobError: The table refuses; ``TransientError``: another attempt may do better.
+        FenceLost: Another worker has the job.
+    """
+
+    def batch(after: Key | None) -> Key | None:
+        page = walk.page(walk.key_columns(), after=after, limit=batch_rows)
+        statement = f"""
+            WITH doomed AS MATERIALIZED ({page.sql} FOR UPDATE OF m),
+            deleted AS (
+                DELETE FROM {walk.relation} AS kept USING doomed
+                WHERE {same_key(walk.table, "kept", "doomed")} RETURNING 1
+            )
+            SELECT (SELECT count(*) FROM deleted) AS rows, {walk.last("doomed")} AS last
+            """
+        with context.sessions.begin() as session:
+            found = session.execute(text(statement), page.parameters).one()
+            if found.last is None:
+                return None
+            signals = jobs.advance(
+                session,
+                context.job,
+                rows=found.rows,
+                counters={DELETED: found.rows},
+                stage="deleting",
+                checkpoint={"walk": found.last},
+            )
+        context.heed(signals)
+        return tuple(found.last)
+
+    return walk_on(context, batch).counters.get(DELETED, 0)

@@ -1,0 +1,250 @@
+"""A revert: rows become again what they were before a job wrote them, but for those that others changed since."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+from uuid import UUID
+
+from sqlalchemy import Row, text
+from sqlalchemy.orm import Session
+
+from app.dataplane.postgres_errors import retried
+from app.dataplane.tables import qualified, quoted
+from app.domain.errors import JobError
+from app.domain.job_types import JobContext, Result
+from app.domain.jobs import Job, Outcome, Signals
+from app.domain.tables import SYSTEM_COLUMNS, ColumnType, Table
+from app.persistence import before_images, jobs, ledger
+from app.persistence.sessions import Sessions
+
+COUNTERS: Final = ("read", "restored", "deleted", "gone", "failed")
+"""Rows with an image: given back, removed because the job had made them, gone already, or changed by others since."""
+_ROWS_A_BATCH: Final = 2_000
+
+
+class RevertContext(JobContext, Protocol):
+    """What a revert needs of the place it runs in."""
+
+    @property
+    def sessions(self) -> Sessions:
+        """Sessions of the worker slot."""
+        ...
+
+    def heed(self, signals: Signals) -> None:
+        """Take note of what a guarded write was told."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """How far a revert is.
+
+    Args:
+        table: Of the last image that was looked at; ``key`` its key; ``None`` before the first.
+        number: Images looked at before.
+    """
+
+    table: str = ""
+    key: tuple[str, ...] | None = None
+    number: int = 0
+
+    @classmethod
+    def of(cls, job: Job) -> _Place:
+        kept = (job.checkpoint or {}).get("revert")
+        return cls(kept["table"], kept["key"] and tuple(kept["key"]), kept["number"]) if kept else cls()
+
+    def to_checkpoint(self) -> dict[str, Any]:
+        return {"revert": {"table": self.table, "key": self.key, "number": self.number}}
+
+
+def revert(context: RevertContext, source: Job, tables: Sequence[Table]) -> Result:
+    """Give back what ``source`` wrote; a killed revert goes on behind its last batch.
+
+    Args:
+        tables: Where its rows stand, in the order of names.
+    Raises:
+        JobError: A table refuses the rows, or the books do not balance.
+        TransientError: Another attempt may do better.
+        FenceLost: Another worker has the job.
+    """
+    place = _Place.of(context.job)
+    if context.job.checkpoint is None:
+        _begin(context, source)
+    for table in tables:
+        if table.name < place.table:
+            continue
+        if table.name > place.table:
+            place = _Place(table.name, None, place.number)
+        work = _Table(context, source.id, table)
+        while (following := work.give_back(place)) is not None:
+            place = following
+            context.check()
+    return _close(context, source)
+
+
+def _begin(context: RevertContext, source: Job) -> None:
+    with context.sessions.begin() as session:
+        signals = jobs.advance(
+            session,
+            context.job,
+            rows_total=sum(before_images.tables(session, source.id).values()),
+            stage="reverting",
+            counters=dict.fromkeys(COUNTERS, 0),
+            checkpoint=_Place().to_checkpoint(),
+        )
+    context.heed(signals)
+
+
+class _Table:
+    """The rows of one table."""
+
+    def __init__(self, context: RevertContext, source: UUID, table: Table) -> None:
+        self._context = context
+        self._source = source
+        self._table = table
+        self._statement = text(_statement(context.job.tenant, table))
+
+    def give_back(self, place: _Place) -> _Place | None:
+        """Give back a batch behind ``place``; where it ended, ``None`` when there was none."""
+        return retried(
+            lambda: self._once(place), again=self._context.check, what=f"the rows behind number {place.number}"
+        )
+
+    def _once(self, place: _Place) -> _Place | None:
+        context = self._context
+        with context.sessions.begin() as session:
+            before_images.lock(session, self._source)
+            rows = session.execute(
+                self._statement,
+                {
+                    "source": self._source,
+                    "table": self._table.name,
+                    "after": None if place.key is None else list(place.key),
+                    "limit": _ROWS_A_BATCH,
+                },
+            ).all()
+            if not rows:
+                return None
+            following = _Place(self._table.name, tuple(rows[-1].key), place.number + len(rows))
+            signals = self._enter(session, rows, place, following)
+        context.heed(signals)
+        return following
+
+    def _enter(self, session: Session, rows: Sequence[Row[Any]], place: _Place, following: _Place) -> Signals:
+        """The ledger, and last the guarded progress."""
+        job = self._context.job
+        fates = Counter(row.fate for row in rows)
+        entries = [
+            self._entry(place.number + number, row) for number, row in enumerate(rows, start=1) if row.fate == "failed"
+        ]
+        ledger.add(session, job.tenant, job.id, entries)
+        return jobs.advance(
+            session,
+            job,
+            rows=len(rows),
+            failed=len(entries),
+            counters={"read": len(rows), **fates},
+            checkpoint=following.to_checkpoint(),
+        )
+
+    def _entry(self, number: int, row: Row[Any]) -> ledger.Entry:
+        key = dict(zip(self._table.key, row.key, strict=True))
+        since = "was deleted since" if row.is_gone else f"was changed since by {_who(row.holder)}"
+        return ledger.Entry(
+            line=number,
+            first_byte=0,
+            end_byte=0,
+            raw=json.dumps({"table": self._table.name, "key": key}, ensure_ascii=False),
+            raw_is_base64=False,
+            field=None,
+            code="revert.moved_on",
+            message=f"row {', '.join(f'{name} {value}' for name, value in key.items())} {since}"[:2_000],
+        )
+
+
+def _who(job_id: UUID | None) -> str:
+    return "a request" if job_id is None else f"job {job_id}"
+
+
+def _statement(tenant: str, table: Table) -> str:
+    """Give back one batch, whose images go; those of rows that others changed stay.
+
+    ``held`` locks the rows as they are now, not as they were when the statement began.
+    """
+    relation = qualified(tenant, table.name)
+    types = {column.name: column.type.sql for column in table.columns}
+    names = [quoted(name) for name in table.column_names if name not in table.key]
+    names += SYSTEM_COLUMNS
+    typed = "".join(
+        f", CAST(key[{number}] AS {types[name]}) AS haulier_k{number}" for number, name in enumerate(table.key, start=1)
+    )
+    same = " AND ".join(
+        f"kept.{quoted(name)} = page.haulier_k{number}" for number, name in enumerate(table.key, start=1)
+    )
+    return f"""
+        WITH page AS MATERIALIZED (
+            SELECT key, image{typed} FROM before_images
+            WHERE job_id = :source AND table_name = :table
+                AND (CAST(:after AS text[]) IS NULL OR key > CAST(:after AS text[]))
+            ORDER BY key LIMIT :limit
+        ), held AS MATERIALIZED (
+            SELECT page.key, kept.haulier_job_id AS holder FROM {relation} AS kept JOIN page ON {same}
+            ORDER BY {", ".join(f"kept.{quoted(name)}" for name in table.key)} FOR UPDATE OF kept
+        ), deleted AS (
+            DELETE FROM {relation} AS kept USING page JOIN held USING (key)
+            WHERE {same} AND held.holder = :source AND page.image IS NULL RETURNING page.key
+        ), restored AS (
+            UPDATE {relation} AS kept SET ({", ".join(names)}) = (
+                SELECT {", ".join(_restored(table, name) for name in names)}
+                FROM jsonb_populate_record(kept, page.image) AS past
+            )
+            FROM page JOIN held USING (key)
+            WHERE {same} AND held.holder = :source AND page.image IS NOT NULL RETURNING page.key
+        ), fates AS MATERIALIZED (
+            SELECT page.key, held.holder, held.key IS NULL AS is_gone, CASE
+                WHEN deleted.key IS NOT NULL THEN 'deleted'
+                WHEN restored.key IS NOT NULL THEN 'restored'
+                WHEN held.key IS NULL AND page.image IS NULL THEN 'gone'
+                ELSE 'failed' END AS fate
+            FROM page LEFT JOIN held USING (key) LEFT JOIN deleted USING (key) LEFT JOIN restored USING (key)
+        ), done AS (
+            DELETE FROM before_images AS b USING fates
+            WHERE b.job_id = :source AND b.table_name = :table AND b.key = fates.key AND fates.fate <> 'failed'
+        )
+        SELECT key, holder, is_gone, fate FROM fates ORDER BY key
+        """
+
+
+def _restored(table: Table, name: str) -> str:
+    """A column as the image has it, or as it is when it was declared later."""
+    column = table.column(name.strip('"'))
+    if column is None or column.type is not ColumnType.JSON:
+        return f"past.{name}"
+    return (
+        f"CASE WHEN page.image ? '{column.name}' THEN CAST(page.image ->> '{column.name}' AS jsonb) "
+        f"ELSE kept.{name} END"
+    )
+
+
+def _close(context: RevertContext, source: Job) -> Result:
+    """Check the books and make the result of them."""
+    with context.sessions.begin() as session:
+        now = jobs.get(session, context.job.tenant, context.id)
+    books = {name: now.counters.get(name, 0) for name in COUNTERS}
+    if books["read"] != sum(books[fate] for fate in COUNTERS[1:]):
+        raise JobError(
+            f"the books do not balance: {books}",
+            code="import.books_do_not_balance",
+            hint="This is a fault of Haulier: the rows are given back, but their count cannot be vouched for.",
+            data={"books": books},
+        )
+    outcome = Outcome.PARTIAL if books["failed"] else Outcome.SUCCESS if books["read"] else Outcome.EMPTY
+    return Result(
+        data={"job": str(source.id), "books": books},
+        message=f"reverted {books['read'] - books['failed']} of {books['read']} rows of job {source.id}",
+        outcome=outcome,
+    )

@@ -1,0 +1,90 @@
+"""A walk over a table by its key: pages of the rows that a query means, each behind the last row of the one before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from app.dataplane.tables import qualified, quoted
+from app.dataplane.vql.catalogue import Catalogue
+from app.dataplane.vql.compiler import Statement, compile_select
+from app.dataplane.vql.model import Query, total_order
+from app.dataplane.vql.values import Bound
+from app.domain.tables import Table
+
+Key = tuple[str, ...]
+"""A row's key, column by column as text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """Which rows are walked over.
+
+    Args:
+        query: Its conditions.
+        more: Another condition in SQL, on the table as ``m``.
+    """
+
+    tenant: str
+    table: Table
+    query: Query
+    more: Callable[[Statement], str] | None = None
+
+    @property
+    def relation(self) -> str:
+        """The table in SQL."""
+        return qualified(self.tenant, self.table.name)
+
+    def page(
+        self, columns: Sequence[str], *, after: Key | None, upto: Key | None = None, limit: int | None = None
+    ) -> Statement:
+        """The SELECT of the rows behind ``after``, in the key's order.
+
+        Args:
+            columns: SQL, on the table as ``m``.
+            upto: The last row.
+            limit: Rows at most.
+        """
+        catalogue = Catalogue(self.table)
+        fields = catalogue.key_fields()
+        behind = None
+        if after is not None:
+            behind = tuple(Bound(value, one.type.sql) for value, one in zip(after, fields, strict=True))
+
+        def more(statement: Statement) -> Iterable[str]:
+            if self.more is not None:
+                yield self.more(statement)
+            if upto is not None:
+                yield f"({self._keys('m')}) <= ({', '.join(self._bound(statement, upto))})"
+
+        return compile_select(
+            replace(self.query, after=behind),
+            self.table.name,
+            lambda table: qualified(self.tenant, table),
+            columns=list(columns),
+            order=total_order((), fields) if limit or behind else (),
+            limit=limit,
+            more=more,
+        )
+
+    def last(self, source: str) -> str:
+        """SQL of the key of the last row of ``source``, which has the key's columns, as text; NULL when it has none."""
+        texts = ", ".join(f"{quoted(name)}::text" for name in self.table.key)
+        order = ", ".join(f"{quoted(name)} DESC" for name in self.table.key)
+        return f"(SELECT ARRAY[{texts}] FROM {source} ORDER BY {order} LIMIT 1)"
+
+    def _keys(self, alias: str) -> str:
+        return ", ".join(f"{alias}.{quoted(name)}" for name in self.table.key)
+
+    def _bound(self, statement: Statement, key: Key) -> list[str]:
+        types = {column.name: column.type.sql for column in self.table.columns}
+        return [statement.bind(value, types[name]) for name, value in zip(self.table.key, key, strict=True)]
+
+    def key_columns(self) -> list[str]:
+        """The key's columns on the table as ``m``."""
+        return [f"m.{quoted(name)}" for name in self.table.key]
+
+
+def same_key(table: Table, one: str, other: str) -> str:
+    """Whether two rows have one key, in SQL."""
+    return " AND ".join(f"{one}.{quoted(name)} = {other}.{quoted(name)}" for name in table.key)
