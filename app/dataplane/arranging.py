@@ -30,7 +30,7 @@ def problems_of(shaping: Shaping, table: Table, *, companions: bool) -> list[Pro
 
 def _of_targets(shaping: Shaping, columns: Columns) -> Iterator[Problem]:
     for place, one in enumerate(shaping.transforms):
-        if one.source not in one.targets:
+        if one.targets != (one.source,):
             at = f"/config/transforms/{place}/{'field' if one.source is None else 'into'}"
             yield from (Problem(at, said) for said in _unknown(one.targets, columns))
     for place, spec in enumerate(shaping.enrich):

@@ -56,7 +56,7 @@ class Shaping:
     @property
     def made(self) -> list[str]:
         """Columns that it fills although the file need not have them, each once."""
-        written = [name for one in self.transforms for name in (one.targets if one.source not in one.targets else ())]
+        written = [name for one in self.transforms if one.targets != (one.source,) for name in one.targets]
         written += [name for one in self.enrich for name in one.fields]
         return list(dict.fromkeys(written))
 
