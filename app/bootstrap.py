@@ -28,6 +28,7 @@ from app.services.feed import Feed
 from app.services.firing import Firing
 from app.services.health import Health
 from app.services.import_batches import ImportBatches
+from app.services.inference import Inference
 from app.services.job_files import JobFiles
 from app.services.job_search import JobSearch
 from app.services.jobs import Jobs
@@ -116,6 +117,7 @@ class Services:
     replays: Replays
     reverts: Reverts
     import_batches: ImportBatches
+    inference: Inference
 
 
 def build_services(settings: Settings, *, application_name: str, pool_size: int) -> Services:
@@ -131,14 +133,16 @@ def build_services(settings: Settings, *, application_name: str, pool_size: int)
     tables, links = Tables(sessions), Links(settings, clock)
     reading = Reading(sessions, timeout_s=settings.statement_timeout_s)
     places = Places(settings.web_threads // 2)
+
+    def submission(tenant: str) -> TenantSubmission:
+        return TenantSubmission(tenant, settings=settings, sessions=sessions, tables=tables, objects=objects)
+
     jobs = Jobs(
         sessions,
         bell,
         registry,
         queue_bound=settings.job_in_queue_size,
-        submission=lambda tenant: TenantSubmission(
-            tenant, settings=settings, sessions=sessions, tables=tables, objects=objects
-        ),
+        submission=submission,
     )
     families, pipelines = Families(sessions, bell, jobs), Pipelines(sessions, bell, jobs)
     templates = Templates(
@@ -196,6 +200,7 @@ def build_services(settings: Settings, *, application_name: str, pool_size: int)
         replays=Replays(sessions, jobs),
         reverts=Reverts(sessions, jobs),
         import_batches=ImportBatches(sessions, tables, clock),
+        inference=Inference(objects, settings, submission),
     )
 
 
