@@ -30,6 +30,7 @@ from app.services.feed import Feed
 from app.services.firing import Firing
 from app.services.health import Health
 from app.services.import_batches import ImportBatches
+from app.services.inference import Inference
 from app.services.job_files import JobFiles
 from app.services.job_search import JobSearch
 from app.services.jobs import Jobs
@@ -120,6 +121,7 @@ class Services:
     corrections: Corrections
     reverts: Reverts
     import_batches: ImportBatches
+    inference: Inference
 
 
 def build_services(settings: Settings, *, application_name: str, pool_size: int) -> Services:
@@ -199,6 +201,7 @@ def build_services(settings: Settings, *, application_name: str, pool_size: int)
         corrections=Corrections(sessions, objects, submission),
         reverts=Reverts(sessions, jobs),
         import_batches=ImportBatches(sessions, tables, clock),
+        inference=Inference(objects, settings, submission),
     )
 
 

@@ -34,6 +34,8 @@ _PACKED_RATIO: Final = 4
 """What a packed file is taken to grow by."""
 _ENTRY_BYTES: Final = 2_000
 """A longer value may be more than an entry of an index takes, which is 2,704 bytes after compression."""
+_WORDS_BYTES: Final = 250_000
+"""A longer text may be more than an index of its words takes, which is 1 MiB with their places."""
 _UNBOUNDED: Final = frozenset({ColumnType.TEXT, ColumnType.NUMERIC, ColumnType.TEXT_ARRAY})
 
 
@@ -91,8 +93,9 @@ def _watched(plan: Plan, table: Table) -> list[tuple[int, int]]:
     """The fields that go to an index and may be too long for it, each with the bytes that surely fit."""
     limits: dict[str, int] = {}
     for index in table.indexes:
+        most = _WORDS_BYTES if index.words else _ENTRY_BYTES // len(index.columns)
         for name in () if index.trigram else index.columns:
-            limits[name] = min(limits.get(name, _ENTRY_BYTES), _ENTRY_BYTES // len(index.columns))
+            limits[name] = min(limits.get(name, most), most)
     return [
         (position, limits[name])
         for name, position in zip(plan.mapped.columns, plan.mapped.positions, strict=True)

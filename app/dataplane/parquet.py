@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import io
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Final
 
 from app.dataplane.export import ExportStream
@@ -81,12 +82,12 @@ class ParquetFile(io.RawIOBase):
         """Write the last group and the footer."""
         self._write(b"".join(self._pieces))
         self._pieces = []
-        self._groups.close()
+        self._groups.finish()
 
     def drop(self) -> None:
         """Let nothing more reach the stream; Arrow writes a footer even when it is let go."""
         self._sink.is_open = False
-        self._groups.close()
+        self._groups.drop()
 
     def _cut(self) -> None:
         data = b"".join(self._pieces)
@@ -125,7 +126,9 @@ class _Groups:
             true_values=["t"],
             false_values=["f"],
         )
-        self._writer: Any = parquet.ParquetWriter(sink, self._schema, compression=_CODEC)
+        # Made at the first group: it writes at once, and nothing is to be written before the stream is heard.
+        self._begin = partial(parquet.ParquetWriter, sink, self._schema, compression=_CODEC)
+        self._writer: Any = None
 
     def write(self, rows: bytes) -> int:
         """Write a group; how many rows it has."""
@@ -134,12 +137,21 @@ class _Groups:
         found = self._csv.read_csv(
             io.BytesIO(rows), read_options=how, parse_options=self._parse, convert_options=self._convert
         )
-        self._writer.write_table(found.cast(self._schema), row_group_size=max(1, found.num_rows))
+        self._begun().write_table(found.cast(self._schema), row_group_size=max(1, found.num_rows))
         return int(found.num_rows)
 
-    def close(self) -> None:
-        """Write the footer; safe more than once."""
-        self._writer.close()
+    def finish(self) -> None:
+        """Write the footer, of a file without rows too."""
+        self._begun().close()
+
+    def drop(self) -> None:
+        """Let go of it; safe after ``finish``."""
+        if self._writer is not None:
+            self._writer.close()
+
+    def _begun(self) -> Any:
+        self._writer = self._writer or self._begin()
+        return self._writer
 
 
 class _Sink:

@@ -20,23 +20,25 @@ class Touched:
     """Rows of a table that were written since their values were gathered.
 
     Args:
-        job_id: Who wrote them; ``None`` for any rows, so that the whole table must be read.
+        job_id: Who wrote them; ``None`` when they are in already.
+        whole: Whether the whole table must be read: rows went, or nobody knows which were written.
         over: Whether no more of them will come.
     """
 
     number: int
     job_id: UUID | None
+    whole: bool
     over: bool
 
 
-def touch(session: Session, tenant: str, table: str, job_id: UUID | None) -> None:
-    """Note that rows of a table are written, or about to be.
+def touch(session: Session, tenant: str, table: str, job_id: UUID | None, *, whole: bool = False) -> None:
+    """Note that rows of a table are written, or about to be; ``whole`` and no job as ``Touched`` tells.
 
     Each has a line of its own: who gathers takes those it sees, and never one of a transaction that goes on.
     """
     session.execute(
-        text("INSERT INTO picker_touches (tenant, table_name, job_id) VALUES (:tenant, :table, :job)"),
-        {"tenant": tenant, "table": table, "job": job_id},
+        text("INSERT INTO picker_touches (tenant, table_name, job_id, whole) VALUES (:tenant, :table, :job, :whole)"),
+        {"tenant": tenant, "table": table, "job": job_id, "whole": whole or job_id is None},
     )
 
 
@@ -45,14 +47,14 @@ def take_touched(session: Session, tenant: str, table: str) -> list[Touched]:
     rows = session.execute(
         text(
             f"""
-            SELECT t.number, t.job_id, coalesce(j.state IN ({_TERMINAL}), true) AS over
+            SELECT t.number, t.job_id, t.whole, coalesce(j.state IN ({_TERMINAL}), true) AS over
             FROM picker_touches AS t LEFT JOIN jobs AS j ON j.id = t.job_id
             WHERE t.tenant = :tenant AND t.table_name = :table ORDER BY t.number FOR UPDATE OF t
             """
         ),
         {"tenant": tenant, "table": table},
     )
-    return [Touched(row.number, row.job_id, row.over) for row in rows]
+    return [Touched(row.number, row.job_id, row.whole, row.over) for row in rows]
 
 
 def settle(session: Session, numbers: list[int]) -> None:

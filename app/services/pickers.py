@@ -55,11 +55,10 @@ def _gather(session: Session, tenant: str, table: Table) -> None:
     touched = picker_values.take_touched(session, tenant, table.name)
     if not touched:
         return
-    jobs = sorted({one.job_id for one in touched if one.job_id is not None})
-    if len(jobs) == len({one.job_id for one in touched}):
-        pickers.gather(session, tenant, table, jobs)
-    else:
+    if any(one.whole for one in touched):
         picker_values.forget(session, tenant, table.name)
         pickers.gather(session, tenant, table, None)
+    else:
+        pickers.gather(session, tenant, table, sorted({one.job_id for one in touched if one.job_id is not None}))
     # A job that is not over may write more rows after we looked.
     picker_values.settle(session, [one.number for one in touched if one.over])

@@ -66,11 +66,15 @@ class Tables:
                 raise NotFoundError(f"there is no table {name!r}; there are {known}", code="table.not_found")
             return found
 
-    def will_write(self, tenant: str, table: Table, job_id: UUID) -> None:
-        """Note that a job writes rows of a table; said before the first, and at every start of the job."""
+    def will_write(self, tenant: str, table: Table, job_id: UUID, *, whole: bool = False) -> None:
+        """Note that a job writes rows of a table; said before the first, and at every start of the job.
+
+        Args:
+            whole: The rows it writes do not all bear its id, or rows go.
+        """
         if table.has_pickers:
             with self._sessions.begin() as session:
-                picker_values.touch(session, tenant, table.name, job_id)
+                picker_values.touch(session, tenant, table.name, job_id, whole=whole)
 
     def list(self, tenant: str) -> list[Table]:
         """Every table of the tenant by name, the built-in ones among them."""

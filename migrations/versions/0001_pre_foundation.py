@@ -468,7 +468,8 @@ CREATE TABLE picker_touches (
     number     bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     tenant     text NOT NULL,
     table_name text NOT NULL,
-    job_id     uuid
+    job_id     uuid,
+    whole      boolean NOT NULL
 );
 CREATE INDEX picker_touches_table_idx ON picker_touches (tenant, table_name, number);
 

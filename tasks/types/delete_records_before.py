@@ -59,7 +59,9 @@ def check(submission: Submission, config: DeleteRecordsBefore) -> None:
 def run(job: RunContext, config: DeleteRecordsBefore) -> Result:
     """Delete batch by batch; a killed job goes on behind its last one."""
     tables = Tables(job.sessions)
-    walk = _walk(job.job.tenant, tables.get(job.job.tenant, config.table), config)
+    table = tables.get(job.job.tenant, config.table)
+    tables.will_write(job.job.tenant, table, job.id, whole=True)
+    walk = _walk(job.job.tenant, table, config)
     if walk.query.uses_relation:
         # Built-in tables are made at their first use, which a filter on their columns is.
         tables.get(job.job.tenant, COMPANIES.name)

@@ -49,10 +49,13 @@ def check(submission: Submission, config: Migrate) -> None:
 def run(job: RunContext, config: Migrate) -> Result:
     """Copy batch by batch and compare; a killed job goes on behind its last batch."""
     tenant, tables = job.job.tenant, Tables(job.sessions)
-    work = _migration(tenant, tables.get(tenant, config.source), tables.get(tenant, config.target), config)
+    target = tables.get(tenant, config.target)
+    tables.will_write(tenant, target, job.id, whole=True)
+    work = _migration(tenant, tables.get(tenant, config.source), target, config)
     if work.walk.query.uses_relation:
         # Built-in tables are made at their first use, which a filter on their columns is.
         tables.get(tenant, COMPANIES.name)
+    tables.will_write(tenant, work.target, job.id)
     books, proof = copy_rows(job, work)
     return Result(
         data={

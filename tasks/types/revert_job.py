@@ -33,7 +33,10 @@ def run(job: RunContext, config: RevertJob) -> Result:
             f"job {source.id} is {source.state}; only a job that is over can be reverted", code="revert.early"
         )
     tables = Tables(job.sessions)
-    return revert(job, source, [tables.get(source.tenant, name) for name in names])
+    written = [tables.get(source.tenant, name) for name in names]
+    for table in written:
+        tables.will_write(source.tenant, table, job.id, whole=True)
+    return revert(job, source, written)
 
 
 JOB_TYPE = JobType(

@@ -24,6 +24,7 @@ BODIES: dict[str, Any] = {
     "jobs.resume": {},
     "jobs.batch_get": {"ids": [str(uuid4())]},
     "tables.Tables.post": {"name": "things", "columns": [{"name": "id", "type": "bigint"}], "key": ["id"]},
+    "inference.infer": {"name": "things", "source": {"text": "id,name\n1,one\n"}},
     "records.query": {},
     "records.count": {},
     "records.explain": {},

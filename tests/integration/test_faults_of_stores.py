@@ -152,7 +152,7 @@ def test_an_s3_that_cannot_write_is_worth_another_attempt_and_shows_no_file(
     with pytest.raises(TransientError):
         store.put(ref, b"x" * 1_000_000, content_type="text/csv")
 
-    assert list(store.list(ref.bucket, ref.key)) == []
+    assert list(objects.list(ref.bucket, ref.key)) == []
 
 
 # A clock that is wrong

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -32,8 +33,11 @@ def settings(settings: Settings) -> Settings:
 
 
 @pytest.fixture
-def worker(sessions: Sessions, settings: Settings, objects: ObjectStore) -> Worker:
-    return Worker(sessions, settings, objects)
+def worker(sessions: Sessions, settings: Settings, objects: ObjectStore) -> Iterator[Worker]:
+    worker = Worker(sessions, settings, objects)
+    worker.heart.start()
+    yield worker
+    worker.heart.stop()
 
 
 def lines(client: Client, job_id: UUID, after: str = "0.0.0") -> list[dict[str, Any]]:

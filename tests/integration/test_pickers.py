@@ -12,6 +12,7 @@ from app.domain.ports import ObjectRef, ObjectStore
 from app.persistence.sessions import Sessions
 from app.services.pickers import Pickers
 from config.settings import Settings
+from tasks.types.delete_records_before import JOB_TYPE as DELETE
 from tasks.types.insert_csv_file import JOB_TYPE as INSERT
 from tests.conftest import BUCKET
 from tests.factories import in_threads
@@ -21,7 +22,7 @@ from tests.integration.worker import Worker, attempt
 
 @pytest.fixture
 def worker(sessions: Sessions, settings: Settings, objects: ObjectStore) -> Any:
-    worker = Worker(sessions, settings, objects, types=(INSERT,))
+    worker = Worker(sessions, settings, objects, types=(INSERT, DELETE))
     worker.heart.start()
     yield worker
     worker.heart.stop()
@@ -117,6 +118,20 @@ def test_an_upsert_has_the_whole_table_read_and_values_that_are_gone_go(member: 
 
     assert before == ["DE"]
     assert picked(member, "country") == ["PT"]
+
+
+def test_values_whose_last_rows_were_deleted_by_a_job_go(
+    worker: Worker, member: Client, objects: ObjectStore, sessions: Sessions
+) -> None:
+    load(worker, member, objects, "a@b.c,DE,it", "b@b.c,FR,it")
+    before = picked(member, "country")
+    gone = {"where": {"keyword_match": {"must": {"country": "FR"}}}}
+    member.post("/v1/jobs", {"type": "delete_records_before", "config": {"table": "contacts", "vql": gone}})
+
+    attempt(worker)
+
+    assert before == ["DE", "FR"]
+    assert picked(member, "country") == ["DE"]
 
 
 def test_many_who_ask_at_once_get_the_same_values(

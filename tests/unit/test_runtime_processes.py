@@ -104,7 +104,7 @@ def test_secrets_are_made_once_and_only_the_owner_may_read_them(tmp_path: Path) 
 
     assert again == made
     assert (tmp_path / "secrets.json").stat().st_mode & 0o777 == 0o600
-    assert len({value for value in vars_of(made) if value}) == 6
+    assert len({value for value in vars_of(made) if value}) == 7
 
 
 def vars_of(made: object) -> list[str | None]:
