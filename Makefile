@@ -11,6 +11,8 @@ CHAOS_ROUNDS ?= 20
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 export PIP_ROOT_USER_ACTION := ignore
+# uv trusts the certificates that the machine trusts, as pip does.
+export UV_SYSTEM_CERTS := 1
 
 # uv installs in seconds what takes pip minutes; pip does it where uv cannot (no build for the machine, settings of pip's).
 install = $(BIN)/python -m pip install --quiet --constraint constraints.txt uv && \

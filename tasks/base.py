@@ -100,6 +100,7 @@ class JobTask(Task):  # type: ignore[misc]  # Celery has no types
             finally:
                 context.flush()
         except MemoryError:
+            context.keep_spent()
             # Celery ends the whole worker when a MemoryError leaves a task.
             raise context.out_of_memory() from None
         except Exception:
@@ -154,6 +155,7 @@ class JobTask(Task):  # type: ignore[misc]  # Celery has no types
         except FenceLost as lost:
             raise JobFailed(str(lost)) from None
         if wait_s is None:
+            process().bell.tell_ended([job.id])
             raise JobFailed(f"job {job.id} failed: {failure}") from None
         log.info("job.retrying", extra={"job_id": str(job.id), "tenant": job.tenant, "wait_s": wait_s})
         raise Retry(f"job {job.id}: {failure}", exc=None, when=wait_s)

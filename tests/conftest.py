@@ -40,19 +40,15 @@ END $$
 
 _BACK_TO_SEED = """
 DO $$
-DECLARE name text; used boolean; dirty text[] := '{}';
+DECLARE name text; dirty text[];
 BEGIN
     FOR name IN SELECT nspname FROM pg_namespace WHERE nspname ~ '^t_' LOOP
         EXECUTE format('DROP SCHEMA %I CASCADE', name);
     END LOOP;
     -- Of what is partitioned only the parts that were used: a file for each index of each part is made anew.
-    FOR name IN SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'
-                AND relname <> 'alembic_version' LOOP
-        EXECUTE format('SELECT EXISTS (SELECT FROM public.%I)', name) INTO used;
-        IF used THEN
-            dirty := dirty || format('public.%I', name);
-        END IF;
-    END LOOP;
+    SELECT coalesce(array_agg(format('public.%I', relname)), '{}') INTO dirty FROM pg_class
+    WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND relname <> 'alembic_version'
+    AND pg_relation_size(oid) > 0;
     IF dirty <> '{}' THEN
         EXECUTE 'TRUNCATE ' || array_to_string(dirty, ', ') || ' RESTART IDENTITY CASCADE';
     END IF;

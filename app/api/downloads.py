@@ -12,7 +12,7 @@ from werkzeug.http import is_resource_modified
 
 from app.domain.artifacts import Artifact
 from app.domain.errors import RangeError
-from app.web.current import services, tenant
+from app.web.current import by_link, services, tenant
 
 blueprint = Blueprint("downloads", __name__, url_prefix="/v1", description="The bytes of files that jobs made.")
 
@@ -66,8 +66,12 @@ def _range(artifact: Artifact, etag: str) -> tuple[int, int]:
     return found
 
 
-def _by_cdn() -> bool:
-    return bool(request.args) and services().settings.cdn_base_url is not None
+def _caching(artifact: Artifact) -> str:
+    # A CDN keeps a file under its link, signature and all: whoever may see the link may see the file. What came by a
+    # key is kept by nobody: its address alone would open it.
+    if services().settings.cdn_base_url is None or not by_link():
+        return "private, no-cache"
+    return f"public, max-age={services().links.cached_s(request.args, artifact.expires_at)}"
 
 
 def _headed(response: Response, artifact: Artifact, etag: str) -> Response:
@@ -78,8 +82,7 @@ def _headed(response: Response, artifact: Artifact, etag: str) -> Response:
             "Content-Type": artifact.content_type,
             "Content-Disposition": f"attachment; filename*=UTF-8''{quote(artifact.name, safe='')}",
             "X-Content-Type-Options": "nosniff",
-            # A CDN keeps a file under its link, signature and all: whoever may see the link may see the file.
-            "Cache-Control": "public, max-age=3600" if _by_cdn() else "private, no-cache",
+            "Cache-Control": _caching(artifact),
         }
     )
     return response

@@ -201,4 +201,4 @@ def _download(job_id: UUID) -> Response:
 
 
 def _shown(job_id: UUID, record: FailedRecord) -> dict[str, Any]:
-    return {"id": record_id(job_id, record.line), **asdict(record)}
+    return {"id": record_id(job_id, record.line), "stage": record.stage, **asdict(record)}

@@ -204,7 +204,7 @@ class DryRun:
         place = Place(0, plan.first_byte, plan.first_line, 0)
         reader = reading.reader_of(plan, source.read, place)
         chunks = reading.chunks_of(plan, reader)
-        fate = self._fate(plan) if self.table and not found.problems else _as_read
+        fate = self._fate(plan, self.table) if self.table and not found.problems else _as_read
         for chunk in chunks:
             self.go_on()
             found.see(chunk)
@@ -216,11 +216,10 @@ class DryRun:
         found.end_byte = reader.next_byte
         found.stored_byte = source.stored_bytes_read if plan.is_packed else reader.next_byte
 
-    def _fate(self, plan: Plan) -> Callable[[Chunk], dict[int, Fault]]:
+    def _fate(self, plan: Plan, table: Table) -> Callable[[Chunk], dict[int, Fault]]:
         """What tells the records of a chunk that would be refused."""
-        assert self.table is not None  # noqa: S101 - the caller asks
-        shaper = shaper_of(plan, self.table, None)
-        encoder = Encoder(plan.mapped, self.table, companions_of(self.table), keeps_empty=plan.keeps_empty)
+        shaper = shaper_of(plan, table, None)
+        encoder = Encoder(plan.mapped, table, companions_of(table), keeps_empty=plan.keeps_empty)
         return lambda chunk: encoder.encode_one(shaper.shape(chunk) if shaper else chunk).faults
 
     def _not_checked(self) -> list[str]:

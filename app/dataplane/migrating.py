@@ -92,6 +92,9 @@ def migrate(context: WalkContext, work: Migration) -> tuple[dict[str, int], Proo
 def _batch(context: WalkContext, work: Migration, target: Target, after: Key | None) -> Key | None:
     walk = work.walk
     with context.sessions.begin() as session:
+        if work.revertible:
+            # What is kept and what is written are the same rows, whatever others change: they or this begins again.
+            session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
         ahead = walk.page(walk.key_columns(), after=after, limit=work.batch_rows)
         last = session.execute(text(f"SELECT {walk.last(f'({ahead.sql}) AS ahead')}"), ahead.parameters).scalar_one()
         if last is None:

@@ -42,7 +42,7 @@ REMEDIES: Final[Mapping[str, str]] = {
     "duration.invalid": "Write milliseconds, or a text such as 5s, 1.5h or 7d.",
     "enrich.answer_invalid": "Have the service answer as docs/imports.md says.",
     "enrich.config_invalid": "Compare the provider's config with its own description.",
-    "enrich.failed": "See what the service says of the row; correct the row, or replay it when the service is well.",
+    "enrich.failed": "See what the service says of the row; correct it, or import again when the service is well.",
     "export.cell_too_long": "Leave the column out, or export it as csv, ndjson or json.",
     "export.interrupted": "Nothing: the job is tried again.",
     "export.key_taken": "Put {job_id} into the key, or set if_exists to number.",

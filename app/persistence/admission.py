@@ -18,15 +18,19 @@ from app.persistence.jobs import ADMISSION_LOCK
 from app.persistence.limits import APPLIES, LEFT
 from app.persistence.prepared import Prepared
 
-_WAITING: Final = "state IN ('open', 'retry_wait') AND NOT paused"
+WAITING: Final = "state IN ('open', 'retry_wait') AND NOT paused"
+"""Whether a job waits to be admitted, now or later."""
+OVERDUE: Final = """deadline_at <= now() AND state IN ('blocked', 'open', 'queued', 'running', 'retry_wait')
+    AND (state <> 'running' OR worker IS NULL)"""
+"""Whether a job's time is over and no worker holds it."""
 
 
 _WAITING_QUEUES: Final = Prepared(
     f"""
     WITH RECURSIVE waiting AS (
-        (SELECT queue FROM jobs WHERE {_WAITING} ORDER BY queue LIMIT 1)
+        (SELECT queue FROM jobs WHERE {WAITING} ORDER BY queue LIMIT 1)
         UNION ALL
-        SELECT (SELECT queue FROM jobs WHERE {_WAITING} AND queue > q.queue ORDER BY queue LIMIT 1)
+        SELECT (SELECT queue FROM jobs WHERE {WAITING} AND queue > q.queue ORDER BY queue LIMIT 1)
         FROM waiting AS q WHERE q.queue IS NOT NULL
     )
     SELECT queue FROM waiting WHERE queue <> '{PARENT_QUEUE}'
@@ -53,7 +57,7 @@ FIRST_KEYED: Final = Lane("", 0, "", "")
 """Before every lane that has a key."""
 KEYED_LANES_AT_ONCE: Final = 1000
 _LANE: Final = ", ".join(Lane._fields)
-_CLASS: Final = f"queue = :queue AND priority = :priority AND {_WAITING}"
+_CLASS: Final = f"queue = :queue AND priority = :priority AND {WAITING}"
 
 # Lanes are found by skipping through the index: those without a key, and the next thousand that have one. Of each, the
 # first jobs are looked at, as many as its limits leave room for, so that a lane that is full costs nothing however long
@@ -101,7 +105,7 @@ _ADMIT: Final = text(
         AND (concurrency_key = '' OR key_rank <= coalesce(of_key, :room)) ORDER BY turn, due_at LIMIT :room
     ), chosen AS (
         SELECT j.* FROM best CROSS JOIN LATERAL (
-            SELECT id, state AS source FROM jobs WHERE id = best.id AND {_WAITING} FOR UPDATE SKIP LOCKED
+            SELECT id, state AS source FROM jobs WHERE id = best.id AND {WAITING} FOR UPDATE SKIP LOCKED
         ) AS j
     ), admitted AS (
         UPDATE jobs SET state = 'queued', event_no = event_no + 1, updated_at = clock_timestamp(),
@@ -195,8 +199,7 @@ def end_overdue(session: Session) -> list[Job]:
             f"""
             WITH late AS (
                 SELECT id, state AS source FROM jobs
-                WHERE deadline_at <= now() AND state IN ('blocked', 'open', 'queued', 'running', 'retry_wait')
-                AND (state <> 'running' OR worker IS NULL)
+                WHERE {OVERDUE}
                 ORDER BY deadline_at LIMIT 500 FOR UPDATE SKIP LOCKED
             ), ended AS (
                 UPDATE jobs SET state = 'cancelled', cancel_reason = 'timeout', event_no = event_no + 1,

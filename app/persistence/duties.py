@@ -7,6 +7,7 @@ from typing import Final
 
 from sqlalchemy.orm import Session
 
+from app.persistence.admission import OVERDUE, WAITING
 from app.persistence.families import PARENT_QUEUE, RETRYING
 from app.persistence.prepared import Prepared
 
@@ -37,13 +38,11 @@ _LOOK: Final = Prepared(
     SELECT
         EXISTS (SELECT FROM workers WHERE lease_until < clock_timestamp()) AS rescue,
         EXISTS (SELECT FROM schedules WHERE NOT paused AND next_fire_at <= clock_timestamp()) AS fire,
-        EXISTS (SELECT FROM jobs WHERE deadline_at <= now()
-                AND state IN ('blocked', 'open', 'queued', 'running', 'retry_wait')
-                AND (state <> 'running' OR worker IS NULL)) AS end_overdue,
+        EXISTS (SELECT FROM jobs WHERE {OVERDUE}) AS end_overdue,
         EXISTS (SELECT FROM job_events WHERE seq IS NULL) AS fold,
         EXISTS (SELECT FROM families WHERE stirred) OR EXISTS (SELECT FROM jobs WHERE {RETRYING}) AS stir,
         EXISTS (SELECT FROM jobs WHERE queue = '{PARENT_QUEUE}' AND state = 'open' AND NOT paused) AS begin,
-        EXISTS (SELECT FROM jobs WHERE state IN ('open', 'retry_wait') AND NOT paused) AS admit,
+        EXISTS (SELECT FROM jobs WHERE {WAITING}) AS admit,
         EXISTS (SELECT FROM jobs WHERE state = 'queued') AS ring
     """
 )

@@ -127,6 +127,12 @@ def ping(session: Session) -> None:
     session.execute(text("SELECT 1"))
 
 
+def limit_statements(session: Session, timeout_s: float) -> None:
+    """Let no statement of this transaction take longer."""
+    limit = f"{max(1, int(timeout_s * 1000))}ms"
+    session.execute(text("SELECT set_config('statement_timeout', :limit, true)"), {"limit": limit})
+
+
 class SingleStatements:
     """Executors whose every statement is a transaction: one round trip instead of three, and no session to keep.
 

@@ -148,11 +148,6 @@ def open_sealed(keys: MasterKeys, source: Source, *, sealed_bytes: int, context:
     return SealedFile(said.decode(), key_id.hex(), header_bytes, sealed_bytes, AESGCM(key))
 
 
-def is_sealed(beginning: bytes) -> bool:
-    """Whether a file that begins so is one of ours."""
-    return beginning.startswith(MAGIC)
-
-
 def _nonce(number: int, *, last: bool) -> bytes:
     # No nonce comes twice under a key, which is one file's alone.
     return number.to_bytes(NONCE_BYTES - 1, "big") + bytes([last])

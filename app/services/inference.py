@@ -86,7 +86,8 @@ class Inference:
             raise UnavailableError(error.detail) from error
         except JobError as error:
             raise _unreadable(error.code, error.detail) from error
-        for problem in report["problems"]:
+        if report["problems"]:
+            problem = report["problems"][0]
             raise _unreadable(problem["code"], problem["message"])
         return _proposal(name, report)
 

@@ -111,7 +111,7 @@ class Leftovers:
             with self._sessions.begin() as session:
                 export = leftovers.hold(session, job_id)
                 if export is not None:
-                    give_up(None if export.checkpoint["elsewhere"] else self._objects, session, export)
+                    give_up(None if export.checkpoint.get("elsewhere", True) else self._objects, session, export)
                     removed += 1
         return removed
 

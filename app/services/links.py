@@ -15,6 +15,7 @@ from config.settings import Settings
 
 SIGNATURE: Final = "signature"
 _EXPIRES: Final = "expires"
+_CACHED_S: Final = 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,12 @@ class Links:
             over = datetime.fromtimestamp(expires, UTC)
             raise ForbiddenError(f"the link was good until {over.isoformat()}", code="link.expired")
         return arguments["tenant"]
+
+    def cached_s(self, arguments: Mapping[str, str], until: datetime | None) -> int:
+        """How long others may keep what a link was followed to, which itself is there ``until`` then."""
+        now = self._clock.now().timestamp()
+        ends = [now + _CACHED_S, float(arguments[_EXPIRES]), *([until.timestamp()] if until else [])]
+        return max(0, int(min(ends) - now))
 
 
 def _asked(path: str, arguments: Mapping[str, str]) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from app.dataplane import pickers
 from app.domain.tables import Table
 from app.persistence import picker_values
 from app.persistence import tables as catalogue
-from app.persistence.sessions import Sessions
+from app.persistence.sessions import Sessions, limit_statements
 
 
 class Pickers:
@@ -31,9 +30,7 @@ class Pickers:
             DBAPIError: QueryCanceled: it took longer than ``timeout_s``.
         """
         with self._sessions.begin() as session:
-            session.execute(
-                text("SELECT set_config('statement_timeout', :limit, true)"), {"limit": f"{int(timeout_s * 1000)}ms"}
-            )
+            limit_statements(session, timeout_s)
             _gather(session, tenant, table)
             return picker_values.find(session, tenant, table.name, column, search=search, limit=limit)
 

@@ -11,6 +11,7 @@ from app.domain.access import DEFAULT_TENANT, Principal, Role
 from app.domain.errors import ForbiddenError
 
 _KEY = "haulier"
+_LINK = "link"
 
 
 def attach(app: Flask, services: Services) -> None:
@@ -42,7 +43,12 @@ def follow_link() -> None:
         ForbiddenError: The link is not ours, was changed, or is over.
     """
     of = services().links.tenant_of(request.path, request.args)
-    g.principal = Principal(key_id="link", tenant=of, role=Role.MEMBER)
+    g.principal = Principal(key_id=_LINK, tenant=of, role=Role.MEMBER)
+
+
+def by_link() -> bool:
+    """Whether the request does without a key."""
+    return principal().key_id == _LINK
 
 
 def tenant() -> str:

@@ -55,7 +55,6 @@ def run(job: RunContext, config: Migrate) -> Result:
     if work.walk.query.uses_relation:
         # Built-in tables are made at their first use, which a filter on their columns is.
         tables.get(tenant, COMPANIES.name)
-    tables.will_write(tenant, work.target, job.id)
     books, proof = copy_rows(job, work)
     return Result(
         data={

@@ -226,7 +226,7 @@ def _ask_at_random(operation: Any, admin: Client, mode: GenerationMode, asked: C
     """A few requests to one operation, the same in every run; nothing when it has nothing to be wrong."""
 
     @property_settings(
-        max_examples=5,
+        max_examples=3,
         derandomize=True,
         database=None,
         deadline=None,

@@ -238,7 +238,9 @@ def test_with_a_cdn_links_lead_there_and_give_the_same_bytes(
 
     base, _, path = url.partition("/v1/")
     fetched = Client(app, None).get(f"/v1/{path}")
+    by_key = Client(app, member.key).get(f"/v1/{path.partition('?')[0]}?any=1")
     services.sessions.kw["bind"].dispose()
+    assert by_key.headers["Cache-Control"] == "private, no-cache"
     assert base == "https://cdn.example.com/files"
     assert (fetched.data, fetched.headers["Cache-Control"]) == (body, "public, max-age=3600")
 
