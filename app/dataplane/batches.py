@@ -88,24 +88,25 @@ class Batch:
         self.pieces.append((self.count, chunk, begin))
         self.count += end - begin
 
-    def _locate(self, place: int) -> tuple[Chunk, int]:
+    def locate(self, place: int) -> tuple[Chunk, int]:
+        """The chunk of a record, and its place there."""
         at = bisect_right(self.pieces, place, key=lambda piece: piece[0]) - 1
         begin, chunk, offset = self.pieces[at]
         return chunk, place - begin + offset
 
     def line_of(self, place: int) -> int:
         """The first physical line of a record."""
-        chunk, local = self._locate(place)
+        chunk, local = self.locate(place)
         return chunk.line_of(local)
 
     def bytes_of(self, place: int) -> tuple[int, int]:
         """Where a record begins and where the next one does."""
-        chunk, local = self._locate(place)
+        chunk, local = self.locate(place)
         return chunk.byte_of(local), chunk.byte_of(local + 1)
 
     def raw(self, place: int) -> bytes:
         """A record as it stands in the file."""
-        chunk, local = self._locate(place)
+        chunk, local = self.locate(place)
         return chunk.raw(local)
 
     @property
@@ -116,7 +117,7 @@ class Batch:
     @property
     def last_line(self) -> int:
         """The last line of the last record."""
-        chunk, local = self._locate(self.count - 1)
+        chunk, local = self.locate(self.count - 1)
         return chunk.line_of(local + 1) - 1
 
     @property

@@ -164,22 +164,30 @@ _FORMS: Final[Mapping[ColumnType, str]] = {
 
 
 @cache
-def _run(column: Column) -> re.Pattern[bytes] | None:
-    """Values of a column's common form, or empty, each followed by NUL; ``None`` for a type that has none."""
-    if column.type is ColumnType.TEXT:
-        form = r"[^@\0]+@[^@\0]+" if column.format == "email" else r"[^\0]+"
-        if column.max_length is not None:
-            form = rf"(?=[^\0]{{1,{column.max_length}}}+\0){form}"
-    elif column.type in _FORMS:
-        form = _FORMS[column.type]
-    else:
-        return None
-    return re.compile(rf"(?:(?:{form})?+\0)*+".encode())
+def _run(kind: ColumnType) -> re.Pattern[bytes] | None:
+    """Values of a type's common form, or empty, each followed by NUL; ``None`` for a type that has none."""
+    form = _FORMS.get(kind)
+    return None if form is None else re.compile(rf"(?:(?:{form})?+\0)*+".encode())
+
+
+def _uncommon_texts(values: Sequence[bytes], column: Column) -> Iterator[int]:
+    if column.max_length is not None:
+        most = column.max_length
+        yield from (place for place, value in enumerate(values) if len(value) > most)
+    if column.format == "email":
+        found = list(map(bytes.count, values, repeat(b"@")))
+        yield from (place for place, count in enumerate(found) if count != 1 and values[place])
+        joined = b"\0".join((b"", *values, b""))
+        if b"\0@" in joined or b"@\0" in joined:
+            yield from (place for place, value in enumerate(values) if b"@" in (value[:1], value[-1:]))
 
 
 def _uncommon(values: Sequence[bytes], column: Column) -> Iterator[int]:
     """The places of values that have another form than the common one."""
-    run = _run(column)
+    if column.type is ColumnType.TEXT:
+        yield from _uncommon_texts(values, column)
+        return
+    run = _run(column.type)
     if run is None:
         yield from (place for place, value in enumerate(values) if value)
         return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import compress, repeat
+from itertools import repeat
 from typing import Final
 
 from app.dataplane.chunks import Chunk
@@ -60,15 +60,17 @@ def keep_of_width(chunk: Chunk, taken_apart: bytes, width: int) -> None:
     """
     records = taken_apart.split(RECORD_END)
     del records[-1]
-    is_good = [marks == width - 1 for marks in map(bytes.count, records, repeat(FIELD_END))]
+    marks = list(map(bytes.count, records, repeat(FIELD_END)))
     # A blank line would pass for a record of one empty field.
-    suspects = [place for place, good in enumerate(is_good) if not good or (width == 1 and not records[place])]
-    for place in suspects:
+    suspects = [place for place, found in enumerate(marks) if found != width - 1 or (width == 1 and not records[place])]
+    chunk.members = members = list(range(chunk.count))
+    for place in reversed(suspects):
         if not records[place] and chunk.raw(place).strip(b"\r\n\0") == b"":
-            is_good[place] = False
-            chunk.blanks.append(place)
-        elif not is_good[place]:
-            chunk.faults[place] = ragged(width, records[place].count(FIELD_END) + 1)
-    chunk.members = list(compress(range(chunk.count), is_good))
-    kept = FIELD_END.join(compress(records, is_good)).split(FIELD_END) if chunk.members else []
+            chunk.blanks.insert(0, place)
+        elif marks[place] != width - 1:
+            chunk.faults[place] = ragged(width, marks[place] + 1)
+        else:
+            continue
+        del records[place], members[place]
+    kept = FIELD_END.join(records).split(FIELD_END) if members else []
     chunk.columns = [kept[place::width] for place in range(width)]

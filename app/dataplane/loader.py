@@ -205,14 +205,14 @@ class LaneWriter:
         kept = max(0, self._load.raw_rows - batch.refused_before)
         for number, place in enumerate(sorted(faults)):
             fault = faults[place]
-            first_byte, end_byte = batch.bytes_of(place)
-            text = batch.raw(place) if number < kept else b""
+            chunk, local = batch.locate(place)
+            text = chunk.raw(local) if number < kept else b""
             keeps = 0 < len(text) <= LEDGER_RAW_BYTES
             raw, is_base64 = as_kept(text, self._load.encoding) if keeps else (None, False)
             yield ledger.Entry(
-                line=batch.line_of(place),
-                first_byte=first_byte,
-                end_byte=end_byte,
+                line=chunk.line_of(local),
+                first_byte=chunk.byte_of(local),
+                end_byte=chunk.byte_of(local + 1),
                 raw=raw,
                 raw_is_base64=is_base64,
                 field=fault.field,

@@ -13,7 +13,6 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 _NULL: Final = "\\N"
-_ESCAPES: Final = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,22 +29,27 @@ class Entry:
     message: str
 
 
+def _escaped(text: str) -> str:
+    """As COPY has it; several times faster than one ``translate``."""
+    return text.replace("\\", "\\\\").replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")
+
+
 def add(session: Session, tenant: str, job_id: UUID, records: Iterable[Entry]) -> int:
     """Store refused records by COPY; how many they were."""
     buffer = io.StringIO()
-    count = 0
+    count, job = 0, str(job_id)
     for record in records:
         values = (
-            str(job_id),
+            job,
             str(record.line),
             tenant,
             str(record.first_byte),
             str(record.end_byte),
-            _NULL if record.raw is None else record.raw.translate(_ESCAPES),
+            _NULL if record.raw is None else _escaped(record.raw),
             "t" if record.raw_is_base64 else "f",
-            _NULL if record.field is None else record.field.translate(_ESCAPES),
-            record.code.translate(_ESCAPES),
-            record.message.replace("\0", "\ufffd").translate(_ESCAPES),
+            _NULL if record.field is None else _escaped(record.field),
+            _escaped(record.code),
+            _escaped(record.message.replace("\0", "\ufffd")),
         )
         buffer.write("\t".join(values) + "\n")
         count += 1
