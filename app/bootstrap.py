@@ -171,7 +171,7 @@ def build_services(settings: Settings, *, application_name: str, pool_size: int)
         health=Health(sessions, {"redis": lambda: _ping(settings)}, version=haulier.__version__),
         tables=tables,
         records=Records(tables, reading),
-        statistics=Statistics(sessions, clock),
+        statistics=Statistics(reading, clock),
         job_search=JobSearch(reading),
         queries=Queries(
             tables,

@@ -12,9 +12,9 @@ from typing import Any, Final, TypeVar
 from app.domain.ports import Clock
 from app.persistence import queues, statistics, workers
 from app.persistence.queues import Queue
-from app.persistence.sessions import Sessions
 from app.persistence.statistics import Ended
 from app.persistence.workers import LiveSlot
+from app.services.reading import Reading
 from config.celery import QUEUES
 
 KEPT_S: Final = 15.0
@@ -37,18 +37,22 @@ class Snapshot:
 class Statistics:
     """The use cases of figures."""
 
-    def __init__(self, sessions: Sessions, clock: Clock, *, kept_s: float = KEPT_S) -> None:
-        self._sessions = sessions
+    def __init__(self, reading: Reading, clock: Clock, *, kept_s: float = KEPT_S) -> None:
+        self._reading = reading
         self._clock = clock
         self._kept_s = kept_s
         self._lock = threading.Lock()
         self._kept: dict[Hashable, tuple[float, Any]] = {}
 
     def ended(self, tenant: str, window: timedelta) -> list[Ended]:
-        """The tenant's jobs that ended within ``window``, by type and state."""
+        """The tenant's jobs that ended within ``window``, by type and state.
+
+        Raises:
+            InvalidRequestError: ``vql.timeout``: there are more than can be looked at in time.
+        """
 
         def find() -> list[Ended]:
-            with self._sessions.begin() as session:
+            with self._reading.of_ours() as session:
                 return statistics.ended(session, tenant, self._clock.now() - window)
 
         return self._keep(("ended", tenant, window), find)
@@ -57,7 +61,7 @@ class Statistics:
         """What past jobs of a type say of the rest of one that runs; see ``eta_range``."""
 
         def find() -> Sequence[float]:
-            with self._sessions.begin() as session:
+            with self._reading.of_ours() as session:
                 return statistics.past_ratios(session, tenant, job_type)
 
         return self._keep(("ratios", tenant, job_type), find)
@@ -66,7 +70,7 @@ class Statistics:
         """All tenants together."""
 
         def find() -> Snapshot:
-            with self._sessions.begin() as session:
+            with self._reading.of_ours() as session:
                 return Snapshot(
                     queues.read(session, QUEUES),
                     workers.live(session),
