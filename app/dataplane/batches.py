@@ -155,8 +155,8 @@ class Part:
         rows: As in ``Encoded``; ``companions`` likewise.
         places: The place of each row in the batch.
         distinct: No key stands twice among them, for sure.
-        faults: The refused records of the batch, by place; the first lane writes them all.
-        blanks: The blank lines of the batch; the first lane counts them all.
+        faults: The refused records of the batch, by place; one lane writes them all, each batch's in turn.
+        blanks: The blank lines of the batch; the same lane counts them all.
     """
 
     batch: Batch
@@ -190,7 +190,8 @@ def parts_of(batch: Batch, lanes: int) -> list[Part]:
             distinct = len(set(own)) == len(own)
             beside = list(compress(companions, mine))
             parts.append(Part(batch, lane, list(compress(rows, mine)), list(compress(places, mine)), distinct, beside))
-    parts[0].faults, parts[0].blanks = batch.faults, batch.blanks
+    chosen = parts[batch.number % lanes]
+    chosen.faults, chosen.blanks = batch.faults, batch.blanks
     return parts
 
 

@@ -16,6 +16,7 @@ from app.domain.job_types import Result
 from app.domain.jobs import Outcome
 from app.domain.ports import ObjectRef, ObjectStore
 from app.persistence.sessions import Sessions
+from app.services.reading import Reading
 from app.services.statistics import Statistics
 from config.settings import Settings
 from tasks.context import RunContext
@@ -163,7 +164,7 @@ def test_the_range_of_an_eta_comes_from_past_jobs_and_its_error_is_kept(
 
     assert isinstance(error, float)
     assert seen[0]["eta_earliest"] <= seen[0]["eta"] <= seen[0]["eta_latest"]
-    ratios = Statistics(sessions, SystemClock()).past_ratios("default", "do")
+    ratios = Statistics(Reading(sessions, timeout_s=10), SystemClock()).past_ratios("default", "do")
     assert ratios == pytest.approx([3.0, 3.0, 3.0])
 
 
