@@ -12,7 +12,7 @@ from typing import Any, Final
 from sqlalchemy.orm import Session
 
 from app.domain.jobs import Job
-from app.domain.texts import is_storable
+from app.domain.texts import storable
 from app.persistence import job_logs
 from app.persistence.job_logs import LogLine
 
@@ -45,7 +45,7 @@ class LogLines:
             self._dropped += 1
             return
         self._characters += size
-        self._append(logging.getLevelName(level).lower(), _clean(event), kept)
+        self._append(logging.getLevelName(level).lower(), storable(event[:_LONGEST]), kept)
 
     def write(self, session: Session) -> int:
         """Store what waits; how many lines, for ``written`` once that is committed."""
@@ -92,9 +92,4 @@ def _facts(kwargs: Mapping[str, Any]) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     if value is None or isinstance(value, bool | int) or (isinstance(value, float) and value - value == 0):
         return value
-    return _clean(str(value))
-
-
-def _clean(said: str) -> str:
-    said = said[:_LONGEST]
-    return said if is_storable(said) else said.replace("\0", "\\0").encode("utf-8", "replace").decode()
+    return storable(str(value)[:_LONGEST])

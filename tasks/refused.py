@@ -8,7 +8,7 @@ from typing import Final
 from sqlalchemy.orm import Session
 
 from app.domain.jobs import Job
-from app.domain.texts import is_storable
+from app.domain.texts import is_storable, storable
 from app.persistence import ledger
 from app.persistence.ledger import Entry
 
@@ -57,9 +57,9 @@ class Refused:
         if self.total + len(self._waiting) >= self._raw_rows:
             raw = None
         kept, is_base64 = _as_text(raw)
-        name = None if field is None else _clean(field)
-        said = _clean(message)[:_LONGEST_MESSAGE]
-        self._waiting.append(Entry(number, *place, kept, is_base64, name, _clean(code), said))
+        name = None if field is None else storable(field)
+        said = storable(message)[:_LONGEST_MESSAGE]
+        self._waiting.append(Entry(number, *place, kept, is_base64, name, storable(code), said))
         self._characters += len(kept or "") + len(said)
 
     def write(self, session: Session) -> int:
@@ -83,7 +83,3 @@ def _as_text(raw: str | bytes | None) -> tuple[str | None, bool]:
     except UnicodeDecodeError:
         text = "\0"
     return (text, False) if is_storable(text) else (base64.b64encode(data).decode(), True)
-
-
-def _clean(text: str) -> str:
-    return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()

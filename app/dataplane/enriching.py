@@ -11,11 +11,12 @@ from typing import Any, Final
 from pydantic import Field, ValidationError, field_validator
 
 from app.dataplane import http_enricher
-from app.dataplane.faults import Fault, storable
+from app.dataplane.faults import Fault
 from app.dataplane.transforms import Name, Values
 from app.domain.errors import JobError, PermanentError, TransientError
 from app.domain.job_types import JobConfig, JobContext
 from app.domain.row_plugins import ENRICHERS, Enricher, Found, Row, Unenriched, find
+from app.domain.texts import storable
 
 _BUILT_IN: Final = {"http": http_enricher.ENRICHER}
 _TRIES: Final = 3

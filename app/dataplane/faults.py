@@ -28,8 +28,3 @@ def shown(value: str) -> str:
     if len(value) <= _SHOWN_CHARACTERS:
         return repr(value)
     return f"{value[:_SHOWN_CHARACTERS]!r}… ({len(value)} characters)"
-
-
-def storable(message: str) -> str:
-    """A message of others as the ledger can hold it."""
-    return message.replace("\0", "\ufffd").encode("utf-8", "replace").decode()

@@ -14,12 +14,13 @@ from typing import Annotated, Any, ClassVar, Final, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from app.dataplane.comparing import FAMILY, ORDERED, readings
-from app.dataplane.faults import shown, storable
+from app.dataplane.faults import shown
 from app.dataplane.patterns import Pattern, PatternError
 from app.dataplane.transforms import Name
 from app.domain.job_types import JobConfig
 from app.domain.row_plugins import VALIDATORS, Validator, find
 from app.domain.tables import Column
+from app.domain.texts import storable
 
 Values = Sequence[bytes]
 Broken = Iterator[tuple[int, str]]

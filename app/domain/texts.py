@@ -22,6 +22,11 @@ def is_storable(value: Any) -> bool:
     return True
 
 
+def storable(text: str) -> str:
+    r"""``text`` as Postgres can hold it: ``\0`` for U+0000, ``?`` for half of a surrogate pair."""
+    return text if is_storable(text) else text.replace("\0", "\\0").encode("utf-8", "replace").decode()
+
+
 def check_json(value: Any, what: str, *, code: str, most_bytes: int | None = None) -> None:
     """Make sure that a value of a job type can be kept.
 

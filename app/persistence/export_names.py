@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final
 from uuid import UUID
 
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from app.domain.lifecycle import TERMINAL
-
-_TERMINAL: Final = ", ".join(f"'{state}'" for state in sorted(TERMINAL))
+from app.persistence.job_rows import ENDED
 
 
 def claim(session: Session, place: str, stem: str, job_id: UUID) -> UUID:
@@ -35,7 +32,7 @@ def is_active(session: Session, job_id: UUID) -> bool:
     """Whether the job may still write."""
     return bool(
         session.execute(
-            text(f"SELECT EXISTS (SELECT FROM jobs WHERE id = :id AND state NOT IN ({_TERMINAL}))"), {"id": job_id}
+            text(f"SELECT EXISTS (SELECT FROM jobs WHERE id = :id AND state NOT IN ({ENDED}))"), {"id": job_id}
         ).scalar_one()
     )
 

@@ -13,8 +13,8 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from app.domain.jobs import Job, Origin
-from app.domain.lifecycle import TERMINAL, JobState
-from app.persistence.job_rows import COLUMNS, to_job
+from app.domain.lifecycle import JobState
+from app.persistence.job_rows import COLUMNS, ENDED, to_job
 from app.persistence.partitions import first_id
 from app.persistence.prepared import Prepared
 
@@ -112,8 +112,7 @@ def _state_clause(state: JobState, retrying: bool | None) -> str:
     return f"(state = '{state}' AND {'' if retrying else 'NOT '}{at_retry})"
 
 
-_TERMINAL: Final = ", ".join(f"'{state}'" for state in sorted(TERMINAL))
-_ENDED: Final = Prepared(f"SELECT {COLUMNS} FROM jobs WHERE id = ANY(CAST(:ids AS uuid[])) AND state IN ({_TERMINAL})")
+_ENDED: Final = Prepared(f"SELECT {COLUMNS} FROM jobs WHERE id = ANY(CAST(:ids AS uuid[])) AND state IN ({ENDED})")
 
 
 def ended(session: Session, job_ids: Sequence[UUID]) -> list[Job]:

@@ -7,7 +7,7 @@ from typing import Any, Final
 from sqlalchemy import Row
 
 from app.domain.jobs import Job, Origin, Outcome, Priority
-from app.domain.lifecycle import JobState
+from app.domain.lifecycle import TERMINAL, JobState
 from app.domain.measures import Measures
 from app.domain.progress import Progress
 from app.domain.resources import Resources
@@ -21,6 +21,9 @@ COLUMNS: Final = """
     needs_left, clone_of, schedule_id, labels, dialect, concurrency_key, max_concurrency, memory_mb, cpu_m,
     spent, stage_at, stage_seconds, midway_at, midway_part
 """
+
+ENDED: Final = ", ".join(f"'{state}'" for state in sorted(TERMINAL))
+"""The terminal states, for ``IN``."""
 
 
 def to_job(row: Row[Any]) -> Job:

@@ -12,6 +12,8 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from app.domain.texts import storable
+
 _NULL: Final = "\\N"
 
 
@@ -49,7 +51,7 @@ def add(session: Session, tenant: str, job_id: UUID, records: Iterable[Entry]) -
             "t" if record.raw_is_base64 else "f",
             _NULL if record.field is None else _escaped(record.field),
             _escaped(record.code),
-            _escaped(record.message.replace("\0", "\ufffd")),
+            _escaped(storable(record.message)),
         )
         buffer.write("\t".join(values) + "\n")
         count += 1

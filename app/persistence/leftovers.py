@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from app.domain.lifecycle import TERMINAL
-
-_TERMINAL: Final = ", ".join(f"'{state}'" for state in sorted(TERMINAL))
+from app.persistence.job_rows import ENDED
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +29,7 @@ def in_use(session: Session, owners: Collection[UUID]) -> set[UUID]:
         text(
             f"""
             SELECT id FROM uploads WHERE id = ANY(:owners) AND completed_at IS NULL
-            UNION SELECT id FROM jobs WHERE id = ANY(:owners) AND state NOT IN ({_TERMINAL})
+            UNION SELECT id FROM jobs WHERE id = ANY(:owners) AND state NOT IN ({ENDED})
             """
         ),
         {"owners": list(owners)},

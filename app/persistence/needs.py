@@ -11,11 +11,11 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from app.domain.jobs import OnDependencyFailure
-from app.domain.lifecycle import TERMINAL, Event, JobState
+from app.domain.lifecycle import Event, JobState
 from app.persistence.families import PARENT_QUEUE
+from app.persistence.job_rows import ENDED
 from app.persistence.prepared import Prepared
 
-_TERMINAL: Final = ", ".join(f"'{state}'" for state in sorted(TERMINAL))
 NEED_FAILED: Final = {"code": "job.need_failed", "message": "a job that this one waited for did not complete"}
 
 
@@ -57,7 +57,7 @@ _RELEASE: Final = Prepared(
     f"""
     WITH fresh AS MATERIALIZED (
         UPDATE job_needs AS e SET over = true FROM jobs AS n
-        WHERE e.needs_id = ANY(CAST(:ended AS uuid[])) AND NOT e.over AND n.id = e.needs_id AND n.state IN ({_TERMINAL})
+        WHERE e.needs_id = ANY(CAST(:ended AS uuid[])) AND NOT e.over AND n.id = e.needs_id AND n.state IN ({ENDED})
         RETURNING e.job_id, n.state <> 'completed' AS has_failed
     ), over AS (
         SELECT job_id, count(*) AS needs, bool_or(has_failed) AS any_failed FROM fresh GROUP BY job_id

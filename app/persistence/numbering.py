@@ -13,10 +13,10 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from app.domain.lifecycle import TERMINAL, Event, JobState
+from app.domain.lifecycle import Event, JobState
+from app.persistence.job_rows import ENDED
 from app.persistence.prepared import Prepared
 
-_TERMINAL: Final = ", ".join(f"'{state}'" for state in sorted(TERMINAL))
 _NUMBER: Final = Prepared(
     f"""
     WITH fresh AS MATERIALIZED (
@@ -45,7 +45,7 @@ _NUMBER: Final = Prepared(
         FROM jobs WHERE id = n.job_id
     ) AS j ON j.parent_id IS NOT NULL OR j.is_needed
     WHERE n.source IS DISTINCT FROM n.target AND n.type <> '{Event.RERUN}'
-    AND (n.target IN ({_TERMINAL}, '{JobState.RETRY_WAIT}') OR n.source IN ({_TERMINAL}))
+    AND (n.target IN ({ENDED}, '{JobState.RETRY_WAIT}') OR n.source IN ({ENDED}))
     ORDER BY seq
     """
 )

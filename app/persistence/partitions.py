@@ -14,7 +14,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from app.domain.lifecycle import TERMINAL
+from app.persistence.job_rows import ENDED
 
 PERIOD: Final = timedelta(days=7)
 AHEAD: Final = 2
@@ -45,7 +45,6 @@ _PATIENCE: Final = "SET LOCAL lock_timeout = '2s'"
 """Whatever asks for a table waits behind one that waits to lock it."""
 _EPOCH: Final = datetime(1970, 1, 5, tzinfo=UTC)
 """A Monday."""
-_TERMINAL: Final = ", ".join(f"'{state}'" for state in sorted(TERMINAL))
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +136,7 @@ def _is_needed(session: Session, period: Period, before: datetime) -> bool:
                 f"""
                 SELECT EXISTS (SELECT FROM artifacts WHERE job_id >= :low AND job_id < :high AND removed_at IS NULL)
                     OR EXISTS (SELECT FROM jobs WHERE id >= :low AND id < :high
-                               AND (state NOT IN ({_TERMINAL}) OR finished_at > :before))
+                               AND (state NOT IN ({ENDED}) OR finished_at > :before))
                     OR EXISTS (SELECT FROM job_events WHERE job_id >= :low AND job_id < :high AND seq IS NULL)
                 """
             ),

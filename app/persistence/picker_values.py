@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 from uuid import UUID
 
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from app.domain.lifecycle import TERMINAL
 from app.domain.texts import like_pattern
-
-_TERMINAL: Final = ", ".join(f"'{state}'" for state in sorted(TERMINAL))
+from app.persistence.job_rows import ENDED
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +44,7 @@ def take_touched(session: Session, tenant: str, table: str) -> list[Touched]:
     rows = session.execute(
         text(
             f"""
-            SELECT t.number, t.job_id, t.whole, coalesce(j.state IN ({_TERMINAL}), true) AS over
+            SELECT t.number, t.job_id, t.whole, coalesce(j.state IN ({ENDED}), true) AS over
             FROM picker_touches AS t LEFT JOIN jobs AS j ON j.id = t.job_id
             WHERE t.tenant = :tenant AND t.table_name = :table ORDER BY t.number FOR UPDATE OF t
             """

@@ -17,6 +17,7 @@ from app.domain.job_types import OWN_PROCESS_QUEUE, Result
 from app.domain.jobs import Job, Origin
 from app.domain.lifecycle import TRANSITIONS, Event
 from app.domain.retry import CRASHED
+from app.domain.texts import storable
 from app.persistence import ends, jobs, workers
 from app.persistence.jobs import NEVER, Sql
 from app.persistence.sessions import Sessions, SingleStatements
@@ -86,9 +87,7 @@ def _cause(error: BaseException) -> str | None:
 
 
 def _clean(value: Any) -> Any:
-    if isinstance(value, str):
-        return value.replace("\0", "\\0").encode("utf-8", "replace").decode()[:4000]
-    return value
+    return storable(value)[:4000] if isinstance(value, str) else value
 
 
 class Runs:
