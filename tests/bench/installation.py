@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from time import sleep
 from typing import Any, Protocol
 
 import requests
@@ -17,6 +15,7 @@ from sqlalchemy import text
 from app.domain.ports import ObjectRef
 from app.persistence.sessions import Sessions
 from app.runtime.stack import Stack
+from app.runtime.supervisor import Supervisor, procfile
 from app.storage.s3 import S3Store
 
 _OVER = ("completed", "failed", "cancelled")
@@ -103,12 +102,16 @@ class Installation:
         """Submit a job and wait for it."""
         return self.ended(self.submit(kind, config))
 
-    def renew_worker(self) -> None:
-        """Start the worker anew: what earlier jobs left in its processes is no memory of the next ones."""
-        before = self.stack.pids()["worker"]
-        os.kill(before, signal.SIGTERM)
-        while self.stack.pids().get("worker", before) == before:
-            sleep(0.1)
+    @contextmanager
+    def worker(self) -> Iterator[None]:
+        """Run the Procfile's worker, a new one: what earlier jobs left in their processes is no memory of its own."""
+        worker = [program for program in procfile() if program.name == "worker"]
+        supervisor = Supervisor(worker, self.stack.environment, self.stack.data_dir / "logs")
+        supervisor.start()
+        try:
+            yield
+        finally:
+            supervisor.stop()
 
     def place(self, name: str) -> ObjectRef:
         """Where a file of that name lies for the tenant."""

@@ -83,15 +83,15 @@ def _imported(here: Installation, megabytes: int, *, packed: bool = False) -> tu
     name = "large.csv.gz" if packed else "large.csv"
     rows = bring(here.objects, here.place(name), megabytes=megabytes, packed=packed)
     here.execute(f"TRUNCATE t_default.{PEOPLE.name}", "CHECKPOINT")
-    ran = here.run("insert_csv_file", {"s3_key": here.place(name).key, "table": PEOPLE.name})
+    with here.worker():
+        ran = here.run("insert_csv_file", {"s3_key": here.place(name).key, "table": PEOPLE.name})
+        over = ran.finished_at
+        if ran.result.get("indexes") == "pending":
+            newest = here.ask("GET", "/v1/jobs?type=reconcile_indexes&limit=1")["items"][0]["id"]
+            over = max(over, here.ended(newest).finished_at)
     here.objects.delete([here.place(name)])
-    here.renew_worker()
     if ran.rows != rows:
         raise SystemExit(f"{ran.rows:,} of {rows:,} rows were read")
-    over = ran.finished_at
-    if ran.result.get("indexes") == "pending":
-        newest = here.ask("GET", "/v1/jobs?type=reconcile_indexes&limit=1")["items"][0]["id"]
-        over = max(over, here.ended(newest).finished_at)
     seconds = (over - ran.started_at).total_seconds()
     print(
         f"  {megabytes:,} MB{' of gzip' * packed}: {rows:,} rows in {ran.seconds:.1f} s, {seconds:.1f} s with indexes, "
@@ -133,7 +133,7 @@ def health(here: Installation, sizes: Sizes) -> list[dict[str, Any]]:
     tables = [f"{PEOPLE.name}_{number}" for number in range(WORKERS)]
     here.execute(*(f"TRUNCATE t_default.{table}" for table in tables), "CHECKPOINT")
     config = {"s3_key": here.place("side.csv").key}
-    with ThreadPoolExecutor(WORKERS) as pool:
+    with here.worker(), ThreadPoolExecutor(WORKERS) as pool:
         waiting = [pool.submit(here.run, "insert_csv_file", {**config, "table": table}) for table in tables]
         taken = list(_samples(f"{here.stack.url}/v1/health", waiting))
         ran = [one.result() for one in waiting]
@@ -208,9 +208,10 @@ def exports(here: Installation, sizes: Sizes) -> list[dict[str, Any]]:
     """Memory and rate of an export of all rows, beside one of a tenth of them."""
     vql = {"select_columns": list(STORED.column_names)}
     config = {"table": STORED.name, "compression": "gzip"}
-    few = here.run("export_csv_file", {**config, "vql": {**vql, "limit": sizes.rows // 10}})
-    here.renew_worker()
-    many = here.run("export_csv_file", {**config, "vql": vql})
+    with here.worker():
+        few = here.run("export_csv_file", {**config, "vql": {**vql, "limit": sizes.rows // 10}})
+    with here.worker():
+        many = here.run("export_csv_file", {**config, "vql": vql})
     if (few.rows, many.rows) != (sizes.rows // 10, sizes.rows):
         raise SystemExit(f"{few.rows:,} and {many.rows:,} rows were written")
     name = f"export of {sizes.rows:,} rows"
@@ -224,13 +225,14 @@ def exports(here: Installation, sizes: Sizes) -> list[dict[str, Any]]:
 def formats(here: Installation, sizes: Sizes) -> list[dict[str, Any]]:
     """Rows a second of every format, over those of plain CSV."""
     config = {"table": STORED.name, "vql": {"limit": min(sizes.format_rows, sizes.rows)}}
-    here.run("export", config)
-    plain = here.run("export", config)
+    with here.worker():
+        here.run("export", config)
+        plain = here.run("export", config)
     print(f"  export as csv: {plain.rows_per_s:,.0f} rows/s, {plain.peak_mb:.0f} MB", flush=True)
     results = []
     for kind, compression, goal in FORMATS:
-        here.renew_worker()
-        ran = here.run("export", {**config, "format": kind, "compression": compression})
+        with here.worker():
+            ran = here.run("export", {**config, "format": kind, "compression": compression})
         name = f"export as {kind}{f', {compression}' * (compression != 'none')} / plain CSV, rows/s"
         told = f"{ran.rows_per_s:,.0f} rows/s, {ran.peak_mb:.0f} MB"
         results.append(entry(name, ran.rows_per_s / plain.rows_per_s, goal, told=told))
@@ -293,7 +295,7 @@ def _installation(folder: Path) -> Iterator[Installation]:
     stack = Stack(
         folder,
         port=9700,
-        processes=["web", "engine", "worker"],
+        processes=["web", "engine"],
         environment={"HAULIER_PARALLEL_JOBS": str(WORKERS)},
         postgres_settings=tuned,
         bucket=BUCKET,
@@ -335,7 +337,6 @@ def main() -> None:
                 here.execute(FILL, rows=sizes.rows)
                 here.execute(f"VACUUM (ANALYZE, FREEZE) t_default.{STORED.name}", "CHECKPOINT")
             for measurement in chosen:
-                here.renew_worker()
                 keep(file, measurement(here, sizes))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
