@@ -19,6 +19,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from time import perf_counter, sleep
 from typing import Any
@@ -191,9 +192,15 @@ def lines(count: int) -> Iterator[bytes]:
         yield json.dumps({"type": "echo", "config": {"value": value}}).encode() + b"\n"
 
 
+def pieces(body: Iterator[bytes], lines_each: int = 500) -> Iterator[bytes]:
+    """The body as it is read from a file, many lines at a time: each piece is a chunk of the request."""
+    while piece := b"".join(islice(body, lines_each)):
+        yield piece
+
+
 def _send_lines(here: Installation, body: Iterator[bytes]) -> str:
     headers = {"X-API-Key": here.stack.admin_key, "Content-Type": "application/x-ndjson"}
-    answer = requests.post(f"{here.stack.url}/v1/batches", data=body, headers=headers, timeout=600)
+    answer = requests.post(f"{here.stack.url}/v1/batches", data=pieces(body), headers=headers, timeout=600)
     if answer.status_code != 202:
         raise SystemExit(f"the batch was answered {answer.status_code}: {answer.text[:500]}")
     job_id: str = answer.json()["id"]

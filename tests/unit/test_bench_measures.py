@@ -16,7 +16,7 @@ import pytest
 from tests.bench.__main__ import BENCHES
 from tests.bench.import_bench import COLUMNS
 from tests.bench.installation import Installation, Ran, memory_growth
-from tests.bench.large_bench import lines, within
+from tests.bench.large_bench import lines, pieces, within
 from tests.bench.large_files import blocks
 from tests.bench.results import p95_of
 
@@ -68,7 +68,10 @@ def test_memory_counts_that_was_given_back_before_the_end() -> None:
 
 
 def test_a_batch_in_lines_begins_with_their_number() -> None:
-    first, *rest = (json.loads(line) for line in lines(3))
+    sent = list(pieces(lines(3), lines_each=3))
+
+    first, *rest = (json.loads(line) for line in b"".join(sent).splitlines())
+    assert len(sent) == 2
 
     assert first == {"count": 3}
     assert [line["config"]["value"]["number"] for line in rest] == [0, 1, 2]
