@@ -41,6 +41,8 @@ from tests.bench.results import entry, keep, p95_of
 
 BUCKET = "haulier-bench"
 WORKERS = 4
+RUNS = 3
+"""Of an export in each format."""
 PAGE_ROWS = 1000
 PAGES = 50
 """Of the first and of the last pages so many are compared."""
@@ -91,8 +93,8 @@ def _imported(here: Installation, megabytes: int, *, packed: bool = False) -> tu
             newest = here.ask("GET", "/v1/jobs?type=reconcile_indexes&limit=1")["items"][0]["id"]
             over = max(over, here.ended(newest).finished_at)
     here.objects.delete([here.place(name)])
-    if ran.rows != rows:
-        raise SystemExit(f"{ran.rows:,} of {rows:,} rows were read")
+    if ran.rows != rows or ran.result["books"]["loaded"] != rows:
+        raise SystemExit(f"{rows:,} rows were sent: {ran.result['books']}")
     seconds = (over - ran.started_at).total_seconds()
     print(
         f"  {megabytes:,} MB{' of gzip' * packed}: {rows:,} rows in {ran.seconds:.1f} s, {seconds:.1f} s with indexes, "
@@ -232,18 +234,21 @@ def exports(here: Installation, sizes: Sizes) -> list[dict[str, Any]]:
 def formats(here: Installation, sizes: Sizes) -> list[dict[str, Any]]:
     """Rows a second of every format, over those of plain CSV."""
     config = {"table": STORED.name, "vql": {"limit": min(sizes.format_rows, sizes.rows)}}
-    with here.worker():
-        here.run("export", config)
-        plain = here.run("export", config)
+    plain = _exported(here, config)
     print(f"  export as csv: {plain.rows_per_s:,.0f} rows/s, {plain.peak_mb:.0f} MB", flush=True)
     results = []
     for kind, compression, goal in FORMATS:
-        with here.worker():
-            ran = here.run("export", {**config, "format": kind, "compression": compression})
+        ran = _exported(here, {**config, "format": kind, "compression": compression})
         name = f"export as {kind}{f', {compression}' * (compression != 'none')} / plain CSV, rows/s"
         told = f"{ran.rows_per_s:,.0f} rows/s, {ran.peak_mb:.0f} MB"
-        results.append(entry(name, ran.rows_per_s / plain.rows_per_s, goal, told=told))
+        results.append(entry(name, ran.rows_per_s / plain.rows_per_s, goal, told=told, runs=RUNS))
     return results
+
+
+def _exported(here: Installation, config: dict[str, Any]) -> Ran:
+    """Of a few runs in a new worker the one in the middle."""
+    with here.worker():
+        return sorted((here.run("export", config) for _ in range(RUNS)), key=lambda ran: ran.seconds)[RUNS // 2]
 
 
 @pytest.mark.feature("S4-36")
