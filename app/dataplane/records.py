@@ -142,7 +142,7 @@ class RecordReader:
         wanted = max(self._block_bytes, 2 * beyond)
         while True:
             held = len(self._buffer) - self._begin
-            if held < wanted and not self._ended:
+            if held <= wanted and not self._ended:  # what is held may end within a line
                 self._fill()
                 continue
             if held <= wanted:

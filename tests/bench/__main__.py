@@ -18,6 +18,7 @@ BENCHES = (
     "schedules_bench",
     "flatness_bench",
     "search_bench",
+    "large_bench",
 )
 
 

@@ -1,4 +1,4 @@
-"""Whether admission, claims and lists stay as quick beside millions of finished jobs as beside a few.
+"""Whether admission, claims, lists and reads stay as quick beside millions of finished jobs as beside a few.
 
     python -m tests.bench.flatness_bench [--few 10000] [--finished 5000000] [--calls 200] [--json var/bench.json]
 
@@ -13,12 +13,14 @@ import argparse
 import http.client
 import json
 import os
+import random
 import shutil
 import statistics
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime, timedelta
+from itertools import cycle
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -26,6 +28,7 @@ from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
 import psycopg2
+import pytest
 
 from app.bootstrap import Services, build_services
 from app.domain.job_types import Result
@@ -39,11 +42,15 @@ from app.persistence.sessions import make_sessions, open_engine
 from app.runtime.stack import Stack
 from app.services.runs import Runs
 from config.settings import from_env
-from tests.bench.export_bench import keep
+from tests.bench.results import entry, keep, p95_of
 from tests.factories import a_slot
 
 WEEKS = 4
 GOAL = 1.3
+READ = "GET /v1/jobs/ID"
+READ_GOAL_MS = 50
+_SOME = 2_000
+_SOME_IDS = "SELECT id FROM jobs TABLESAMPLE SYSTEM (least(100, 100.0 * %s / %s)) WHERE tenant = 'default'"
 _AT_ONCE = 100_000
 _WARM = 20
 # Ids as the application makes them: milliseconds in their first 48 bits, version 7.
@@ -87,10 +94,19 @@ def fill(url: str, finished: int) -> None:
     connection.close()
 
 
+def _some_ids(url: str, jobs: int) -> list[str]:
+    """Ids of jobs of any age, some thousand unless there are fewer, in no order."""
+    with closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
+        cursor.execute(_SOME_IDS, (_SOME, jobs))
+        found = [str(row[0]) for row in cursor.fetchall()]
+    random.Random(1).shuffle(found)
+    return found
+
+
 class Steps:
     """What a web process, an engine and a worker of one installation do, one call at a time."""
 
-    def __init__(self, stack: Stack, services: Services) -> None:
+    def __init__(self, stack: Stack, services: Services, jobs: int) -> None:
         place = urlsplit(stack.url)
         self._web = http.client.HTTPConnection(place.hostname or "", place.port)
         self._headers = {"X-API-Key": stack.admin_key, "Content-Type": "application/json"}
@@ -99,6 +115,7 @@ class Steps:
         engine = open_engine(stack.stores.database_url, application_name="bench engine", pool_size=1, by_index=True)
         self._slot = a_slot(services.sessions, lease_s=86_400)
         self._leader = Leader(make_sessions(engine), uuid4(), term_s=86_400)
+        self._ids = cycle(_some_ids(stack.stores.database_url, jobs))
         self.took_ms: dict[str, list[float]] = {}
         if not self._leader.leads():
             raise SystemExit("another engine leads")
@@ -113,6 +130,7 @@ class Steps:
         if admitted != 1:
             raise SystemExit(f"{admitted} jobs were admitted instead of one")
         self._end(1)
+        self._timed(READ, self._read)
         for name, filters in _lists().items():
             self._timed(name, lambda filters=filters: self._list(filters))  # type: ignore[misc] # of the loop
 
@@ -128,6 +146,13 @@ class Steps:
         answer = self._web.getresponse()
         if answer.status != 202:
             raise SystemExit(f"POST /v1/jobs answered {answer.status}: {answer.read()[:500]!r}")
+        answer.read()
+
+    def _read(self) -> None:
+        self._web.request("GET", f"/v1/jobs/{next(self._ids)}", headers=self._headers)
+        answer = self._web.getresponse()
+        if answer.status != 200:
+            raise SystemExit(f"GET /v1/jobs/ID answered {answer.status}: {answer.read()[:500]!r}")
         answer.read()
 
     def _end(self, expected: int) -> None:
@@ -160,6 +185,7 @@ def _lists() -> dict[str, tuple[Filters, UUID | None]]:
     }
 
 
+@pytest.mark.feature("S2-49")
 def measure(stacks: tuple[Stack, Stack], *, few: int, finished: int, calls: int) -> list[dict[str, Any]]:
     few_steps, many_steps = (_filled(stack, jobs) for stack, jobs in zip(stacks, (few, finished), strict=True))
     for call in range(calls + _WARM):
@@ -173,7 +199,9 @@ def measure(stacks: tuple[Stack, Stack], *, few: int, finished: int, calls: int)
         print(f"  {name}: p50 {before_ms:.2f} ms, {after_ms:.2f} ms, {after_ms / before_ms:.2f}", flush=True)
         title = f"{name}, p50 beside {finished:,} finished jobs over {few:,} (less is better)"
         results.append({"name": title, "ratio": round(after_ms / before_ms, 3), "goal": GOAL, "runs": calls})
-    return results
+    read_ms = p95_of(many_steps.took_ms[READ])
+    title = f"{READ} beside {finished:,} finished jobs, p95 in ms (less is better)"
+    return [*results, entry(title, read_ms, READ_GOAL_MS, runs=calls)]
 
 
 def _filled(stack: Stack, jobs: int) -> Steps:
@@ -184,7 +212,7 @@ def _filled(stack: Stack, jobs: int) -> Steps:
             partitions.prepare(session, now=datetime.now(UTC) - timedelta(weeks=week))
     fill(stack.stores.database_url, jobs)
     print(f"{jobs:,} finished jobs in {perf_counter() - start:.0f} s; load {os.getloadavg()[0]:.1f}", flush=True)
-    return Steps(stack, services)
+    return Steps(stack, services, jobs)
 
 
 @contextmanager

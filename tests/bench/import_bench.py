@@ -5,7 +5,8 @@
 A pair is one run of each, the order alternating; a ratio is the other's time over ours, and the median of the pairs
 counts. psql copies a file on disk into an unlogged stage and upserts from there; we read it from S3. Table reset and
 checkpoint lie outside every time. An import is the job type's whole ``run`` in a process of its own, whose peak memory
-is taken too. Postgres has shared_buffers of 1 GB and max_wal_size of 4 GB for both.
+is taken too (``large_bench`` takes a worker's, of large files). Postgres has shared_buffers of 1 GB and max_wal_size of
+4 GB for both.
 """
 
 from __future__ import annotations
@@ -69,11 +70,6 @@ REAL = qualified("default", TABLE.name)
 
 
 # The file
-
-
-LONG_ROWS = 7_200_000
-"""Two gigabytes of them."""
-MEMORY = "peak memory of a 2 GB file over a 200 MB one, MB (less is better)"
 
 
 def people(rows: int, *, bad: float = 0.0, seed: int = 42) -> Iterator[list[str]]:
@@ -207,11 +203,6 @@ class Bench:
         """Put a file into S3."""
         S3Store(self.settings).put(ObjectRef(BUCKET, name), data, content_type="text/csv")
 
-    def remove(self, name: str) -> None:
-        """Remove it from both."""
-        (self.folder / name).unlink()
-        S3Store(self.settings).delete([ObjectRef(BUCKET, name)])
-
     def ours(self, name: str) -> Run:
         """The main job."""
         return self.job(JOB_TYPE.name, name, {"s3_key": name})
@@ -320,23 +311,9 @@ def measure(bench: Bench, runs: int, only: str | None) -> list[Measured]:
         ("the same file again / psql plain upsert again", 1.7, again(bench.psql_upsert), again(bench.ours)),
         ("1 % bad rows / its own clean file", 0.95, fresh(bench.ours, "clean.csv"), fresh(bench.ours, "bad.csv")),
     ]
-    measured = [
+    return [
         paired(name, goal, runs, other, ours) for name, goal, other, ours in planned if only is None or only in name
     ]
-    return measured + ([growth(bench)] if only is None or only in MEMORY else [])
-
-
-def growth(bench: Bench) -> Measured:
-    """Peak memory of a file ten times as long, over that of the short one."""
-    peaks_mb = []
-    for name, rows in (("short.csv", LONG_ROWS // 10), ("long.csv", LONG_ROWS)):
-        bench.reset()
-        bench.bring(name, rows)
-        run = bench.ours(name)
-        print(f"  {MEMORY}: {name} of {rows:,} rows in {run.seconds:.0f} s, {run.rss_mb} MB", flush=True)
-        peaks_mb.append(run.rss_mb or 0.0)
-        bench.remove(name)
-    return Measured(MEMORY, peaks_mb[1] - peaks_mb[0], 20.0, [{"short_mb": peaks_mb[0], "long_mb": peaks_mb[1]}])
 
 
 def run(measure: Callable[[Bench, int, str | None], list[Measured]]) -> None:

@@ -246,3 +246,16 @@ def test_a_header_that_cannot_be_read_is_an_error(data: bytes) -> None:
         reader_of(data).header()
 
     assert raised.value.code == "csv.header_invalid"
+
+
+@given(data=CSV_BYTES, piece_bytes=st.integers(1, 64), block_bytes=st.integers(4, 40))
+@example(data=b"a,b\n1,2\n3,4\n", piece_bytes=6, block_bytes=6)
+def test_records_are_the_same_however_many_bytes_come_at_once(data: bytes, piece_bytes: int, block_bytes: int) -> None:
+    source = io.BytesIO(data)
+    in_pieces = RecordReader(
+        lambda most: source.read(min(most, piece_bytes)), block_bytes=block_bytes, max_field_bytes=FIELD_BYTES
+    )
+
+    found = outcome(list(in_pieces.chunks(2)))
+
+    assert found == outcome(chunks_of(data, 2, block_bytes=10_000))

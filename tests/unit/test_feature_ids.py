@@ -1,4 +1,4 @@
-"""Every row of the feature list is borne by a test, or stands among those that are owed with the reason."""
+"""Every row of the feature list is borne by a test or a bench, or stands among those that are owed with the reason."""
 
 from __future__ import annotations
 
