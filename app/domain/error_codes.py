@@ -226,6 +226,7 @@ REMEDIES: Final[Mapping[str, str]] = {
     "up.not_running": "Start it: haulier up.",
     "up.unreadable": "Remove the file that the message names, then start anew: haulier up.",
     "upload.invalid": "Check the file name and the sizes of the request.",
+    "upload.mismatch": "Send the file of the size and type announced, by the same URL, or begin the upload anew.",
     "upload.not_found": "Begin the upload anew: POST /v1/uploads.",
     "upload.parts_invalid": "Name every part once, in order, with the ETag that S3 answered.",
     "upload.refused": "Is S3 reachable from here (HAULIER_S3_PUBLIC_ENDPOINT of the server)? Run the command again.",

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from app.domain.errors import InvalidRequestError, Problem
 from app.domain.jobs import Job, Outcome, SubmitJob
 from app.domain.plugins import PluginError, load
-from app.domain.ports import ObjectRef
+from app.domain.ports import ObjectInfo, ObjectRef
 from app.domain.resources import Resources
 from app.domain.retry import RetryPolicy
 from app.domain.tables import Table
@@ -105,6 +105,10 @@ class Submission(Protocol):
         ...
 
     def table(self, name: str, *, pointer: str) -> Table:
+    def received(self, ref: ObjectRef, info: ObjectInfo) -> None:
+        """PermanentError for an object that came by an upload and is not what was announced."""
+        ...
+
         """A table of the tenant; InvalidRequestError with ``pointer`` when there is none."""
         ...
 

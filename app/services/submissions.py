@@ -22,13 +22,14 @@ from app.domain.errors import (
 from app.domain.job_types import Registry, Submission
 from app.domain.jobs import SubmitJob
 from app.domain.pipelines import is_templated
-from app.domain.ports import ObjectRef, ObjectStore
+from app.domain.ports import ObjectInfo, ObjectRef, ObjectStore
 from app.domain.retry import policy_of
 from app.domain.tables import BUILT_IN, Table
 from app.domain.texts import is_storable
 from app.persistence import line_keys, sinks, uploads
 from app.persistence.sessions import Sessions
 from app.services.tables import Tables
+from app.services.uploads import refuse_other
 from config.settings import Settings
 
 
@@ -151,7 +152,7 @@ class TenantSubmission:
         """Refuse an object that is not there; one that cannot be looked up now is an UnavailableError."""
         try:
             if self._objects is not None:
-                self._objects.head(ref)
+                self.received(ref, self._objects.head(ref))
         except TransientError as error:
             raise UnavailableError(error.detail, code=error.code) from None
         except JobError as error:
@@ -168,6 +169,20 @@ class TenantSubmission:
             return BUILT_IN[name]
         try:
             return self._tables.get(self.tenant, name)
+    def received(self, ref: ObjectRef, info: ObjectInfo) -> None:
+        """Refuse and remove an object that came by an upload and is not what was announced.
+
+        Raises:
+            PermanentError: ``upload.mismatch``.
+        """
+        upload_id = places.owner_of(self._settings.s3_upload_file_path_prefix, ref.key)
+        if upload_id is None or self._objects is None:
+            return
+        with self._sessions.begin() as session:
+            upload = uploads.find(session, self.tenant, upload_id)
+        if upload is not None and upload.ref == ref:
+            refuse_other(self._objects, upload, info)
+
         except NotFoundError as error:
             raise InvalidRequestError(
                 error.detail, code=error.code, hint=error.hint, problems=(Problem(pointer, error.detail),)

@@ -259,9 +259,9 @@ def origin_of(job: RunContext, config: Import) -> Origin | UrlOrigin:
     source = config.source
     submission = job.submission(job.job.tenant)
     if source.s3 is not None:
-        return S3Origin(job.objects, submission.place(source.s3.bucket, source.s3.key))
+        return S3Origin(job.objects, submission.place(source.s3.bucket, source.s3.key), submission.received)
     if source.upload is not None:
-        return S3Origin(job.objects, _uploaded(submission, source.upload))
+        return S3Origin(job.objects, _uploaded(submission, source.upload), submission.received)
     if source.path is not None:
         parts = submission.path(source.path, pointer="/config/source/path")
         root = cast("str", job.settings.import_root)  # path() refuses where there is none

@@ -12,7 +12,6 @@ from app.dataplane.plan import Options
 from app.domain.errors import InvalidRequestError, Problem
 from app.domain.job_types import JobType, Result, Submission
 from app.domain.tables import Table
-from app.storage.scope import resolve
 from tasks.loading import LoadConfig, check_target, target
 
 if TYPE_CHECKING:
@@ -63,7 +62,8 @@ def run(job: RunContext, config: InsertCsvFile) -> Result:
 
 def origin_of(job: RunContext, config: InsertCsvFile) -> S3Origin:
     """Where the file of a job of the same tenant lies."""
-    return S3Origin(job.objects, resolve(job.settings, job.job.tenant, config.s3_bucket, config.s3_key))
+    submission = job.submission(job.job.tenant)
+    return S3Origin(job.objects, submission.place(config.s3_bucket, config.s3_key), submission.received)
 
 
 def _check_key(table: Table, key: list[str] | None) -> None:
