@@ -66,6 +66,11 @@ class Submission(Protocol):
     tenant: str
 
     @property
+    def own_bucket(self) -> str:
+        """The installation's own bucket, for a config that names none."""
+        ...
+
+    @property
     def may_write_folders(self) -> bool:
         """Whether the installation has a folder that exports may write below."""
         ...
@@ -100,15 +105,15 @@ class Submission(Protocol):
         """InvalidRequestError with ``pointer`` when there is no such object now."""
         ...
 
+    def received(self, ref: ObjectRef, info: ObjectInfo) -> None:
+        """PermanentError for an object that came by an upload and is not what was announced."""
+        ...
+
     def path(self, path: str, *, pointer: str) -> tuple[str, ...]:
         """The parts of a path below the import folder; InvalidRequestError when the tenant may not read there."""
         ...
 
     def table(self, name: str, *, pointer: str) -> Table:
-    def received(self, ref: ObjectRef, info: ObjectInfo) -> None:
-        """PermanentError for an object that came by an upload and is not what was announced."""
-        ...
-
         """A table of the tenant; InvalidRequestError with ``pointer`` when there is none."""
         ...
 
@@ -241,6 +246,7 @@ class JobType:
         retry: The policy of jobs that bring none.
         attempt_timeout_s: Limit of one attempt when the job brings none; ``None`` takes the installation's.
         check: More checks of a request, before a row is made; raises InvalidRequestError or ForbiddenError.
+        settle: A checked config as JSON with what it leaves to the installation filled in, so that the job shows it.
         summary: One line for the catalogue.
     """
 
@@ -252,6 +258,7 @@ class JobType:
     retry: RetryPolicy = RetryPolicy()
     attempt_timeout_s: float | None = None
     check: Callable[[Submission, Any], None] | None = None
+    settle: Callable[[Submission, dict[str, Any]], dict[str, Any]] | None = None
     summary: str = ""
 
     def queue_for(self, request: SubmitJob) -> str:

@@ -45,23 +45,28 @@ class Checks:
     submission: Callable[[str], Submission]
 
     def checked(self, request: SubmitJob, *, at: str = "", templates: bool = False) -> SubmitJob:
-        """``request`` with its type's defaults; ``at`` is where it stands in what was sent.
+        """``request`` with its type's defaults and, where it is silent, the installation's.
 
         Args:
+            at: Where it stands in what was sent.
             templates: Whether the config may hold templates; then only what is known of it is checked.
         Raises:
             InvalidRequestError: Unknown type, or a config that does not fit it.
         """
         job_type = self.registry.get(request.type, at=f"{at}/type")
         _refuse_unstorable_text(request.config, at=f"{at}/config")
+        settled = request.config
         if templates and is_templated(request.config):
             self.registry.check_around(job_type, request.config, is_templated, at=f"{at}/config")
         else:
             config = self.registry.parse(job_type, request.config, at=f"{at}/config")
             if job_type.check is not None:
                 job_type.check(self.submission(request.tenant), config)
+            if job_type.settle is not None:
+                settled = job_type.settle(self.submission(request.tenant), request.config)
         return replace(
             request,
+            config=settled,
             retry=policy_of(request.retry, job_type.retry),
             attempt_timeout_s=request.attempt_timeout_s or job_type.attempt_timeout_s,
         )
@@ -98,6 +103,11 @@ class TenantSubmission:
         self._objects = objects
 
     @property
+    def own_bucket(self) -> str:
+        """The installation's own bucket."""
+        return self._settings.s3_bucket
+
+    @property
     def may_write_folders(self) -> bool:
         """Whether the installation has a folder that exports may write below."""
         return self._settings.export_root is not None
@@ -118,7 +128,7 @@ class TenantSubmission:
             self.tenant,
             bucket,
             key,
-            own_bucket=self._settings.s3_bucket,
+            own_bucket=self.own_bucket,
             allowed=self._settings.s3_allowed_buckets,
         )
 
@@ -159,16 +169,6 @@ class TenantSubmission:
             problem = Problem(pointer, error.detail)
             raise InvalidRequestError(error.detail, code=error.code, hint=error.hint, problems=(problem,)) from None
 
-    def path(self, path: str, *, pointer: str) -> tuple[str, ...]:
-        """The parts of a path below the import folder."""
-        return places.path_parts(self.tenant, path, root=self._settings.import_root, pointer=pointer)
-
-    def table(self, name: str, *, pointer: str) -> Table:
-        """A table of the tenant; a built-in one is not made for a check."""
-        if name in BUILT_IN:
-            return BUILT_IN[name]
-        try:
-            return self._tables.get(self.tenant, name)
     def received(self, ref: ObjectRef, info: ObjectInfo) -> None:
         """Refuse and remove an object that came by an upload and is not what was announced.
 
@@ -183,6 +183,16 @@ class TenantSubmission:
         if upload is not None and upload.ref == ref:
             refuse_other(self._objects, upload, info)
 
+    def path(self, path: str, *, pointer: str) -> tuple[str, ...]:
+        """The parts of a path below the import folder."""
+        return places.path_parts(self.tenant, path, root=self._settings.import_root, pointer=pointer)
+
+    def table(self, name: str, *, pointer: str) -> Table:
+        """A table of the tenant; a built-in one is not made for a check."""
+        if name in BUILT_IN:
+            return BUILT_IN[name]
+        try:
+            return self._tables.get(self.tenant, name)
         except NotFoundError as error:
             raise InvalidRequestError(
                 error.detail, code=error.code, hint=error.hint, problems=(Problem(pointer, error.detail),)
