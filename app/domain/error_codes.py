@@ -184,6 +184,7 @@ REMEDIES: Final[Mapping[str, str]] = {
     "service.too_many_waits": "Poll without 'wait', or come back after Retry-After.",
     "service.unavailable": "Send it again as Retry-After says.",
     "settings.invalid": "Correct the setting; haulier config show lists them all.",
+    "sink.config_invalid": "Compare the provider's config with its own description.",
     "sink.name_invalid": "Use small letters, digits, '-' and '_'.",
     "sink.no_master_key": "Set HAULIER_MASTER_KEY to 32 random characters or more, on every machine.",
     "sink.not_found": "List the sinks: GET /v1/sinks.",

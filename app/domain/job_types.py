@@ -12,7 +12,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from app.domain.errors import InvalidRequestError, Problem
+from app.domain.errors import InvalidRequestError, PermanentError, Problem
 from app.domain.jobs import Job, Outcome, SubmitJob
 from app.domain.plugins import PluginError, load
 from app.domain.ports import ObjectInfo, ObjectRef
@@ -34,6 +34,19 @@ class JobConfig(BaseModel):
     """Base of a job type's config: unknown fields are refused, values are never coerced from other JSON types."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+def plugin_config(model: type[BaseModel], config: Mapping[str, Any], *, provider: str, code: str) -> Any:
+    """The config of a plug-in as its model.
+
+    Raises:
+        PermanentError: ``code``; the text names the places that do not fit.
+    """
+    try:
+        return model.model_validate(config)
+    except ValidationError as error:
+        said = "; ".join(f"{'.'.join(map(str, fault['loc'])) or 'it'}: {fault['msg']}" for fault in error.errors())
+        raise PermanentError(f"the config does not fit the provider {provider!r}: {said}", code=code) from None
 
 
 @dataclass(frozen=True, slots=True)
