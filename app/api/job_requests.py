@@ -233,6 +233,9 @@ class JobListQuerySchema(Schema):
     created_until = Instant(load_default=None)
     started_from = Instant(load_default=None)
     started_until = Instant(load_default=None)
+    system = fields.Boolean(
+        load_default=False, metadata={"description": "Instead of clients' jobs the system's own; for admins."}
+    )
     why = fields.Boolean(
         load_default=False, metadata={"description": "Say of each job why it waits; for at most 100 at a time."}
     )
@@ -255,6 +258,7 @@ def filters_of(query: dict[str, Any]) -> Filters:
         created_until=query["created_until"],
         started_from=query["started_from"],
         started_until=query["started_until"],
+        of_system=query["system"],
     )
 
 

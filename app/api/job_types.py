@@ -51,6 +51,7 @@ def listed() -> Any:
                 "config_schema": job_type.config.model_json_schema(),
             }
             for job_type in sorted(services().registry, key=lambda job_type: str(job_type.name))
+            if not job_type.system
         ],
         "validators": names(VALIDATORS),
         "enrichers": ["http", *names(ENRICHERS)],

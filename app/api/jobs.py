@@ -41,7 +41,7 @@ from app.domain.error_codes import docs_url
 from app.domain.jobs import Job, JobEvent, Outcome, SubmitJob
 from app.domain.lifecycle import TERMINAL, WAITING, JobState
 from app.domain.progress import overall
-from app.web.current import actor, services, tenant
+from app.web.current import actor, require_admin, services, tenant
 from app.web.paging import decode_cursor, encode_cursor, link_next, page
 
 blueprint = Blueprint("jobs", __name__, url_prefix="/v1", description="Jobs: one execution each of a job type.")
@@ -78,6 +78,8 @@ class Jobs(MethodView):
     @blueprint.response(200, JobPageSchema)
     def get(self, query: dict[str, Any]) -> Any:
         """List jobs, newest first."""
+        if query["system"]:
+            require_admin()
         limit = query["limit"]
         jobs = services().jobs.find(tenant(), filters_of(query), limit=limit + 1, before=decode_cursor(query["cursor"]))
         next_cursor = encode_cursor(jobs[limit - 1].id) if len(jobs) > limit else None

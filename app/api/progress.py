@@ -23,7 +23,7 @@ class LabelledSchema(JobListQuerySchema):
         """Unknown arguments are refused."""
 
         unknown = "raise"
-        exclude = ("why", "limit", "cursor")
+        exclude = ("system", "why", "limit", "cursor")
 
     label = fields.List(
         fields.String(validate=IS_LABEL),
@@ -56,7 +56,7 @@ class SetProgressSchema(Schema):
 @blueprint.response(200, SetProgressSchema)
 def of_label(query: dict[str, Any]) -> SetProgress:
     """How far the jobs of a label are together; the other filters are those of the list."""
-    return services().job_search.progress(tenant(), filters_of(query))
+    return services().job_search.progress(tenant(), filters_of({**query, "system": False}))
 
 
 @blueprint.route("/jobs/<uuid:job_id>/children:progress")

@@ -13,7 +13,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from app.domain.errors import InvalidRequestError, PermanentError, Problem
-from app.domain.jobs import Job, Outcome, SubmitJob
+from app.domain.jobs import Job, Origin, Outcome, SubmitJob
 from app.domain.plugins import PluginError, load
 from app.domain.ports import ObjectInfo, ObjectRef
 from app.domain.resources import Resources
@@ -256,6 +256,7 @@ class JobType:
         run: Does the work; its return is success, what it raises says which failure.
         queue: ``data``, ``small`` or ``http``.
         cheap: Short and idempotent: claimed many at a time.
+        system: Only the system itself may have such jobs; it is not in the catalogue.
         retry: The policy of jobs that bring none.
         attempt_timeout_s: Limit of one attempt when the job brings none; ``None`` takes the installation's.
         check: More checks of a request, before a row is made; raises InvalidRequestError or ForbiddenError.
@@ -268,6 +269,7 @@ class JobType:
     run: Callable[[Any, Any], Result | None]
     queue: str = "data"
     cheap: bool = False
+    system: bool = False
     retry: RetryPolicy = RetryPolicy()
     attempt_timeout_s: float | None = None
     check: Callable[[Submission, Any], None] | None = None
@@ -293,6 +295,13 @@ class Registry:
     def __iter__(self) -> Any:
         return iter(self._types.values())
 
+    def open_to(self, origin: Origin, name: str, *, at: str = "/type") -> JobType:
+        """The type called ``name``, if who asks may have such jobs; errors as ``get``."""
+        found = self._types.get(name)
+        if found is not None and found.system and origin is not Origin.SYSTEM:
+            return Registry({one.name: one for one in self if not one.system}).get(name, at=at)
+        return self.get(name, at=at)
+
     def get(self, name: str, *, at: str = "/type") -> JobType:
         """The type called ``name``.
 
@@ -302,7 +311,7 @@ class Registry:
         try:
             return self._types[name]
         except KeyError:
-            known = ", ".join(sorted(self._types))
+            known = ", ".join(sorted(one.name for one in self if not one.system))
             raise InvalidRequestError(
                 f"there is no job type {name!r}; known are {known}",
                 code="job_type.unknown",

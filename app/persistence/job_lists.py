@@ -33,13 +33,15 @@ def get_many(session: Session, tenant: str, job_ids: Sequence[UUID]) -> dict[UUI
 class Filters:
     """Which jobs a list holds; ``None`` and empty ask nothing.
 
-    ``any_of`` are states, each with whether the job must be at a retry (an attempt came before), or either.
+    ``any_of`` are states, each with whether the job must be at a retry (an attempt came before), or either;
+    ``of_system`` whether the system itself made it, or a client.
     """
 
     states: tuple[JobState, ...] = ()
     any_of: tuple[tuple[JobState, bool | None], ...] = ()
     types: tuple[str, ...] = ()
     origin: Origin | None = None
+    of_system: bool | None = None
     created_from: datetime | None = None
     created_until: datetime | None = None
     started_from: datetime | None = None
@@ -125,6 +127,8 @@ def _where(tenant: str, filters: Filters, before: UUID | None = None) -> tuple[s
         "parent_id = :parent_id": ("parent_id", filters.parent_id),
         "id < :before": ("before", before),
     }
+    if filters.of_system is not None:
+        clauses.append(f"origin {'=' if filters.of_system else '<>'} '{Origin.SYSTEM}'")
     if filters.any_of:
         clauses.append("(" + " OR ".join(_state_clause(state, retrying) for state, retrying in filters.any_of) + ")")
     for clause, (name, value) in conditions.items():

@@ -13,7 +13,7 @@ from app.dataplane.vql.compiler import Statement
 from app.dataplane.vql.model import Order
 from app.dataplane.vql.parser import parse
 from app.domain.errors import InvalidRequestError, Problem
-from app.domain.jobs import Job
+from app.domain.jobs import Job, Origin
 from app.domain.progress import SetProgress
 from app.domain.tables import Column, ColumnType, Table
 from app.persistence import job_lists
@@ -94,6 +94,7 @@ class JobSearch:
 
         def of_tenant(statement: Statement) -> Iterator[str]:
             yield f"m.tenant = {statement.bind(tenant, 'text')}"
+            yield f"m.origin <> '{Origin.SYSTEM}'"
 
         with self._reading.of_ours() as session:
             page = rows_by_query.page(
