@@ -50,8 +50,7 @@ def listed() -> Any:
                 "retry": job_type.retry.as_json(),
                 "config_schema": job_type.config.model_json_schema(),
             }
-            for job_type in sorted(services().registry, key=lambda job_type: str(job_type.name))
-            if not job_type.system
+            for job_type in sorted(services().registry.open, key=lambda job_type: str(job_type.name))
         ],
         "validators": names(VALIDATORS),
         "enrichers": ["http", *names(ENRICHERS)],

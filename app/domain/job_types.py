@@ -6,14 +6,16 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from logging import Logger, LoggerAdapter
 from typing import Any, BinaryIO, Final, Protocol
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from app.domain.config_faults import may_be_mended, misfit
 from app.domain.errors import InvalidRequestError, PermanentError, Problem
-from app.domain.jobs import Job, Origin, Outcome, SubmitJob
+from app.domain.jobs import Job, Outcome, SubmitJob
 from app.domain.plugins import PluginError, load
 from app.domain.ports import ObjectInfo, ObjectRef
 from app.domain.resources import Resources
@@ -295,12 +297,10 @@ class Registry:
     def __iter__(self) -> Any:
         return iter(self._types.values())
 
-    def open_to(self, origin: Origin, name: str, *, at: str = "/type") -> JobType:
-        """The type called ``name``, if who asks may have such jobs; errors as ``get``."""
-        found = self._types.get(name)
-        if found is not None and found.system and origin is not Origin.SYSTEM:
-            return Registry({one.name: one for one in self if not one.system}).get(name, at=at)
-        return self.get(name, at=at)
+    @cached_property
+    def open(self) -> Registry:
+        """The types that clients may have jobs of."""
+        return Registry({name: one for name, one in self._types.items() if not one.system})
 
     def get(self, name: str, *, at: str = "/type") -> JobType:
         """The type called ``name``.
@@ -311,7 +311,7 @@ class Registry:
         try:
             return self._types[name]
         except KeyError:
-            known = ", ".join(sorted(one.name for one in self if not one.system))
+            known = ", ".join(sorted(self._types))
             raise InvalidRequestError(
                 f"there is no job type {name!r}; known are {known}",
                 code="job_type.unknown",
@@ -327,7 +327,7 @@ class Registry:
         try:
             return job_type.config.model_validate(config)
         except ValidationError as error:
-            raise _misfit(job_type, error.errors(), config, at) from None
+            raise misfit(job_type.name, error.errors(), config, at) from None
 
     def check_around(
         self, job_type: JobType, config: dict[str, Any], open_to: Callable[[Any], bool], *, at: str = "/config"
@@ -342,56 +342,9 @@ class Registry:
         try:
             job_type.config.model_validate(config)
         except ValidationError as error:
-            faults = [fault for fault in error.errors() if not _may_be_mended(fault, config, open_to)]
+            faults = [fault for fault in error.errors() if not may_be_mended(fault, config, open_to)]
             if faults:
-                raise _misfit(job_type, faults, config, at) from None
-
-
-def _misfit(job_type: JobType, faults: Sequence[Any], config: Any, at: str) -> InvalidRequestError:
-    problems = tuple(Problem(at + _pointer(fault, config), _says(fault)) for fault in faults)
-    return InvalidRequestError(
-        f"the config does not fit job type {job_type.name!r}", code="job.config_invalid", problems=problems
-    )
-
-
-def _pointer(fault: Any, config: Any) -> str:
-    """Where a fault is, without the members of unions that its place names on the way."""
-    value, said = config, ""
-    for part in fault["loc"]:
-        inner = _step(value, part)
-        said += "" if inner is value else f"/{part}"
-        value = inner
-    if fault["type"] == "missing":
-        said += f"/{fault['loc'][-1]}"
-    if fault["type"].startswith("union_tag"):
-        said += f"/{fault['ctx']['discriminator'].strip(chr(39))}"
-    return said
-
-
-def _may_be_mended(fault: Any, config: Any, open_to: Callable[[Any], bool]) -> bool:
-    """Whether a fault may be gone when open values are filled in; a place may name a union's member on the way."""
-    *way, last = fault["loc"] or ("",)
-    value = config
-    for part in way:
-        value = _step(value, part)
-    inner = _step(value, last)
-    if fault["type"] == "extra_forbidden" or (fault["type"] == "missing" and inner is value):
-        return False
-    return open_to(inner)
-
-
-def _step(value: Any, part: Any) -> Any:
-    """The value at ``part``, or ``value`` itself when there is none."""
-    try:
-        return value[part]
-    except (KeyError, IndexError, TypeError):
-        return value
-
-
-def _says(fault: Any) -> str:
-    if fault["type"] == "missing":
-        return "this field is required"
-    return f"{fault['msg']}, got {fault['input']!r}"[:500]
+                raise misfit(job_type.name, faults, config, at) from None
 
 
 def discover(package: str) -> Registry:

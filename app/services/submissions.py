@@ -53,7 +53,7 @@ class Checks:
         Raises:
             InvalidRequestError: Unknown type, or a config that does not fit it.
         """
-        job_type = self.registry.open_to(request.origin, request.type, at=f"{at}/type")
+        job_type = self.registry.open.get(request.type, at=f"{at}/type")
         _refuse_unstorable_text(request.config, at=f"{at}/config")
         settled = request.config
         if templates and is_templated(request.config):
