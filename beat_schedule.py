@@ -5,10 +5,8 @@ from typing import Any, Final
 _SMALL: Final = {"queue": "small"}
 
 BEAT_SCHEDULE: Final[dict[str, dict[str, Any]]] = {
-    "prune-idempotency-keys": {"task": "haulier.prune_idempotency_keys", "schedule": 600.0, "options": _SMALL},
-    "prune-cache": {"task": "haulier.prune_cache", "schedule": 600.0, "options": _SMALL},
-    "remove-expired-artifacts": {"task": "haulier.remove_expired_artifacts", "schedule": 600.0, "options": _SMALL},
-    "remove-leftovers": {"task": "haulier.remove_leftovers", "schedule": 3600.0, "options": _SMALL},
-    "gather-picker-values": {"task": "haulier.gather_picker_values", "schedule": 300.0, "options": _SMALL},
+    "clean-up": {"task": "haulier.begin_duty", "args": ("clean_up",), "schedule": 600.0, "options": _SMALL},
+    "sweep": {"task": "haulier.begin_duty", "args": ("sweep",), "schedule": 3600.0, "options": _SMALL},
+    "gather": {"task": "haulier.begin_duty", "args": ("gather",), "schedule": 300.0, "options": _SMALL},
     "keep-partitions": {"task": "haulier.keep_partitions", "schedule": 3600.0, "options": _SMALL},
 }

@@ -25,6 +25,7 @@ from app.api import (
     limits,
     line_keys,
     pipelines,
+    progress,
     queries,
     queues,
     records,
@@ -40,7 +41,7 @@ from app.api.openapi import HaulierApi
 from app.bootstrap import Services, build_services
 from app.dialects.connectra import routes as connectra
 from app.telemetry.logs import set_up_logging
-from app.web import errors, gate
+from app.web import errors, gate, traced
 from app.web import limits as request_limits
 from app.web.current import attach
 from config.process import settings as settings_of_process
@@ -50,6 +51,7 @@ API_BLUEPRINTS = (
     jobs,
     bulk,
     batches,
+    progress,
     pipelines,
     runs,
     schedules,
@@ -113,6 +115,7 @@ def create_app(settings: Settings | None = None, services: Services | None = Non
     pool_size = settings.web_threads // 2 + 4
     attach(app, services or build_services(settings, application_name="haulier web", pool_size=pool_size))
     errors.register(app)
+    traced.register(app)
     request_limits.register(app, settings)
     gate.register(app)
     api = HaulierApi(app)

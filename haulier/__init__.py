@@ -2,7 +2,8 @@
 
 A package adds a job type by an entry point of the group ``haulier.job_types`` that leads to a ``JobType``, and a
 listener by one of the group ``haulier.listeners`` that leads to a ``Listener``. Those of ``haulier.validators`` and
-``haulier.enrichers`` lead to a ``Validator`` and an ``Enricher`` for the rows of imports.
+``haulier.enrichers`` lead to a ``Validator`` and an ``Enricher`` for the rows of imports, those of ``haulier.sinks`` to
+a ``Sink`` that takes the files of exports.
 """
 
 from app.domain.errors import JobCancelled, JobError, JobPaused, PermanentError, TransientError
@@ -11,6 +12,7 @@ from app.domain.jobs import Job, Outcome
 from app.domain.listeners import HeardEvent, Listener
 from app.domain.retry import RetryPolicy
 from app.domain.row_plugins import Enricher, Unenriched, Validator
+from app.domain.sink_plugins import Sink, SinkFile
 
 __version__ = "0.1.0"
 
@@ -30,6 +32,8 @@ __all__ = [
     "PermanentError",
     "Result",
     "RetryPolicy",
+    "Sink",
+    "SinkFile",
     "TransientError",
     "Unenriched",
     "Validator",

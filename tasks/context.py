@@ -183,7 +183,13 @@ class RunContext:
 
     def submission(self, tenant: str) -> TenantSubmission:
         """What a tenant's places and tables are asked of."""
-        return TenantSubmission(tenant, settings=self.settings, sessions=self.sessions, tables=Tables(self.sessions))
+        return TenantSubmission(
+            tenant,
+            settings=self.settings,
+            sessions=self.sessions,
+            tables=Tables(self.sessions),
+            objects=self.objects,
+        )
 
     def fail_record(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict
 from datetime import timedelta
@@ -15,6 +16,7 @@ from app.domain.jobs import Outcome
 from app.domain.manifests import ENCRYPTION, SEALED_SUFFIX, signed
 from app.domain.places import relative_key
 from app.domain.ports import ObjectRef
+from app.domain.sink_plugins import SinkFile
 from app.persistence import artifacts, jobs
 from tasks.context import RunContext
 from tasks.export_place import Place
@@ -36,6 +38,8 @@ def publish(
     ref = place.manifest(state.stem, in_parts=shape.in_parts)
     job.check()
     place.store.put(ref, body, content_type="application/json", filename=ref.key.rsplit("/", 1)[-1])
+    if shape.delivery is not None:
+        shape.delivery.bring(job, state, _to_deliver(job, shape, state, ref, body))
     _record(job, shape, state, ref, len(body))
     return _result(job, shape, state, manifest, ref)
 
@@ -85,6 +89,23 @@ def _part(job: RunContext, state: ExportState, one: FileState) -> dict[str, Any]
         "plain_sha256": written.plain_sha256,
         **({} if written.sealed is None else {"sealed": asdict(written.sealed)}),
     }
+
+
+def _to_deliver(
+    job: RunContext, shape: Shape, state: ExportState, manifest: ObjectRef, body: bytes
+) -> list[tuple[ObjectRef, SinkFile]]:
+    """The files in their order, then the manifest; as they are stored."""
+
+    def taken(ref: ObjectRef, content_type: str, size_bytes: int, sha256: str, rows: int | None) -> SinkFile:
+        return SinkFile(relative_key(job.job.tenant, ref), content_type, size_bytes, sha256, rows)
+
+    files = []
+    for one in state.files:
+        ref, written = ObjectRef(state.bucket, one.key), _written(one)
+        sha256 = written.stored_sha256 if written.sealed is None else written.sealed.sha256
+        files.append((ref, taken(ref, shape.stored_type, written.object_bytes, sha256, one.rows)))
+    told = taken(manifest, "application/json", len(body), hashlib.sha256(body).hexdigest(), None)
+    return [*files, (manifest, told)]
 
 
 def _written(one: FileState) -> Any:
@@ -156,6 +177,7 @@ def _result(job: RunContext, shape: Shape, state: ExportState, manifest: dict[st
             "sha256": parts[0]["sha256"] if len(parts) == 1 else None,
             "snapshot": state.snapshot.taken_at.isoformat(),
             **{name: manifest[name] for name in said},
+            **({} if shape.delivery is None else {"provider": shape.delivery.provider, "delivered": state.delivered}),
         },
         message=f"exported {rows} row{'' if rows == 1 else 's'} to {parts[0]['key']}"
         + (f" and {len(parts) - 1} more files" if len(parts) > 1 else ""),

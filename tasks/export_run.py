@@ -28,6 +28,7 @@ from app.security.sealed_files import Sealer
 from app.services.downloads import context_of
 from app.storage.sealed import SealedUpload
 from tasks.context import RunContext
+from tasks.export_delivery import Delivery
 from tasks.export_place import Place
 from tasks.export_proof import publish
 from tasks.export_report import ExportReport
@@ -50,6 +51,7 @@ class Shape:
         sink: Instead of either, a bucket of the tenant's own.
         line_key: Encrypts each line.
         encrypted: Whether what is stored is encrypted.
+        delivery: The sink of another package that is brought the files.
     """
 
     file_format: FileFormat
@@ -67,11 +69,17 @@ class Shape:
     sink: str | None = None
     line_key: LineKey | None = None
     encrypted: bool = False
+    delivery: Delivery | None = None
 
     @property
     def content_type(self) -> str:
         """Of each file."""
         return content_type_of(self.file_format, self.compression)
+
+    @property
+    def stored_type(self) -> str:
+        """Of each file as it is stored."""
+        return "application/octet-stream" if self.encrypted else self.content_type
 
 
 class Export:
@@ -108,6 +116,7 @@ class Export:
             self._settle(state)
         if state is None or not all(one.joined for one in state.files):
             state = self._write(state)
+            state.delivered = 0
         if state.finished_at is None:
             state.finished_at = self._job.clock.now().isoformat()
             self._keep(state)
@@ -273,11 +282,11 @@ class Export:
 
     def _start(self, ref: ObjectRef) -> ObjectUpload:
         name = ref.key.rsplit("/", 1)[-1]
+        upload = self._place.store.start_upload(ref, content_type=self._shape.stored_type, filename=name)
         if not self._shape.encrypted:
-            return self._place.store.start_upload(ref, content_type=self._shape.content_type, filename=name)
+            return upload
         job = self._job
         sealer = Sealer(MasterKeys(job.settings.master_keys), context=context_of(job.job.tenant, job.id, ref))
-        upload = self._place.store.start_upload(ref, content_type="application/octet-stream", filename=name)
         return SealedUpload(upload, sealer)
 
     def _keep(self, state: ExportState) -> None:

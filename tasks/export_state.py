@@ -51,6 +51,7 @@ class ExportState:
         restarted: How often finished files were given up because the table had changed.
         finished_at: When the last file was joined.
         elsewhere: The files are in a folder or in a bucket of the tenant's own.
+        delivered: How many of them, and of the manifest, a sink of another package has taken.
     """
 
     bucket: str
@@ -63,6 +64,7 @@ class ExportState:
     restarted: int = 0
     finished_at: str | None = None
     elsewhere: bool = False
+    delivered: int = 0
 
     @property
     def rows(self) -> int:

@@ -1,4 +1,7 @@
-"""What beat starts: the platform's own clean-up, and schedules. Each is idempotent and may be missed."""
+"""What beat starts: jobs of the system, partitions, and schedules. Each is idempotent and may be missed.
+
+Partitions are no job's: were the queue paused, no job could be stored in the end.
+"""
 
 from __future__ import annotations
 
@@ -11,17 +14,19 @@ from uuid import UUID
 from celery import current_app
 
 from app.bootstrap import build_firing
+from app.domain.access import DEFAULT_TENANT
 from app.domain.clock import SystemClock
-from app.persistence import cache as cached_values
-from app.persistence import idempotency
+from app.domain.jobs import Origin, SubmitJob
+from app.domain.lifecycle import TERMINAL, JobState
+from app.persistence import job_lists, new_jobs
+from app.persistence.job_lists import Filters
 from app.persistence.sessions import Sessions, make_sessions, open_engine
-from app.services.artifacts import Artifacts
 from app.services.firing import Firing
-from app.services.leftovers import Leftovers
-from app.services.pickers import Pickers
+from app.services.jobs import new_id
 from app.services.retention import Retention
-from app.storage.s3 import S3Store
 from config.process import settings
+from tasks.types.housekeeping import JOB_TYPE as HOUSEKEEPING
+from tasks.types.housekeeping import Housekeeping
 
 log = logging.getLogger(__name__)
 
@@ -52,49 +57,17 @@ def fire_schedule(*schedule_ids: str) -> None:
     _firing().fire(*map(UUID, schedule_ids))
 
 
-@current_app.task(name="haulier.prune_idempotency_keys", shared=False)
-def prune_idempotency_keys() -> None:
-    """Forget idempotency keys past their time."""
+@current_app.task(name="haulier.begin_duty", shared=False)
+def begin_duty(duty: str) -> None:
+    """Make a job of the system for a duty, unless there is one that is not over."""
+    config = Housekeeping.model_validate({"duty": duty}).model_dump()
+    request = SubmitJob(DEFAULT_TENANT, HOUSEKEEPING.name, config, created_by="system", origin=Origin.SYSTEM)
+    alike = Filters(states=tuple(set(JobState) - TERMINAL), types=(HOUSEKEEPING.name,), origin=Origin.SYSTEM)
     with _sessions() as sessions, sessions.begin() as session:
-        pruned = idempotency.prune(session, older_than_s=settings().idempotency_ttl_s)
-    log.info("idempotency.pruned", extra={"keys": pruned})
-
-
-@current_app.task(name="haulier.prune_cache", shared=False)
-def prune_cache() -> None:
-    """Forget cached values past their time."""
-    with _sessions() as sessions, sessions.begin() as session:
-        pruned = cached_values.prune(session)
-    log.info("cache.pruned", extra={"values": pruned})
-
-
-@current_app.task(name="haulier.remove_expired_artifacts", shared=False)
-def remove_expired_artifacts() -> None:
-    """Delete the files of artifacts past their time; their rows say that they are expired."""
-    with _sessions() as sessions:
-        removed = Artifacts(sessions, S3Store(settings()), settings(), SystemClock()).remove_expired()
-    log.info("artifacts.expired", extra={"artifacts": removed})
-
-
-@current_app.task(name="haulier.remove_leftovers", shared=False)
-def remove_leftovers() -> None:
-    """Remove what uploads and exports that broke off have left."""
-    with _sessions() as sessions:
-        leftovers = Leftovers(sessions, S3Store(settings()), settings(), SystemClock())
-        removed = {
-            "uploads": leftovers.end_abandoned_uploads(),
-            "parts": leftovers.drop_orphaned_parts(),
-            "exports": leftovers.remove_given_up_exports(),
-        }
-    log.info("leftovers.removed", extra=removed)
-
-
-@current_app.task(name="haulier.gather_picker_values", shared=False)
-def gather_picker_values() -> None:
-    """Gather values for pickers from the rows that were written since."""
-    with _sessions() as sessions:
-        tables = Pickers(sessions).gather_all()
-    log.info("pickers.gathered", extra={"tables": tables})
+        if any(job.config == config for job in job_lists.find(session, DEFAULT_TENANT, alike, limit=10)):
+            return
+        new = new_jobs.new_job(request, job_id=new_id(), queue=HOUSEKEEPING.queue, retry=HOUSEKEEPING.retry)
+        new_jobs.add_all(session, [new], room=0)
 
 
 @current_app.task(name="haulier.keep_partitions", shared=False)

@@ -11,11 +11,13 @@ from app.domain.jobs import OnDependencyFailure, Priority, priority_of
 from app.domain.lifecycle import JobState
 from app.domain.resources import Resources, cpu_m, memory_mb
 from app.domain.retry import RetryChanges
+from app.persistence.job_lists import Filters
 from app.web.fields import Duration, Instant
 
 _PRIORITIES = [priority.name.lower() for priority in Priority]
 YEAR_S = 31_536_000
 MOST_WHYS = 100
+IS_LABEL = validate.Regexp(r"^[^=]+=.*$", error="a label filter is 'name=value'")
 
 
 class RetrySchema(Schema):
@@ -226,14 +228,14 @@ class JobListQuerySchema(Schema):
 
     state = fields.List(fields.String(validate=validate.OneOf(list(JobState))), load_default=list)
     type = fields.List(fields.String(), load_default=list)
-    label = fields.List(
-        fields.String(validate=validate.Regexp(r"^[^=]+=.*$", error="a label filter is 'name=value'")),
-        load_default=list,
-    )
+    label = fields.List(fields.String(validate=IS_LABEL), load_default=list)
     created_from = Instant(load_default=None)
     created_until = Instant(load_default=None)
     started_from = Instant(load_default=None)
     started_until = Instant(load_default=None)
+    system = fields.Boolean(
+        load_default=False, metadata={"description": "Instead of clients' jobs the system's own; for admins."}
+    )
     why = fields.Boolean(
         load_default=False, metadata={"description": "Say of each job why it waits; for at most 100 at a time."}
     )
@@ -244,6 +246,20 @@ class JobListQuerySchema(Schema):
     def _few_whys(self, data: dict[str, Any], **_: Any) -> None:
         if data.get("why") and data.get("limit", 0) > MOST_WHYS:
             raise ValidationError(f"expected at most {MOST_WHYS} with why, got {data['limit']}", "limit")
+
+
+def filters_of(query: dict[str, Any]) -> Filters:
+    """What ``JobListQuerySchema`` has read, as the list takes it."""
+    return Filters(
+        states=tuple(JobState(state) for state in query["state"]),
+        types=tuple(query["type"]),
+        labels=dict(label.split("=", 1) for label in query["label"]),
+        created_from=query["created_from"],
+        created_until=query["created_until"],
+        started_from=query["started_from"],
+        started_until=query["started_until"],
+        of_system=query["system"],
+    )
 
 
 class WaitQuerySchema(Schema):

@@ -7,7 +7,9 @@ from typing import Any
 from flask_smorest import Blueprint
 from marshmallow import Schema, fields
 
-from app.domain.row_plugins import ENRICHERS, VALIDATORS, names
+from app.domain.plugins import names
+from app.domain.row_plugins import ENRICHERS, VALIDATORS
+from app.domain.sink_plugins import SINKS
 from app.web.current import principal, services
 
 blueprint = Blueprint("job_types", __name__, url_prefix="/v1", description="The catalogue of job types.")
@@ -30,6 +32,7 @@ class JobTypesSchema(Schema):
     items = fields.List(fields.Nested(JobTypeSchema))
     validators = fields.List(fields.String(), metadata={"description": "For the custom rules of imports."})
     enrichers = fields.List(fields.String(), metadata={"description": "Providers that imports can ask."})
+    sinks = fields.List(fields.String(), metadata={"description": "Providers that exports can be brought to."})
 
 
 @blueprint.route("/job-types")
@@ -47,8 +50,9 @@ def listed() -> Any:
                 "retry": job_type.retry.as_json(),
                 "config_schema": job_type.config.model_json_schema(),
             }
-            for job_type in sorted(services().registry, key=lambda job_type: str(job_type.name))
+            for job_type in sorted(services().registry.open, key=lambda job_type: str(job_type.name))
         ],
         "validators": names(VALIDATORS),
         "enrichers": ["http", *names(ENRICHERS)],
+        "sinks": names(SINKS),
     }

@@ -22,6 +22,7 @@ from app.api.job_requests import (
     SubmitJobSchema,
     TrailQuerySchema,
     WaitQuerySchema,
+    filters_of,
 )
 from app.api.job_schemas import (
     BatchSchema,
@@ -40,8 +41,7 @@ from app.domain.error_codes import docs_url
 from app.domain.jobs import Job, JobEvent, Outcome, SubmitJob
 from app.domain.lifecycle import TERMINAL, WAITING, JobState
 from app.domain.progress import overall
-from app.persistence.job_lists import Filters
-from app.web.current import actor, services, tenant
+from app.web.current import actor, require_admin, services, tenant
 from app.web.paging import decode_cursor, encode_cursor, link_next, page
 
 blueprint = Blueprint("jobs", __name__, url_prefix="/v1", description="Jobs: one execution each of a job type.")
@@ -78,17 +78,10 @@ class Jobs(MethodView):
     @blueprint.response(200, JobPageSchema)
     def get(self, query: dict[str, Any]) -> Any:
         """List jobs, newest first."""
-        filters = Filters(
-            states=tuple(JobState(state) for state in query["state"]),
-            types=tuple(query["type"]),
-            labels=dict(label.split("=", 1) for label in query["label"]),
-            created_from=query["created_from"],
-            created_until=query["created_until"],
-            started_from=query["started_from"],
-            started_until=query["started_until"],
-        )
+        if query["system"]:
+            require_admin()
         limit = query["limit"]
-        jobs = services().jobs.find(tenant(), filters, limit=limit + 1, before=decode_cursor(query["cursor"]))
+        jobs = services().jobs.find(tenant(), filters_of(query), limit=limit + 1, before=decode_cursor(query["cursor"]))
         next_cursor = encode_cursor(jobs[limit - 1].id) if len(jobs) > limit else None
         body = JobPageSchema().dump(page(jobs[:limit], next_cursor))
         if query["why"]:

@@ -25,6 +25,10 @@ class ProblemSchema(Schema):
     detail = fields.String(metadata={"description": "What was expected and what came, for a person."})
     code = fields.String(metadata={"description": "Stable machine word.", "example": "job.not_retriable"})
     instance = fields.String()
+    job_url = fields.String(metadata={"description": "The job that the request was about, when there is one."})
+    trace_id = fields.String(
+        metadata={"description": "Of the request's traceparent, or made; on each line that the log has of the request."}
+    )
     hint = fields.String(metadata={"description": "What to do about it."})
     errors = fields.List(fields.Nested(FaultSchema))
 

@@ -27,7 +27,7 @@ class NewUploadSchema(Schema):
         allow_none=True,
         strict=True,
         validate=validate.Range(0, 5 * 10**12),
-        metadata={"description": "When known; over 100 MB the upload is in parts."},
+        metadata={"description": "When known, and then no other is taken; over 100 MB the upload is in parts."},
     )
     parts = fields.Integer(
         load_default=None,
@@ -40,7 +40,7 @@ class NewUploadSchema(Schema):
         load_default=None,
         allow_none=True,
         validate=validate.Regexp(r"^[\w.+-]{1,100}/[\w.+-]{1,100}$", error="a content type is type/subtype"),
-        metadata={"description": "For one PUT, which must then send this header."},
+        metadata={"description": "When known; one PUT must then send this header."},
     )
 
 
@@ -64,6 +64,9 @@ class TicketSchema(Schema):
     part_bytes = fields.Integer(
         allow_none=True,
         metadata={"description": "Size of every part but the last; null: yours to choose, 5 MiB or more."},
+    )
+    headers = fields.Dict(
+        keys=fields.String(), values=fields.String(), metadata={"description": "What one PUT must send, as announced."}
     )
     expires_at = fields.AwareDateTime()
 
@@ -91,9 +94,12 @@ class UploadSchema(Schema):
     created_by = fields.String()
     created_at = fields.AwareDateTime()
     completed_at = fields.AwareDateTime(allow_none=True, metadata={"description": "When its parts were joined."})
-    arrived = fields.Boolean(metadata={"description": "Whether the whole file is in S3."})
+    arrived = fields.Boolean(metadata={"description": "Whether the whole file, as announced, is in S3."})
     size_bytes = fields.Integer(allow_none=True)
     etag = fields.String(allow_none=True)
+    refused = fields.String(
+        allow_none=True, metadata={"description": "How what is in S3 differs from what was announced; no job takes it."}
+    )
 
 
 @blueprint.route("/uploads", methods=["POST"])
@@ -129,11 +135,18 @@ def _ticket(ticket: Ticket) -> dict[str, Any]:
         "url": ticket.url,
         "parts": [{"number": number, "url": url} for number, url in enumerate(ticket.part_urls, start=1)],
         "part_bytes": ticket.part_bytes,
+        "headers": _headers(ticket),
         "expires_at": ticket.expires_at,
     }
 
 
+def _headers(ticket: Ticket) -> dict[str, str]:
+    announced = {"Content-Type": ticket.upload.content_type, "Content-Length": ticket.upload.size_bytes}
+    return {} if ticket.url is None else {name: str(said) for name, said in announced.items() if said is not None}
+
+
 def _upload(upload: Upload, info: ObjectInfo | None) -> dict[str, Any]:
+    refused = upload.mismatch(info) if info else None
     return {
         "id": upload.id,
         "filename": upload.filename,
@@ -142,7 +155,8 @@ def _upload(upload: Upload, info: ObjectInfo | None) -> dict[str, Any]:
         "created_by": upload.created_by,
         "created_at": upload.created_at,
         "completed_at": upload.completed_at,
-        "arrived": info is not None,
+        "arrived": info is not None and refused is None,
         "size_bytes": info.size_bytes if info else None,
         "etag": info.etag if info else None,
+        "refused": refused,
     }

@@ -65,6 +65,8 @@ def said(problem: dict[str, Any]) -> str:
     lines += [f"  {fault.get('pointer') or '(body)'}: {fault.get('detail')}" for fault in problem.get("errors") or ()]
     if problem.get("hint"):
         lines.append(f"  hint: {problem['hint']}")
+    if problem.get("status", 0) >= 500 and problem.get("trace_id"):
+        lines.append(f"  trace: {problem['trace_id']} (in the server's log)")
     return "\n".join(lines)
 
 

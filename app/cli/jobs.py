@@ -43,6 +43,7 @@ jobs.add_command(log_)
 @click.option("--state", "states", type=click.Choice(_STATES), multiple=True, help="Only these; may be repeated.")
 @click.option("--type", "types", multiple=True, help="Only these; may be repeated.")
 @click.option("--label", "labels", multiple=True, metavar="NAME=VALUE", help="Only with this label; may be repeated.")
+@click.option("--system", is_flag=True, help="Instead of clients' jobs the system's own; for admins.")
 @click.option("--limit", type=click.IntRange(1, 100_000), default=20, show_default=True)
 @json_option
 @with_client
@@ -53,11 +54,13 @@ def list_(
     states: tuple[str, ...],
     types: tuple[str, ...],
     labels: tuple[str, ...],
+    system: bool,
     limit: int,
     as_json: bool,
 ) -> None:
     """List jobs, newest first."""
-    found = client.pages("/v1/jobs", most=limit, state=list(states), type=list(types), label=list(labels))
+    chosen = {"state": list(states), "type": list(types), "label": list(labels), "system": system or None}
+    found = client.pages("/v1/jobs", most=limit, **chosen)
     if as_json:
         output.as_json(list(found))
         return

@@ -8,14 +8,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Final
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 
 from app.dataplane import http_enricher
 from app.dataplane.faults import Fault
 from app.dataplane.transforms import Name, Values
 from app.domain.errors import JobError, PermanentError, TransientError
-from app.domain.job_types import JobConfig, JobContext
-from app.domain.row_plugins import ENRICHERS, Enricher, Found, Row, Unenriched, find
+from app.domain.job_types import JobConfig, JobContext, plugin_config
+from app.domain.plugins import find
+from app.domain.row_plugins import ENRICHERS, Enricher, Found, Row, Unenriched
 from app.domain.texts import storable
 
 _BUILT_IN: Final = {"http": http_enricher.ENRICHER}
@@ -59,13 +60,7 @@ class Enrich(JobConfig):
         Raises:
             PermanentError: There is no such provider, or the config is not one for it; the text names the places.
         """
-        try:
-            return self.plugin.config.model_validate(self.config)
-        except ValidationError as error:
-            said = "; ".join(f"{'.'.join(map(str, fault['loc'])) or 'it'}: {fault['msg']}" for fault in error.errors())
-            raise PermanentError(
-                f"the config does not fit the provider {self.provider!r}: {said}", code="enrich.config_invalid"
-            ) from None
+        return plugin_config(self.plugin.config, self.config, provider=self.provider, code="enrich.config_invalid")
 
 
 def _is_text(value: Any) -> bool:

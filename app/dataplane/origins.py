@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 import stat
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,10 +38,15 @@ class Origin(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class S3Origin:
-    """An object in S3."""
+    """An object in S3.
+
+    Args:
+        received: Told what HEAD says; raises when the object is not what it was announced to be.
+    """
 
     objects: ObjectStore
     ref: ObjectRef
+    received: Callable[[ObjectRef, ObjectInfo], None] | None = None
 
     @property
     def place(self) -> str:
@@ -48,8 +54,11 @@ class S3Origin:
         return f"{self.ref.bucket}/{self.ref.key}"
 
     def info(self) -> ObjectInfo:
-        """What HEAD says."""
-        return self.objects.head(self.ref)
+        """What HEAD says; errors as ``received``."""
+        info = self.objects.head(self.ref)
+        if self.received is not None:
+            self.received(self.ref, info)
+        return info
 
     def open(self, info: ObjectInfo, offset: int) -> ByteSource:
         """Every response must carry the ETag."""

@@ -18,7 +18,8 @@ from app.dataplane.faults import shown
 from app.dataplane.patterns import Pattern, PatternError
 from app.dataplane.transforms import Name
 from app.domain.job_types import JobConfig
-from app.domain.row_plugins import VALIDATORS, Validator, find
+from app.domain.plugins import find
+from app.domain.row_plugins import VALIDATORS, Validator
 from app.domain.tables import Column
 from app.domain.texts import storable
 

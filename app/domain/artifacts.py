@@ -7,7 +7,7 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
-from app.domain.ports import ObjectRef
+from app.domain.ports import ObjectInfo, ObjectRef
 
 
 class ArtifactKind(StrEnum):
@@ -65,6 +65,8 @@ class Upload:
     Args:
         filename: As the client calls it.
         upload_id: S3's, for one in parts.
+        size_bytes: As the client announced it; ``None`` when it did not.
+        content_type: As the client announced it.
         completed_at: When its parts were joined; of a single PUT, which we do not see, when its file was found.
     """
 
@@ -76,3 +78,21 @@ class Upload:
     created_by: str
     created_at: datetime
     completed_at: datetime | None = None
+    size_bytes: int | None = None
+    content_type: str | None = None
+
+    def mismatch(self, info: ObjectInfo) -> str | None:
+        """How what arrived differs from what was announced; ``None`` when it does not."""
+        if self.size_bytes is not None and info.size_bytes != self.size_bytes:
+            return f"expected {self.size_bytes} bytes, got {info.size_bytes}"
+        # The type of one in parts was set when it was begun, as announced; not every server keeps that.
+        if self.upload_id is not None or self.content_type is None or info.content_type is None:
+            return None
+        if same_type(self.content_type, info.content_type):
+            return None
+        return f"expected content type {self.content_type!r}, got {info.content_type!r}"
+
+
+def same_type(one: str, other: str) -> bool:
+    """Whether two content types are the same, whatever their parameters."""
+    return one.partition(";")[0].strip().lower() == other.partition(";")[0].strip().lower()

@@ -6,16 +6,18 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from logging import Logger, LoggerAdapter
 from typing import Any, BinaryIO, Final, Protocol
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from app.domain.errors import InvalidRequestError, Problem
+from app.domain.config_faults import may_be_mended, misfit
+from app.domain.errors import InvalidRequestError, PermanentError, Problem
 from app.domain.jobs import Job, Outcome, SubmitJob
 from app.domain.plugins import PluginError, load
-from app.domain.ports import ObjectRef
+from app.domain.ports import ObjectInfo, ObjectRef
 from app.domain.resources import Resources
 from app.domain.retry import RetryPolicy
 from app.domain.tables import Table
@@ -34,6 +36,19 @@ class JobConfig(BaseModel):
     """Base of a job type's config: unknown fields are refused, values are never coerced from other JSON types."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+def plugin_config(model: type[BaseModel], config: Mapping[str, Any], *, provider: str, code: str) -> Any:
+    """The config of a plug-in as its model.
+
+    Raises:
+        PermanentError: ``code``; the text names the places that do not fit.
+    """
+    try:
+        return model.model_validate(config)
+    except ValidationError as error:
+        said = "; ".join(f"{'.'.join(map(str, fault['loc'])) or 'it'}: {fault['msg']}" for fault in error.errors())
+        raise PermanentError(f"the config does not fit the provider {provider!r}: {said}", code=code) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +79,11 @@ class Submission(Protocol):
     """What a job type can ask when a request for it is checked."""
 
     tenant: str
+
+    @property
+    def own_bucket(self) -> str:
+        """The installation's own bucket, for a config that names none."""
+        ...
 
     @property
     def may_write_folders(self) -> bool:
@@ -98,6 +118,10 @@ class Submission(Protocol):
 
     def stored(self, ref: ObjectRef, *, pointer: str) -> None:
         """InvalidRequestError with ``pointer`` when there is no such object now."""
+        ...
+
+    def received(self, ref: ObjectRef, info: ObjectInfo) -> None:
+        """PermanentError for an object that came by an upload and is not what was announced."""
         ...
 
     def path(self, path: str, *, pointer: str) -> tuple[str, ...]:
@@ -234,9 +258,11 @@ class JobType:
         run: Does the work; its return is success, what it raises says which failure.
         queue: ``data``, ``small`` or ``http``.
         cheap: Short and idempotent: claimed many at a time.
+        system: Only the system itself may have such jobs; it is not in the catalogue.
         retry: The policy of jobs that bring none.
         attempt_timeout_s: Limit of one attempt when the job brings none; ``None`` takes the installation's.
         check: More checks of a request, before a row is made; raises InvalidRequestError or ForbiddenError.
+        settle: A checked config as JSON with what it leaves to the installation filled in, so that the job shows it.
         summary: One line for the catalogue.
     """
 
@@ -245,9 +271,11 @@ class JobType:
     run: Callable[[Any, Any], Result | None]
     queue: str = "data"
     cheap: bool = False
+    system: bool = False
     retry: RetryPolicy = RetryPolicy()
     attempt_timeout_s: float | None = None
     check: Callable[[Submission, Any], None] | None = None
+    settle: Callable[[Submission, dict[str, Any]], dict[str, Any]] | None = None
     summary: str = ""
 
     def queue_for(self, request: SubmitJob) -> str:
@@ -268,6 +296,11 @@ class Registry:
 
     def __iter__(self) -> Any:
         return iter(self._types.values())
+
+    @cached_property
+    def open(self) -> Registry:
+        """The types that clients may have jobs of."""
+        return Registry({name: one for name, one in self._types.items() if not one.system})
 
     def get(self, name: str, *, at: str = "/type") -> JobType:
         """The type called ``name``.
@@ -294,7 +327,7 @@ class Registry:
         try:
             return job_type.config.model_validate(config)
         except ValidationError as error:
-            raise _misfit(job_type, error.errors(), config, at) from None
+            raise misfit(job_type.name, error.errors(), config, at) from None
 
     def check_around(
         self, job_type: JobType, config: dict[str, Any], open_to: Callable[[Any], bool], *, at: str = "/config"
@@ -309,56 +342,9 @@ class Registry:
         try:
             job_type.config.model_validate(config)
         except ValidationError as error:
-            faults = [fault for fault in error.errors() if not _may_be_mended(fault, config, open_to)]
+            faults = [fault for fault in error.errors() if not may_be_mended(fault, config, open_to)]
             if faults:
-                raise _misfit(job_type, faults, config, at) from None
-
-
-def _misfit(job_type: JobType, faults: Sequence[Any], config: Any, at: str) -> InvalidRequestError:
-    problems = tuple(Problem(at + _pointer(fault, config), _says(fault)) for fault in faults)
-    return InvalidRequestError(
-        f"the config does not fit job type {job_type.name!r}", code="job.config_invalid", problems=problems
-    )
-
-
-def _pointer(fault: Any, config: Any) -> str:
-    """Where a fault is, without the members of unions that its place names on the way."""
-    value, said = config, ""
-    for part in fault["loc"]:
-        inner = _step(value, part)
-        said += "" if inner is value else f"/{part}"
-        value = inner
-    if fault["type"] == "missing":
-        said += f"/{fault['loc'][-1]}"
-    if fault["type"].startswith("union_tag"):
-        said += f"/{fault['ctx']['discriminator'].strip(chr(39))}"
-    return said
-
-
-def _may_be_mended(fault: Any, config: Any, open_to: Callable[[Any], bool]) -> bool:
-    """Whether a fault may be gone when open values are filled in; a place may name a union's member on the way."""
-    *way, last = fault["loc"] or ("",)
-    value = config
-    for part in way:
-        value = _step(value, part)
-    inner = _step(value, last)
-    if fault["type"] == "extra_forbidden" or (fault["type"] == "missing" and inner is value):
-        return False
-    return open_to(inner)
-
-
-def _step(value: Any, part: Any) -> Any:
-    """The value at ``part``, or ``value`` itself when there is none."""
-    try:
-        return value[part]
-    except (KeyError, IndexError, TypeError):
-        return value
-
-
-def _says(fault: Any) -> str:
-    if fault["type"] == "missing":
-        return "this field is required"
-    return f"{fault['msg']}, got {fault['input']!r}"[:500]
+                raise misfit(job_type.name, faults, config, at) from None
 
 
 def discover(package: str) -> Registry:

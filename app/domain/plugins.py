@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib.metadata import EntryPoint, entry_points
 from typing import TypeVar
 
+from app.domain.errors import PermanentError
+
 T = TypeVar("T")
 
 
@@ -36,3 +38,26 @@ def said(point: EntryPoint) -> str:
     """An entry point as a person knows it."""
     package = f" of package {point.dist.name} {point.dist.version}" if point.dist else ""
     return f"entry point {point.name} = {point.value} in group {point.group}{package}"
+
+
+def names(group: str) -> list[str]:
+    """What the installed packages have in a group."""
+    return sorted({point.name for point in entry_points(group=group)})
+
+
+def find(group: str, name: str, kind: type[T]) -> T:
+    """The plug-in of that name; no other of the group is loaded.
+
+    Raises:
+        PermanentError: ``plugin.not_found``, naming those there are; ``plugin.not_loaded``.
+    """
+    found = list(entry_points(group=group, name=name))
+    if not found:
+        raise PermanentError(
+            f"there is no {kind.__name__.lower()} {name!r}; known are {', '.join(names(group)) or 'none'}",
+            code="plugin.not_found",
+        )
+    try:
+        return load_one(found[0], kind)
+    except PluginError as error:
+        raise PermanentError(str(error), code="plugin.not_loaded") from error

@@ -152,12 +152,16 @@ class ObjectStore(Protocol):
         """A URL that downloads the object without a key."""
         ...
 
-    def presign_put(self, ref: ObjectRef, *, ttl_s: int, content_type: str | None = None) -> str:
-        """A URL that stores the object by one PUT."""
+    def presign_put(
+        self, ref: ObjectRef, *, ttl_s: int, content_type: str | None = None, size_bytes: int | None = None
+    ) -> str:
+        """A URL that stores the object by one PUT, of that type and length where they are given."""
         ...
 
-    def start_presigned_multipart(self, ref: ObjectRef, *, parts: int, ttl_s: int) -> tuple[str, list[str]]:
-        """An upload id and one PUT URL per part."""
+    def start_presigned_multipart(
+        self, ref: ObjectRef, *, parts: Sequence[int | None], ttl_s: int, content_type: str | None = None
+    ) -> tuple[str, list[str]]:
+        """An upload id and one PUT URL per part, each of that length where it is given."""
         ...
 
     def complete_multipart(self, ref: ObjectRef, upload_id: str, parts: Sequence[Mapping[str, object]]) -> ObjectInfo:

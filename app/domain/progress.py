@@ -68,7 +68,8 @@ class Overall:
 
     Args:
         mean_percent: Each job counts the same.
-        weighted_percent: Each row counts the same; ``None`` while some job does not know how many rows it will have.
+        weighted_percent: Each row counts the same; ``None`` while some job does not know how many rows it will have,
+            and when there are none.
     """
 
     mean_percent: float
@@ -79,11 +80,44 @@ def overall(jobs: Sequence[tuple[Progress, float]]) -> Overall:
     """How far jobs are together, by the progress and the percentage of each; of none: nothing is left to do."""
     if not jobs:
         return Overall(100.0, None)
-    rows = [(progress.rows_done, progress.rows_total or 0) for progress, _ in jobs]
-    is_known = all(total for _, total in rows)
+    totals = [_rows_total(progress, percent) for progress, percent in jobs]
+    known: list[int] = [total for total in totals if total is not None]
+    done = sum(min(progress.rows_done, total) for (progress, _), total in zip(jobs, totals, strict=True) if total)
+    rows = sum(known) if len(known) == len(jobs) else 0
     return Overall(
         mean_percent=round(sum(percent for _, percent in jobs) / len(jobs), 1),
-        weighted_percent=round(sum(100 * min(rows_of) for rows_of in rows) / sum(t for _, t in rows), 1)
-        if is_known
-        else None,
+        weighted_percent=round(100 * done / rows, 1) if rows else None,
     )
+
+
+def _rows_total(progress: Progress, percent: float) -> int | None:
+    """The rows of a job; one that completed has no more than it did."""
+    return progress.rows_done if progress.rows_total is None and percent == 100 else progress.rows_total
+
+
+@dataclass(frozen=True, slots=True)
+class SetProgress:
+    """How far a set of jobs is that may be too large to be read one by one; the percentages are as in ``Overall``.
+
+    Args:
+        rows_total: ``None`` while some job does not know how many rows it will have.
+    """
+
+    jobs: int
+    completed: int
+    failed: int
+    cancelled: int
+    rows_done: int
+    rows_total: int | None
+    mean_percent: float
+    weighted_percent: float | None
+
+    @property
+    def all_terminal(self) -> bool:
+        """Whether none is left to end."""
+        return self.jobs == self.completed + self.failed + self.cancelled
+
+    @property
+    def all_succeeded(self) -> bool:
+        """Whether every one completed."""
+        return self.jobs == self.completed

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import entry_points
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
-from app.domain.errors import PermanentError
 from app.domain.job_types import JobConfig
-from app.domain.plugins import PluginError, load_one
 
 VALIDATORS: Final = "haulier.validators"
 ENRICHERS: Final = "haulier.enrichers"
@@ -62,29 +59,3 @@ class Enricher:
     config: type[JobConfig]
     look_up: Callable[[Any, Any, Sequence[Row]], Sequence[Found]]
     summary: str = ""
-
-
-Plugin = TypeVar("Plugin", Validator, Enricher)
-
-
-def names(group: str) -> list[str]:
-    """What the installed packages have in a group."""
-    return sorted({point.name for point in entry_points(group=group)})
-
-
-def find(group: str, name: str, kind: type[Plugin]) -> Plugin:
-    """The plug-in of that name; no other of the group is loaded.
-
-    Raises:
-        PermanentError: ``plugin.not_found``, naming those there are; ``plugin.not_loaded``.
-    """
-    found = list(entry_points(group=group, name=name))
-    if not found:
-        raise PermanentError(
-            f"there is no {kind.__name__.lower()} {name!r}; known are {', '.join(names(group)) or 'none'}",
-            code="plugin.not_found",
-        )
-    try:
-        return load_one(found[0], kind)
-    except PluginError as error:
-        raise PermanentError(str(error), code="plugin.not_loaded") from error

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from app.domain.jobs import Job, Origin
 from app.domain.lifecycle import JobState
+from app.domain.progress import SetProgress
 from app.persistence.job_rows import COLUMNS, ENDED, to_job
 from app.persistence.partitions import first_id
 from app.persistence.prepared import Prepared
@@ -32,13 +33,15 @@ def get_many(session: Session, tenant: str, job_ids: Sequence[UUID]) -> dict[UUI
 class Filters:
     """Which jobs a list holds; ``None`` and empty ask nothing.
 
-    ``any_of`` are states, each with whether the job must be at a retry (an attempt came before), or either.
+    ``any_of`` are states, each with whether the job must be at a retry (an attempt came before), or either;
+    ``of_system`` whether the system itself made it, or a client.
     """
 
     states: tuple[JobState, ...] = ()
     any_of: tuple[tuple[JobState, bool | None], ...] = ()
     types: tuple[str, ...] = ()
     origin: Origin | None = None
+    of_system: bool | None = None
     created_from: datetime | None = None
     created_until: datetime | None = None
     started_from: datetime | None = None
@@ -46,6 +49,7 @@ class Filters:
     labels: Mapping[str, str] | None = None
     clone_of: UUID | None = None
     schedule_id: UUID | None = None
+    parent_id: UUID | None = None
 
 
 _CLOCKS_APART: Final = timedelta(hours=1)
@@ -56,8 +60,52 @@ _LAST_INSTANT: Final = datetime(9999, 12, 31, tzinfo=UTC)
 
 def find(session: Session, tenant: str, filters: Filters, *, limit: int, before: UUID | None = None) -> list[Job]:
     """Jobs of the tenant, newest first, from ``before`` (exclusive) on."""
+    where, bound = _where(tenant, filters, before)
+    rows = session.execute(
+        text(f"SELECT {COLUMNS} FROM jobs WHERE {where} ORDER BY id DESC LIMIT :limit"), {**bound, "limit": limit}
+    )
+    return [to_job(row) for row in rows]
+
+
+def progress(session: Session, tenant: str, filters: Filters) -> SetProgress:
+    """How far jobs of the tenant are together; as ``domain.progress`` tells it of each and of all."""
+    where, bound = _where(tenant, filters)
+    row = session.execute(
+        text(
+            f"""
+            SELECT count(*) AS jobs,
+                   count(*) FILTER (WHERE state = '{JobState.COMPLETED}') AS completed,
+                   count(*) FILTER (WHERE state = '{JobState.FAILED}') AS failed,
+                   count(*) FILTER (WHERE state = '{JobState.CANCELLED}') AS cancelled,
+                   coalesce(sum(rows_done), 0)::bigint AS rows_done,
+                   CASE WHEN count(total) = count(*) THEN coalesce(sum(total), 0)::bigint END AS rows_total,
+                   coalesce(round(avg(percent), 1), 100)::float8 AS mean_percent,
+                   CASE WHEN count(total) = count(*)
+                        THEN round(100 * sum(least(rows_done, total)) / nullif(sum(total), 0), 1)::float8
+                   END AS weighted_percent
+            FROM (
+                SELECT state, rows_done,
+                       CASE WHEN rows_total IS NULL AND state = '{JobState.COMPLETED}' THEN rows_done
+                            ELSE rows_total END AS total,
+                       CASE WHEN state = '{JobState.COMPLETED}' THEN 100
+                            ELSE least(99.9, round(100 * coalesce(
+                                parts_done::numeric / nullif(parts_total, 0),
+                                rows_done::numeric / nullif(rows_total, 0),
+                                bytes_done::numeric / nullif(bytes_total, 0), 0
+                            ), 1)) END AS percent
+                FROM jobs WHERE {where}
+            ) AS members
+            """
+        ),
+        bound,
+    ).one()
+    return SetProgress(**row._mapping)
+
+
+def _where(tenant: str, filters: Filters, before: UUID | None = None) -> tuple[str, dict[str, Any]]:
+    """The condition that the tenant's jobs meet, and what it binds."""
     clauses = ["tenant = :tenant"]
-    bound: dict[str, Any] = {"tenant": tenant, "limit": limit}
+    bound: dict[str, Any] = {"tenant": tenant}
     conditions = {
         **_among("state", filters.states),
         **_among("type", filters.types),
@@ -76,18 +124,18 @@ def find(session: Session, tenant: str, filters: Filters, *, limit: int, before:
         ),
         "clone_of = :clone_of": ("clone_of", filters.clone_of),
         "schedule_id = :schedule_id": ("schedule_id", filters.schedule_id),
+        "parent_id = :parent_id": ("parent_id", filters.parent_id),
         "id < :before": ("before", before),
     }
+    if filters.of_system is not None:
+        clauses.append(f"origin {'=' if filters.of_system else '<>'} '{Origin.SYSTEM}'")
     if filters.any_of:
         clauses.append("(" + " OR ".join(_state_clause(state, retrying) for state, retrying in filters.any_of) + ")")
     for clause, (name, value) in conditions.items():
         if value is not None:
             clauses.append(clause)
             bound[name] = value
-    rows = session.execute(
-        text(f"SELECT {COLUMNS} FROM jobs WHERE {' AND '.join(clauses)} ORDER BY id DESC LIMIT :limit"), bound
-    )
-    return [to_job(row) for row in rows]
+    return " AND ".join(clauses), bound
 
 
 def _among(column: str, values: Sequence[str]) -> dict[str, tuple[str, Any]]:

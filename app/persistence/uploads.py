@@ -13,7 +13,9 @@ from app.domain.artifacts import Upload
 from app.domain.errors import NotFoundError
 from app.domain.ports import ObjectRef
 
-_COLUMNS: Final = "id, tenant, bucket, key, filename, upload_id, created_by, created_at, completed_at"
+_COLUMNS: Final = (
+    "id, tenant, bucket, key, filename, upload_id, size_bytes, content_type, created_by, created_at, completed_at"
+)
 
 
 def add(
@@ -24,14 +26,17 @@ def add(
     ref: ObjectRef,
     filename: str,
     upload_id: str | None,
+    size_bytes: int | None,
+    content_type: str | None,
     created_by: str,
 ) -> Upload:
     """Store a new upload."""
     row = session.execute(
         text(
             f"""
-            INSERT INTO uploads (id, tenant, bucket, key, filename, upload_id, created_by)
-            VALUES (:id, :tenant, :bucket, :key, :filename, :upload_id, :created_by) RETURNING {_COLUMNS}
+            INSERT INTO uploads (id, tenant, bucket, key, filename, upload_id, size_bytes, content_type, created_by)
+            VALUES (:id, :tenant, :bucket, :key, :filename, :upload_id, :size_bytes, :content_type, :created_by)
+            RETURNING {_COLUMNS}
             """
         ),
         {
@@ -41,6 +46,8 @@ def add(
             "key": ref.key,
             "filename": filename,
             "upload_id": upload_id,
+            "size_bytes": size_bytes,
+            "content_type": content_type,
             "created_by": created_by,
         },
     ).one()
@@ -53,13 +60,19 @@ def get(session: Session, tenant: str, upload_id: UUID) -> Upload:
     Raises:
         NotFoundError: The tenant has none of this id.
     """
+    upload = find(session, tenant, upload_id)
+    if upload is None:
+        raise NotFoundError(f"there is no upload {upload_id}", code="upload.not_found")
+    return upload
+
+
+def find(session: Session, tenant: str, upload_id: UUID) -> Upload | None:
+    """One upload; ``None`` when the tenant has none of this id."""
     row = session.execute(
         text(f"SELECT {_COLUMNS} FROM uploads WHERE id = :id AND tenant = :tenant"),
         {"id": upload_id, "tenant": tenant},
     ).one_or_none()
-    if row is None:
-        raise NotFoundError(f"there is no upload {upload_id}", code="upload.not_found")
-    return _upload(row)
+    return None if row is None else _upload(row)
 
 
 def complete(session: Session, tenant: str, upload_id: UUID) -> Upload:
@@ -109,6 +122,8 @@ def _upload(row: Row[Any]) -> Upload:
         ref=ObjectRef(row.bucket, row.key),
         filename=row.filename,
         upload_id=row.upload_id,
+        size_bytes=row.size_bytes,
+        content_type=row.content_type,
         created_by=row.created_by,
         created_at=row.created_at,
         completed_at=row.completed_at,

@@ -46,5 +46,4 @@ class Amendments:
                 hint="Change its children, or submit it anew.",
             )
         after = merged(job.config, patch)
-        self._jobs.checked(SubmitJob(tenant, job.type, after, actor))
-        return Amendment(job.config, after)
+        return Amendment(job.config, self._jobs.checked(SubmitJob(tenant, job.type, after, actor)).config)

@@ -87,7 +87,7 @@ class Corrections:
                 raise _misfit([Problem("", "U+0000 and lone surrogates are not allowed")], f"{at}/text")
             yield io.StringIO((text or "").removeprefix("\ufeff"), newline="")
             return
-        origin = S3Origin(self._objects, self._uploaded(tenant, upload, at))
+        origin = S3Origin(self._objects, self._uploaded(tenant, upload, at), self._submission(tenant).received)
         try:
             info = origin.info()
             if info.size_bytes > _MOST_BYTES:

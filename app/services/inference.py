@@ -94,9 +94,9 @@ class Inference:
     def _origin(self, tenant: str, text: str | None, upload: UUID | None, s3_key: str | None) -> Origin:
         submission = self._submission(tenant)
         if upload is not None:
-            return S3Origin(self._objects, submission.upload(upload, pointer="/source/upload"))
+            return S3Origin(self._objects, submission.upload(upload, pointer="/source/upload"), submission.received)
         if s3_key is not None:
-            return S3Origin(self._objects, submission.place(None, s3_key))
+            return S3Origin(self._objects, submission.place(None, s3_key), submission.received)
         return TextOrigin((text or "").encode())
 
 

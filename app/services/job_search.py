@@ -13,9 +13,11 @@ from app.dataplane.vql.compiler import Statement
 from app.dataplane.vql.model import Order
 from app.dataplane.vql.parser import parse
 from app.domain.errors import InvalidRequestError, Problem
-from app.domain.jobs import Job
+from app.domain.jobs import Job, Origin
+from app.domain.progress import SetProgress
 from app.domain.tables import Column, ColumnType, Table
 from app.persistence import job_lists
+from app.persistence.job_lists import Filters
 from app.services import row_cursors
 from app.services.reading import Reading
 
@@ -55,10 +57,15 @@ class JobPage:
 
 
 class JobSearch:
-    """The use case of jobs by query."""
+    """The use cases of many jobs: by query, and how far they are together."""
 
     def __init__(self, reading: Reading) -> None:
         self._reading = reading
+
+    def progress(self, tenant: str, filters: Filters) -> SetProgress:
+        """How far those of the tenant's jobs are together; ``vql.timeout`` when it took too long."""
+        with self._reading.of_ours() as session:
+            return job_lists.progress(session, tenant, filters)
 
     def find(
         self, tenant: str, vql: dict[str, Any], *, limit: int | None, cursor: str | None = None, pointer: str = ""
@@ -87,6 +94,7 @@ class JobSearch:
 
         def of_tenant(statement: Statement) -> Iterator[str]:
             yield f"m.tenant = {statement.bind(tenant, 'text')}"
+            yield f"m.origin <> '{Origin.SYSTEM}'"
 
         with self._reading.of_ours() as session:
             page = rows_by_query.page(

@@ -15,6 +15,7 @@ from app.domain.ports import Clock, ObjectRef, ObjectStore
 from app.persistence import artifacts, leftovers, uploads
 from app.persistence.leftovers import GivenUp
 from app.persistence.sessions import Sessions
+from app.services.uploads import refuse_other
 from config.settings import Settings
 
 AT_ONCE: Final = 1_000
@@ -60,7 +61,7 @@ class Leftovers:
         if upload.upload_id is not None:
             self._objects.abort_upload(upload.ref, upload.upload_id)
         # One that was joined in this moment, or whose joining was never noted, has arrived.
-        arrived = self._is_there(upload.ref)
+        arrived = self._arrived(upload)
         with self._sessions.begin() as session:
             if arrived:
                 uploads.complete(session, upload.tenant, upload.id)
@@ -68,11 +69,12 @@ class Leftovers:
                 uploads.remove(session, upload.tenant, upload.id)
         return not arrived
 
-    def _is_there(self, ref: ObjectRef) -> bool:
+    def _arrived(self, upload: Upload) -> bool:
+        """Whether its object is there; one that is not what was announced is removed."""
         try:
-            self._objects.head(ref)
+            refuse_other(self._objects, upload, self._objects.head(upload.ref))
         except JobError as error:
-            if error.code != "s3.not_found":
+            if error.code not in {"s3.not_found", "upload.mismatch"}:
                 raise
             return False
         return True

@@ -22,13 +22,14 @@ from app.domain.errors import (
 from app.domain.job_types import Registry, Submission
 from app.domain.jobs import SubmitJob
 from app.domain.pipelines import is_templated
-from app.domain.ports import ObjectRef, ObjectStore
+from app.domain.ports import ObjectInfo, ObjectRef, ObjectStore
 from app.domain.retry import policy_of
 from app.domain.tables import BUILT_IN, Table
 from app.domain.texts import is_storable
 from app.persistence import line_keys, sinks, uploads
 from app.persistence.sessions import Sessions
 from app.services.tables import Tables
+from app.services.uploads import refuse_other
 from config.settings import Settings
 
 
@@ -44,23 +45,28 @@ class Checks:
     submission: Callable[[str], Submission]
 
     def checked(self, request: SubmitJob, *, at: str = "", templates: bool = False) -> SubmitJob:
-        """``request`` with its type's defaults; ``at`` is where it stands in what was sent.
+        """``request`` with its type's defaults and, where it is silent, the installation's.
 
         Args:
+            at: Where it stands in what was sent.
             templates: Whether the config may hold templates; then only what is known of it is checked.
         Raises:
             InvalidRequestError: Unknown type, or a config that does not fit it.
         """
-        job_type = self.registry.get(request.type, at=f"{at}/type")
+        job_type = self.registry.open.get(request.type, at=f"{at}/type")
         _refuse_unstorable_text(request.config, at=f"{at}/config")
+        settled = request.config
         if templates and is_templated(request.config):
             self.registry.check_around(job_type, request.config, is_templated, at=f"{at}/config")
         else:
             config = self.registry.parse(job_type, request.config, at=f"{at}/config")
             if job_type.check is not None:
                 job_type.check(self.submission(request.tenant), config)
+            if job_type.settle is not None:
+                settled = job_type.settle(self.submission(request.tenant), request.config)
         return replace(
             request,
+            config=settled,
             retry=policy_of(request.retry, job_type.retry),
             attempt_timeout_s=request.attempt_timeout_s or job_type.attempt_timeout_s,
         )
@@ -97,6 +103,11 @@ class TenantSubmission:
         self._objects = objects
 
     @property
+    def own_bucket(self) -> str:
+        """The installation's own bucket."""
+        return self._settings.s3_bucket
+
+    @property
     def may_write_folders(self) -> bool:
         """Whether the installation has a folder that exports may write below."""
         return self._settings.export_root is not None
@@ -117,7 +128,7 @@ class TenantSubmission:
             self.tenant,
             bucket,
             key,
-            own_bucket=self._settings.s3_bucket,
+            own_bucket=self.own_bucket,
             allowed=self._settings.s3_allowed_buckets,
         )
 
@@ -151,12 +162,26 @@ class TenantSubmission:
         """Refuse an object that is not there; one that cannot be looked up now is an UnavailableError."""
         try:
             if self._objects is not None:
-                self._objects.head(ref)
+                self.received(ref, self._objects.head(ref))
         except TransientError as error:
             raise UnavailableError(error.detail, code=error.code) from None
         except JobError as error:
             problem = Problem(pointer, error.detail)
             raise InvalidRequestError(error.detail, code=error.code, hint=error.hint, problems=(problem,)) from None
+
+    def received(self, ref: ObjectRef, info: ObjectInfo) -> None:
+        """Refuse and remove an object that came by an upload and is not what was announced.
+
+        Raises:
+            PermanentError: ``upload.mismatch``.
+        """
+        upload_id = places.owner_of(self._settings.s3_upload_file_path_prefix, ref.key)
+        if upload_id is None or self._objects is None:
+            return
+        with self._sessions.begin() as session:
+            upload = uploads.find(session, self.tenant, upload_id)
+        if upload is not None and upload.ref == ref:
+            refuse_other(self._objects, upload, info)
 
     def path(self, path: str, *, pointer: str) -> tuple[str, ...]:
         """The parts of a path below the import folder."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -12,7 +13,15 @@ import uuid_utils
 
 from app.domain import places
 from app.domain.artifacts import Upload
-from app.domain.errors import ConflictError, InvalidRequestError, JobError, Problem, TransientError, UnavailableError
+from app.domain.errors import (
+    ConflictError,
+    InvalidRequestError,
+    JobError,
+    PermanentError,
+    Problem,
+    TransientError,
+    UnavailableError,
+)
 from app.domain.ports import Clock, ObjectInfo, ObjectRef, ObjectStore
 from app.persistence import uploads
 from app.persistence.sessions import Sessions
@@ -72,9 +81,9 @@ class Uploads:
 
         Args:
             filename: As the client calls it; 1 to 1,000 characters.
-            size_bytes: When known; over 100 MB the upload is in parts.
+            size_bytes: When known, and then no other is taken; over 100 MB the upload is in parts.
             parts: How many parts the client wants, 1 to 1,000; fewer when the size does not fill them.
-            content_type: For a single PUT: the header that it must then send.
+            content_type: When known; a single PUT must then send this header.
 
         Raises:
             InvalidRequestError: A value does not fit.
@@ -96,9 +105,9 @@ class Uploads:
         part_urls: list[str] = []
         url: str | None = None
         if count is None:
-            url = self._objects.presign_put(ref, ttl_s=ttl_s, content_type=content_type)
+            url = self._objects.presign_put(ref, ttl_s=ttl_s, content_type=content_type, size_bytes=size_bytes)
         else:
-            upload_id, part_urls = self._start_in_parts(ref, count, ttl_s)
+            upload_id, part_urls = self._start_in_parts(ref, _sizes(size_bytes, count, part_bytes), ttl_s, content_type)
         with self._sessions.begin() as session:
             upload = uploads.add(
                 session,
@@ -107,6 +116,8 @@ class Uploads:
                 ref=ref,
                 filename=filename,
                 upload_id=upload_id,
+                size_bytes=size_bytes,
+                content_type=content_type,
                 created_by=created_by,
             )
         return Ticket(upload, places.relative_key(tenant, ref), url, tuple(part_urls), part_bytes, expires_at)
@@ -140,7 +151,8 @@ class Uploads:
         Raises:
             NotFoundError: The tenant has no upload of this id.
             ConflictError: The upload is one by a single PUT.
-            InvalidRequestError: S3 does not hold these parts.
+            InvalidRequestError: S3 does not hold these parts; ``upload.mismatch``: joined, they are not what was
+                announced, and are removed.
             UnavailableError: S3 is away.
         """
         with self._sessions.begin() as session:
@@ -157,12 +169,20 @@ class Uploads:
                 code="upload.parts_invalid",
                 problems=(Problem("/parts", "expected the number and ETag of every part that was sent"),),
             ) from error
+        try:
+            refuse_other(self._objects, upload, info)
+        except PermanentError as error:
+            raise InvalidRequestError(
+                error.detail, code=error.code, hint=error.hint, problems=(Problem("/parts", error.detail),)
+            ) from None
         with self._sessions.begin() as session:
             return uploads.complete(session, tenant, upload_id), info
 
-    def _start_in_parts(self, ref: ObjectRef, parts: int, ttl_s: int) -> tuple[str, list[str]]:
+    def _start_in_parts(
+        self, ref: ObjectRef, parts: Sequence[int | None], ttl_s: int, content_type: str | None
+    ) -> tuple[str, list[str]]:
         try:
-            return self._objects.start_presigned_multipart(ref, parts=parts, ttl_s=ttl_s)
+            return self._objects.start_presigned_multipart(ref, parts=parts, ttl_s=ttl_s, content_type=content_type)
         except TransientError as error:
             raise UnavailableError(error.detail) from error
 
@@ -194,6 +214,28 @@ def _plan(size_bytes: int | None, parts: int | None) -> tuple[int | None, int | 
     wanted = max(least, -(-size_bytes // (parts or MOST_PARTS)))
     part_bytes = -(-wanted // 2**20) * 2**20
     return max(1, -(-size_bytes // part_bytes)), part_bytes
+
+
+def _sizes(size_bytes: int | None, count: int, part_bytes: int | None) -> list[int | None]:
+    """The bytes of each part; ``None`` where the client chooses."""
+    if size_bytes is None or part_bytes is None:
+        return [None] * count
+    return [*[part_bytes] * (count - 1), size_bytes - (count - 1) * part_bytes]
+
+
+def refuse_other(objects: ObjectStore, upload: Upload, info: ObjectInfo) -> None:
+    """Remove an object that is not what its upload announced: S3 servers differ in what they refuse themselves.
+
+    Raises:
+        PermanentError: ``upload.mismatch``, with what was expected and what came.
+    """
+    said = upload.mismatch(info)
+    if said is None:
+        return
+    # What cannot be removed now is refused again at its next use.
+    with suppress(JobError):
+        objects.delete([upload.ref])
+    raise PermanentError(f"the file of upload {upload.id} is not the one announced: {said}", code="upload.mismatch")
 
 
 def _checked(parts: Sequence[Mapping[str, object]]) -> list[dict[str, object]]:

@@ -265,24 +265,31 @@ class S3Store:
         """A URL, good for ``ttl_s`` seconds, that downloads the object without a key. Talks to nobody."""
         return self._presigned("get_object", {"Bucket": ref.bucket, "Key": ref.key}, ttl_s)
 
-    def presign_put(self, ref: ObjectRef, *, ttl_s: int, content_type: str | None = None) -> str:
-        """A URL that stores the object by one PUT; with ``content_type`` the PUT must send that very header."""
-        asked = {"Bucket": ref.bucket, "Key": ref.key}
-        return self._presigned("put_object", asked | ({"ContentType": content_type} if content_type else {}), ttl_s)
+    def presign_put(
+        self, ref: ObjectRef, *, ttl_s: int, content_type: str | None = None, size_bytes: int | None = None
+    ) -> str:
+        """A URL that stores the object by one PUT, which must send what is given of Content-Type and Content-Length."""
+        asked = {"Bucket": ref.bucket, "Key": ref.key, **_typed(content_type), **_long(size_bytes)}
+        return self._presigned("put_object", asked, ttl_s)
 
     def _presigned(self, operation: str, asked: Mapping[str, object], ttl_s: int) -> str:
         with explained("s3:GetObject", ObjectRef(str(asked["Bucket"]), str(asked["Key"]))):
             url: str = self._signer.generate_presigned_url(operation, Params=asked, ExpiresIn=ttl_s)
         return url
 
-    def start_presigned_multipart(self, ref: ObjectRef, *, parts: int, ttl_s: int) -> tuple[str, list[str]]:
-        """An upload id and one PUT URL per part, in order. Errors as ``put``."""
+    def start_presigned_multipart(
+        self, ref: ObjectRef, *, parts: Sequence[int | None], ttl_s: int, content_type: str | None = None
+    ) -> tuple[str, list[str]]:
+        """An upload id and one PUT URL per part, in order, each for the bytes said, if any. Errors as ``put``."""
         with explained("s3:PutObject", ref):
-            answer = self.client.create_multipart_upload(Bucket=ref.bucket, Key=ref.key, **self._at_rest)
+            answer = self.client.create_multipart_upload(
+                Bucket=ref.bucket, Key=ref.key, **_typed(content_type), **self._at_rest
+            )
         upload_id: str = answer["UploadId"]
         asked = {"Bucket": ref.bucket, "Key": ref.key, "UploadId": upload_id}
         return upload_id, [
-            self._presigned("upload_part", asked | {"PartNumber": number}, ttl_s) for number in range(1, parts + 1)
+            self._presigned("upload_part", {**asked, "PartNumber": number, **_long(size_bytes)}, ttl_s)
+            for number, size_bytes in enumerate(parts, start=1)
         ]
 
     def complete_multipart(self, ref: ObjectRef, upload_id: str, parts: Sequence[Mapping[str, object]]) -> ObjectInfo:
@@ -356,6 +363,14 @@ def _rest_bytes(body: BinaryIO) -> int:
     size_bytes = body.seek(0, os.SEEK_END) - start
     body.seek(start)
     return size_bytes
+
+
+def _typed(content_type: str | None) -> dict[str, object]:
+    return {} if content_type is None else {"ContentType": content_type}
+
+
+def _long(size_bytes: int | None) -> dict[str, object]:
+    return {} if size_bytes is None else {"ContentLength": size_bytes}
 
 
 def _disposition(filename: str | None) -> dict[str, str]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import structlog
 
+from app.telemetry.trace import add_id
 from config.settings import Settings
 
 _QUIET = (
@@ -30,6 +31,7 @@ def set_up_logging(settings: Settings) -> None:
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.ExtraAdder(),
+        add_id,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
     ]

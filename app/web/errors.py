@@ -21,6 +21,7 @@ from app.domain.errors import (
     TooLargeError,
     UnavailableError,
 )
+from app.telemetry import trace
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +78,12 @@ def problem(error: HaulierError, status: int) -> Response:
     hint = error.hint or REMEDIES.get(error.code)
     if hint:
         body["hint"] = hint
+    job_url = _job_url(error)
+    if job_url is not None:
+        body["job_url"] = job_url
+    trace_id = trace.current_id()
+    if trace_id is not None:
+        body["trace_id"] = trace_id
     if error.problems:
         body["errors"] = [{"pointer": fault.pointer, "detail": fault.detail} for fault in error.problems]
     body |= {name: value for name, value in error.data.items() if name not in body}
@@ -84,6 +91,12 @@ def problem(error: HaulierError, status: int) -> Response:
     if status == 401:
         response.headers["WWW-Authenticate"] = 'Bearer realm="haulier"'
     return response
+
+
+def _job_url(error: HaulierError) -> str | None:
+    """Where the job is that a request was about; ``None`` when there is none, or none for who asks."""
+    job_id = (request.view_args or {}).get("job_id")
+    return None if job_id is None or error.status == 401 or error.code == "job.not_found" else f"/v1/jobs/{job_id}"
 
 
 def _too_deep() -> HaulierError:

@@ -1,7 +1,7 @@
 """``add_up_transfers``: adds up transfers by account; what cannot be added stands in the job's ledger.
 
 Everything that a job type of another package can do, in one file: progress, refused records, a checkpoint, a file, the
-cache and the log; and a listener that hears how its jobs end.
+cache and the log; a listener that hears how its jobs end; and a sink that takes the files of exports.
 """
 
 from __future__ import annotations
@@ -9,11 +9,27 @@ from __future__ import annotations
 import csv
 import io
 import logging
+import os
+import shutil
 from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import BinaryIO
 
 from pydantic import Field
 
-from haulier import HeardEvent, JobConfig, JobContext, JobError, JobType, Listener, Result, RetryPolicy
+from haulier import (
+    HeardEvent,
+    JobConfig,
+    JobContext,
+    JobError,
+    JobType,
+    Listener,
+    Result,
+    RetryPolicy,
+    Sink,
+    SinkFile,
+    TransientError,
+)
 
 CHECKPOINT_EVERY = 100
 log = logging.getLogger(__name__)
@@ -90,3 +106,26 @@ LISTENER = Listener(
     events=frozenset({"job.completed", "job.failed"}),
     job_types=frozenset({"add_up_transfers"}),
 )
+
+
+class Drop(JobConfig):
+    """Where files are dropped."""
+
+    folder: str = Field(pattern="^[a-z0-9_]{1,64}$", description="Below TRANSFERS_DROP_FOLDER of the worker.")
+
+
+def deliver(job: JobContext, config: Drop, file: SinkFile, body: BinaryIO) -> None:
+    """Write a file under its name; brought again, it takes the place of what came before."""
+    folder = Path(os.environ["TRANSFERS_DROP_FOLDER"], config.folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / file.name.rsplit("/", 1)[-1]
+    partial = target.with_name(f".{job.id}.{target.name}")
+    with partial.open("wb") as written:
+        shutil.copyfileobj(body, written)
+    if partial.stat().st_size != file.size_bytes:
+        raise TransientError(f"{file.name} came with {partial.stat().st_size} of {file.size_bytes} bytes")
+    partial.replace(target)
+    job.log.info("transfers.dropped", extra={"file": file.name, "rows": file.rows})
+
+
+SINK = Sink(config=Drop, deliver=deliver, summary="Files into a folder of the worker.")

@@ -415,6 +415,8 @@ CREATE TABLE uploads (
     key          text NOT NULL,
     filename     text NOT NULL,
     upload_id    text,
+    size_bytes   bigint,  -- as the client announced it, and so the type
+    content_type text,
     created_by   text NOT NULL,
     created_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
     completed_at timestamptz

@@ -15,7 +15,7 @@ from app.dataplane.export_formats import PACKED, FileFormat, suffix_of
 from app.dataplane.vql.catalogue import Catalogue
 from app.dataplane.vql.model import Query
 from app.dataplane.vql.parser import parse
-from app.domain.errors import InvalidRequestError, Problem
+from app.domain.errors import InvalidRequestError, PermanentError, Problem
 from app.domain.job_types import JobConfig, JobType, Result, Submission
 from app.domain.manifests import SEALED_SUFFIX
 from app.domain.retry import RetryPolicy
@@ -24,6 +24,7 @@ from app.security.master_keys import MasterKeys
 from app.services.line_keys import LineKeys
 from app.services.tables import Tables
 from tasks.context import RunContext
+from tasks.export_delivery import Delivery
 from tasks.export_run import Export, Shape
 
 MAX_PARALLEL: Final = 4
@@ -34,7 +35,7 @@ _FOLDER: Final = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}"
 
 
 class Destination(BaseModel):
-    """Where the files go that do not become artifacts: one of these."""
+    """Where the files go: one of these. Those of a provider are brought there, and are artifacts too."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -43,11 +44,23 @@ class Destination(BaseModel):
     )
     sink: str | None = Field(None, description="A bucket of the tenant's own (PUT /v1/sinks/{name}).", max_length=63)
 
+    provider: str | None = Field(
+        None, description="A sink of another package: its entry point in the group haulier.sinks.", max_length=255
+    )
+    config: dict[str, Any] = Field(default_factory=dict, description="The provider's own.")
+
     @model_validator(mode="after")
     def _is_one(self) -> Destination:
-        if (self.folder is None) == (self.sink is None):
-            raise ValueError("give either folder or sink")
+        if [self.folder, self.sink, self.provider].count(None) != 2:
+            raise ValueError("give either folder, sink or provider")
+        if self.config and self.provider is None:
+            raise ValueError("config is a provider's")
         return self
+
+    @property
+    def delivery(self) -> Delivery | None:
+        """Whom the files are brought to; PermanentError when that cannot be."""
+        return None if self.provider is None else Delivery.of(self.provider, self.config)
 
 
 class LineEncryption(BaseModel):
@@ -132,9 +145,22 @@ def check(submission: Submission, config: ExportRowsConfig) -> None:
     elif config.destination.sink is not None:
         submission.place(None, probe)
         submission.check_sink(config.destination.sink, pointer="/config/destination/sink")
+    elif config.destination.provider is not None:
+        submission.place(None, probe)
+        _check_provider(config.destination)
     elif not submission.may_write_folders:
         raise _invalid("/config/destination/folder", "this installation has no HAULIER_EXPORT_ROOT to write below")
     _query(config, submission.table(config.table, pointer="/config/table"))
+
+
+def _check_provider(destination: Destination) -> None:
+    try:
+        _ = destination.delivery
+    except PermanentError as error:
+        pointer = f"/config/destination/{'config' if error.code == 'sink.config_invalid' else 'provider'}"
+        raise InvalidRequestError(
+            error.detail, code=error.code, hint=error.hint, problems=(Problem(pointer, error.detail),)
+        ) from None
 
 
 def _probe(config: ExportRowsConfig) -> str:
@@ -195,6 +221,7 @@ def run(job: RunContext, config: ExportRowsConfig) -> Result:
         sink=None if config.destination is None else config.destination.sink,
         line_key=_line_key(job, config),
         encrypted=config.encrypted,
+        delivery=None if config.destination is None else config.destination.delivery,
     )
     return Export(job, selection, shape, vql=config.vql).run()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, Self, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, cast
 from uuid import UUID
 
 from pydantic import Field, field_validator, model_validator
@@ -43,7 +43,7 @@ class S3Source(JobConfig):
     """An object."""
 
     key: str = Field(min_length=1, max_length=1024, description="Relative to the tenant's place in S3.")
-    bucket: str | None = Field(None, description="Another bucket than the installation's, if that is allowed.")
+    bucket: str | None = Field(None, description="Left out: S3_BUCKET, as the job then shows. Others must be allowed.")
 
 
 class Source(JobConfig):
@@ -219,6 +219,14 @@ def _uploaded(submission: Submission, upload: str) -> ObjectRef:
     return submission.upload(upload_id, pointer="/config/source/upload")
 
 
+def settle(submission: Submission, config: dict[str, Any]) -> dict[str, Any]:
+    """The config with the bucket of its object."""
+    place = config["source"].get("s3")
+    if place is None:
+        return config
+    return {**config, "source": {"s3": {**place, "bucket": place.get("bucket") or submission.own_bucket}}}
+
+
 def run(job: RunContext, config: Import) -> Result:
     """Import the file, or look at it alone."""
     if config.validate_only:
@@ -259,9 +267,9 @@ def origin_of(job: RunContext, config: Import) -> Origin | UrlOrigin:
     source = config.source
     submission = job.submission(job.job.tenant)
     if source.s3 is not None:
-        return S3Origin(job.objects, submission.place(source.s3.bucket, source.s3.key))
+        return S3Origin(job.objects, submission.place(source.s3.bucket, source.s3.key), submission.received)
     if source.upload is not None:
-        return S3Origin(job.objects, _uploaded(submission, source.upload))
+        return S3Origin(job.objects, _uploaded(submission, source.upload), submission.received)
     if source.path is not None:
         parts = submission.path(source.path, pointer="/config/source/path")
         root = cast("str", job.settings.import_root)  # path() refuses where there is none
@@ -276,5 +284,6 @@ JOB_TYPE = JobType(
     config=Import,
     run=run,
     check=check,
+    settle=settle,
     summary="Import CSV, NDJSON, JSON or XLSX from S3, an upload, a path, a URL or text; every refused row kept.",
 )

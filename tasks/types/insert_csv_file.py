@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -12,7 +12,6 @@ from app.dataplane.plan import Options
 from app.domain.errors import InvalidRequestError, Problem
 from app.domain.job_types import JobType, Result, Submission
 from app.domain.tables import Table
-from app.storage.scope import resolve
 from tasks.loading import LoadConfig, check_target, target
 
 if TYPE_CHECKING:
@@ -23,7 +22,9 @@ class InsertCsvFile(LoadConfig):
     """What to import, and how the file is to be read."""
 
     s3_key: str = Field(min_length=1, max_length=1024, description="The object, relative to the tenant's place in S3.")
-    s3_bucket: str | None = Field(None, description="Another bucket than the installation's, if that is allowed.")
+    s3_bucket: str | None = Field(
+        None, description="Left out: S3_BUCKET, as the job then shows. Others must be allowed."
+    )
     key: list[str] | None = Field(
         None, description="The table's key columns, for a reader's sake; no others are taken."
     )
@@ -54,6 +55,11 @@ def check(submission: Submission, config: InsertCsvFile) -> None:
     _check_key(check_target(submission, config), config.key)
 
 
+def settle(submission: Submission, config: dict[str, Any]) -> dict[str, Any]:
+    """The config with its bucket."""
+    return {**config, "s3_bucket": config.get("s3_bucket") or submission.own_bucket}
+
+
 def run(job: RunContext, config: InsertCsvFile) -> Result:
     """Import the file."""
     table = target(job, config)
@@ -63,7 +69,8 @@ def run(job: RunContext, config: InsertCsvFile) -> Result:
 
 def origin_of(job: RunContext, config: InsertCsvFile) -> S3Origin:
     """Where the file of a job of the same tenant lies."""
-    return S3Origin(job.objects, resolve(job.settings, job.job.tenant, config.s3_bucket, config.s3_key))
+    submission = job.submission(job.job.tenant)
+    return S3Origin(job.objects, submission.place(config.s3_bucket, config.s3_key), submission.received)
 
 
 def _check_key(table: Table, key: list[str] | None) -> None:
@@ -81,5 +88,6 @@ JOB_TYPE = JobType(
     config=InsertCsvFile,
     run=run,
     check=check,
+    settle=settle,
     summary="Import a CSV file from S3 into a table: checked, upserted by key, every refused row kept.",
 )

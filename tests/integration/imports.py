@@ -104,4 +104,5 @@ class ImportingAny(Importing):
 
     def submit(self, body: bytes | str, **config: Any) -> UUID:
         """Store a file and submit a job for it; its id."""
-        return self.submit_config({"source": {"s3": {"key": self.put(body)}}, "table": "things", **config})
+        place = {"key": self.put(body), "bucket": self.settings.s3_bucket}
+        return self.submit_config({"source": {"s3": place}, "table": "things", **config})

@@ -122,6 +122,27 @@ def test_another_tenants_place_in_s3_is_403(member: Client, config: dict[str, st
     assert member.get("/v1/jobs").get_json()["items"] == []
 
 
+@pytest.mark.feature("S4-20")
+@pytest.mark.parametrize("left_out", [{}, {"bucket": None}])
+def test_an_import_that_names_no_bucket_shows_the_installations(
+    member: Client, settings: Settings, left_out: dict[str, None]
+) -> None:
+    csv = {"s3_key": "a.csv", **({"s3_bucket": None} if left_out else {})}
+    file = {"source": {"s3": {"key": "a.csv", **left_out}}, "table": "contacts"}
+
+    old = member.post("/v1/jobs", {"type": "insert_csv_file", "config": csv})
+    new = member.post("/v1/jobs", {"type": "import", "config": file})
+    text = member.post("/v1/jobs", {"type": "import", "config": {"source": {"text": "uuid\n"}, "table": "contacts"}})
+    batch = member.post("/v1/batches", {"payloads": [{"type": "insert_csv_file", "config": csv}]})
+
+    shown = [member.get(answer.headers["Location"]).get_json() for answer in (old, new, text)]
+    [child] = member.get(f"{batch.headers['Location']}/children").get_json()["items"]
+    own = settings.s3_bucket
+    assert shown[0]["config"] == child["config"] == {"s3_key": "a.csv", "s3_bucket": own}
+    assert shown[1]["config"]["source"] == {"s3": {"key": "a.csv", "bucket": own}}
+    assert shown[2]["config"]["source"] == {"text": "uuid\n"}
+
+
 @pytest.mark.feature("S2-49")
 def test_a_job_that_has_not_changed_is_304(member: Client, sessions: Sessions) -> None:
     location = member.post("/v1/jobs", {"type": "echo"}).headers["Location"]

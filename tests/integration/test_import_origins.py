@@ -11,7 +11,8 @@ from uuid import uuid4
 import pytest
 
 from app.domain.clock import SystemClock
-from app.domain.errors import HaulierError, InvalidRequestError, JobError
+from app.domain.errors import HaulierError, InvalidRequestError, JobError, PermanentError
+from app.domain.job_types import JobType
 from app.domain.ports import ObjectRef, ObjectStore
 from app.persistence.sessions import Sessions
 from app.services.submissions import TenantSubmission
@@ -19,7 +20,9 @@ from app.services.tables import Tables
 from app.services.uploads import Uploads
 from config.settings import Settings
 from tasks.types.import_rows import JOB_TYPE
+from tasks.types.insert_csv_file import JOB_TYPE as INSERT
 from tests.factories import registry
+from tests.integration.conftest import Client
 from tests.integration.imports import ImportingAny
 from tests.integration.test_import_csv import THINGS, Killed, stop_after
 
@@ -264,3 +267,39 @@ def test_another_tenants_place_is_not_read(imports: ImportingAny) -> None:
     for source in ({"s3": {"key": "t/acme/in.csv"}}, {"upload": "t/acme/in.csv"}, {"upload": str(uuid4())}):
         with pytest.raises(HaulierError):
             checked(imports, source)
+
+
+@pytest.mark.feature("S4-85")
+@pytest.mark.parametrize("job_type", [JOB_TYPE, INSERT], ids=["import", "insert_csv_file"])
+def test_what_came_by_an_upload_and_is_not_what_was_announced_is_refused_and_removed(
+    imports: ImportingAny, job_type: JobType
+) -> None:
+    imports.job_type = job_type
+    uploads = Uploads(imports.sessions, imports.objects, imports.settings, SystemClock())
+    upload = uploads.create("default", filename="in.csv", created_by="tests", size_bytes=10).upload
+    imports.objects.put(upload.ref, CSV.encode(), content_type="text/csv")  # as by a server that checks no length
+    config = {"s3_key": upload.ref.key} if job_type is INSERT else {"source": {"upload": str(upload.id)}}
+
+    with pytest.raises(PermanentError, match=f"expected 10 bytes, got {len(CSV)}") as refused:
+        imports.run(imports.context(imports.submit_config({"table": "things", **config})))
+
+    assert refused.value.code == "upload.mismatch"
+    assert (uploads.get("default", upload.id)[1], count(imports)) == (None, 0)
+
+
+@pytest.mark.feature("S4-85")
+def test_a_look_at_an_upload_tells_how_it_is_not_what_was_announced(
+    admin: Client, objects: ObjectStore, settings: Settings
+) -> None:
+    announced = {"filename": "in.csv", "size_bytes": len(CSV), "content_type": "application/json"}
+    ticket = admin.post("/v1/uploads", announced).get_json()
+    objects.put(ObjectRef(settings.s3_bucket, ticket["s3_key"]), CSV.encode(), content_type="text/csv; charset=utf-8")
+
+    seen = admin.get(f"/v1/uploads/{ticket['id']}").get_json()
+    used = admin.post("/v1/tables:infer", {"name": "orders", "source": {"upload": ticket["id"]}})
+
+    said = "expected content type 'application/json', got 'text/csv; charset=utf-8'"
+    assert ticket["headers"] == {"Content-Type": "application/json", "Content-Length": str(len(CSV))}
+    assert (seen["arrived"], seen["refused"]) == (False, said)
+    assert (used.status_code, used.get_json()["code"]) == (422, "upload.mismatch")
+    assert admin.get(f"/v1/uploads/{ticket['id']}").get_json()["refused"] is None

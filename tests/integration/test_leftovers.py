@@ -20,9 +20,12 @@ from app.services.tables import Tables
 from app.services.uploads import Ticket, Uploads
 from app.storage.s3 import S3Store
 from config.settings import Settings
+from tasks.types.housekeeping import JOB_TYPE as HOUSEKEEPING
 from tests.factories import a_request, stored
 from tests.integration.exports import Exporting
 from tests.integration.test_export_parts import Failing
+from tests.integration.test_housekeeping import done
+from tests.integration.worker import Worker
 
 DAY = timedelta(days=1)
 
@@ -166,17 +169,15 @@ def test_a_file_that_went_away_between_two_runs_is_written_again(sessions: Sessi
     assert f"{job_id}" in files[0]
 
 
-def test_beat_runs_every_sweep(
-    monkeypatch: pytest.MonkeyPatch, sessions: Sessions, settings: Settings, uploads: Uploads
+def test_beat_has_a_job_of_the_system_sweep(
+    monkeypatch: pytest.MonkeyPatch, sessions: Sessions, settings: Settings, uploads: Uploads, store: S3Store
 ) -> None:
-    from tasks import housekeeping
-
-    monkeypatch.setattr(housekeeping, "settings", lambda: settings)
     ticket = uploads.create("default", filename="never.csv", created_by="key")
     with sessions.begin() as session:
         session.execute(text("UPDATE uploads SET created_at = now() - interval '4 days'"))
 
-    housekeeping.remove_leftovers()
+    job = done(monkeypatch, settings, Worker(sessions, settings, store, cheap=True, types=(HOUSEKEEPING,)), "sweep")
 
     with pytest.raises(NotFoundError):
         uploads.get("default", ticket.upload.id)
+    assert job.result == {"uploads": 1, "parts": 0, "exports": 0}

@@ -117,6 +117,7 @@ def test_the_catalogue_lists_the_example_with_the_schema_of_its_config(
 ) -> None:
     install_example(site)
     install(site, "for-rows", {"haulier.validators": {"my_rule": "a:B"}, "haulier.enrichers": {"my_service": "a:C"}})
+    install(site, "for-files", {"haulier.sinks": {"my_place": "a:D"}})
     services = build_services(settings, application_name="tests plug-ins", pool_size=2)
     client = Client(create_app(settings, services), member.key)
 
@@ -127,6 +128,7 @@ def test_the_catalogue_lists_the_example_with_the_schema_of_its_config(
     listed = {one["name"]: one["config_schema"] for one in catalogue["items"]}
     assert "lines" in listed["add_up_transfers"]["properties"]
     assert (catalogue["validators"], catalogue["enrichers"]) == (["my_rule"], ["http", "my_service"])
+    assert catalogue["sinks"] == ["drop_folder", "my_place"]
 
 
 def _is_away(*_: Any, **__: Any) -> None:

@@ -68,7 +68,8 @@ def test_a_url_stores_only_its_own_key(uploads: Uploads) -> None:
 
 
 def test_a_large_file_goes_in_parts_that_are_joined_once(uploads: Uploads, store: S3Store) -> None:
-    ticket = uploads.create("acme", filename="big.csv", created_by="key", size_bytes=12 * 2**20, parts=2)
+    announced: dict[str, Any] = {"size_bytes": 12 * 2**20, "content_type": "text/csv"}
+    ticket = uploads.create("acme", filename="big.csv", created_by="key", parts=2, **announced)
     body = os.urandom(12 * 2**20)
     assert ticket.part_bytes is not None
     parts: list[dict[str, Any]] = []
@@ -177,3 +178,51 @@ def test_parts_cannot_be_prepared_while_s3_is_away(sessions: Sessions, settings:
 
     with pytest.raises(UnavailableError):
         Uploads(sessions, away, settings, FrozenClock()).create("acme", filename="a", created_by="key", parts=1)
+
+
+@pytest.mark.feature("S4-85")
+def test_only_the_file_that_was_announced_is_taken_by_its_url(uploads: Uploads) -> None:
+    ticket = uploads.create("acme", filename="a.csv", created_by="key", size_bytes=4, content_type="text/csv")
+    csv = {"Content-Type": "text/csv"}
+
+    longer, shorter = (requests.put(str(ticket.url), data=body, headers=csv, timeout=5) for body in (b"a,b,c\n", b"a"))
+    other = requests.put(str(ticket.url), data=b"a,b\n", headers={"Content-Type": "text/plain"}, timeout=5)
+    untyped = requests.put(str(ticket.url), data=b"a,b\n", timeout=5)
+    before = uploads.get("acme", ticket.upload.id)[1]
+    announced = requests.put(str(ticket.url), data=b"a,b\n", headers=csv, timeout=5)
+
+    assert [answer.status_code for answer in (longer, shorter, other, untyped)] == [403] * 4
+    assert before is None
+    assert announced.status_code == 200
+
+
+@pytest.mark.feature("S4-85")
+def test_a_part_of_another_length_is_not_taken(uploads: Uploads) -> None:
+    ticket = uploads.create("acme", filename="a.csv", created_by="key", size_bytes=6 * 2**20, parts=2)
+
+    whole, last = ticket.part_urls
+    sent = [requests.put(url, data=b"x" * 2**20, timeout=5).status_code for url in (whole, last)]
+
+    assert sent == [403, 200]
+
+
+@pytest.mark.feature("S4-85")
+def test_joined_parts_that_are_not_what_was_announced_are_removed(uploads: Uploads, store: S3Store) -> None:
+    ticket = uploads.create("acme", filename="a.csv", created_by="key", size_bytes=6 * 2**20, parts=2)
+    etag = requests.put(ticket.part_urls[0], data=b"x" * 5 * 2**20, timeout=5).headers["ETag"]
+
+    with pytest.raises(InvalidRequestError) as error:
+        uploads.complete("acme", ticket.upload.id, [{"PartNumber": 1, "ETag": etag}])
+
+    assert (error.value.code, error.value.problems[0].pointer) == ("upload.mismatch", "/parts")
+    assert uploads.get("acme", ticket.upload.id)[1] is None
+
+
+@pytest.mark.feature("S4-85")
+@pytest.mark.parametrize("size_bytes", [5 * 10**9 + 1, 50 * 10**9])
+def test_a_file_over_what_one_put_takes_goes_in_parts(uploads: Uploads, size_bytes: int) -> None:
+    ticket = uploads.create("acme", filename="a.csv", created_by="key", size_bytes=size_bytes)
+
+    assert ticket.url is None
+    assert ticket.part_bytes is not None
+    assert (len(ticket.part_urls) - 1) * ticket.part_bytes < size_bytes <= len(ticket.part_urls) * ticket.part_bytes
