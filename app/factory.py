@@ -35,6 +35,7 @@ from app.api import (
     statistics,
     tables,
     uploads,
+    workbooks,
 )
 from app.api.openapi import HaulierApi
 from app.bootstrap import Services, build_services
@@ -63,6 +64,7 @@ API_BLUEPRINTS = (
     job_files,
     job_types,
     tables,
+    workbooks,
     inference,
     records,
     queries,

@@ -84,6 +84,7 @@ def done(imports: Importing, job_type: JobType, **config: Any) -> Result:
     return imports.run(imports.context(submitted(imports, job_type, **config)))
 
 
+@pytest.mark.feature("S2-29")
 def test_rows_are_transformed_and_one_that_breaks_a_rule_stays_as_it_was(imports: Importing) -> None:
     loaded(imports)
 
