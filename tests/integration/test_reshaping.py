@@ -125,7 +125,7 @@ def test_every_type_comes_back_as_it_was_and_rows_without_a_change_are_not_writt
     assert done(imports, TRANSFORM, transforms=everything).data["books"]["changed"] == 1, "the name of blanks"
 
 
-@pytest.mark.parametrize("commits", [0, 1, 2, 5])
+@pytest.mark.parametrize("commits", [1, 5])
 @pytest.mark.parametrize("job_type", [TRANSFORM, VALIDATE])
 def test_killed_behind_any_batch_it_ends_as_if_undisturbed(imports: Importing, job_type: JobType, commits: int) -> None:
     rows = "".join(f"eu,{n},person no {n % 9},p{n % 7}@x.org,{n}\n" for n in range(30))
