@@ -54,6 +54,7 @@ from app.services.templates import Templates
 from app.services.uploads import Uploads
 from app.services.upserts import Upserts
 from app.services.waits import Waits
+from app.services.workbooks import Workbooks
 from app.storage.s3 import S3Store
 from app.storage.sinks import SinkStore
 from config.settings import Settings
@@ -122,6 +123,7 @@ class Services:
     reverts: Reverts
     import_batches: ImportBatches
     inference: Inference
+    workbooks: Workbooks
 
 
 def build_services(settings: Settings, *, application_name: str, pool_size: int) -> Services:
@@ -201,7 +203,8 @@ def build_services(settings: Settings, *, application_name: str, pool_size: int)
         corrections=Corrections(sessions, objects, submission),
         reverts=Reverts(sessions, jobs),
         import_batches=ImportBatches(sessions, tables, clock),
-        inference=Inference(objects, settings, submission),
+        inference=Inference(objects, settings, submission, Places(2, hint="Come back after Retry-After.")),
+        workbooks=Workbooks(sessions, jobs, families, submission),
     )
 
 

@@ -36,6 +36,7 @@ from app.api import (
     statistics,
     tables,
     uploads,
+    workbooks,
 )
 from app.api.openapi import HaulierApi
 from app.bootstrap import Services, build_services
@@ -65,6 +66,7 @@ API_BLUEPRINTS = (
     job_files,
     job_types,
     tables,
+    workbooks,
     inference,
     records,
     queries,

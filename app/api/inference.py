@@ -8,7 +8,9 @@ from flask_smorest import Blueprint
 from marshmallow import Schema, ValidationError, fields, validate, validates_schema
 
 from app.api.table_schemas import TableSchema
+from app.api.workbooks import NewWorkbookSchema
 from app.persistence.tables import declaration
+from app.services.inference import Proposal
 from app.web.current import services, tenant
 
 blueprint = Blueprint("inference", __name__, url_prefix="/v1", description="Declarations out of files.")
@@ -55,7 +57,7 @@ class InferredFieldSchema(Schema):
     examples = fields.List(fields.String())
 
 
-class ProposalSchema(Schema):
+class OneProposalSchema(Schema):
     """A declaration that can be posted to `/v1/tables`, once it has a key, and what it rests on."""
 
     declaration = fields.Nested(TableSchema)
@@ -68,12 +70,39 @@ class ProposalSchema(Schema):
     file = fields.Dict(metadata={"description": "format, compression, encoding, delimiter, with a confidence."})
 
 
+class SheetProposalSchema(OneProposalSchema):
+    """The same of a sheet."""
+
+    sheet = fields.String()
+
+
+class ProposalSchema(OneProposalSchema):
+    """What a file's rows could live in; of a workbook `sheets` and `workbook` alone."""
+
+    sheets = fields.List(
+        fields.Nested(SheetProposalSchema), metadata={"description": "Of an XLSX file: each sheet that has a header."}
+    )
+    workbook = fields.Nested(
+        NewWorkbookSchema, metadata={"description": "What can be posted to `/v1/workbooks`, once the tables are there."}
+    )
+
+
 @blueprint.route("/tables:infer", methods=["POST"])
 @blueprint.arguments(InferSchema)
 @blueprint.response(200, ProposalSchema)
 def infer(body: dict[str, Any]) -> Any:
-    """Propose a table's declaration for a file; nothing is stored."""
+    """Propose a table's declaration for a file, or one for each sheet of a workbook; nothing is stored."""
     found = services().inference.infer(tenant(), body["name"], rows=body["rows"], **body["source"])
+    if found[0].sheet is None:
+        return _told(found[0])
+    sheets = [{"sheet": one.sheet, "table": one.table.name} for one in found]
+    return {
+        "sheets": [{**_told(one), "sheet": one.sheet} for one in found],
+        "workbook": {"name": body["name"], "sheets": sheets},
+    }
+
+
+def _told(found: Proposal) -> dict[str, Any]:
     return {
         "declaration": declaration(found.table),
         "fields": found.fields,

@@ -61,14 +61,14 @@ class Jobs(MethodView):
         ]
     )
     def post(self, body: dict[str, Any]) -> Any:
-        """Accept a job; it starts when a worker is free.
+        """Accept a job; it starts when a worker is free. An import into a workbook is a batch of imports.
 
         The same ``Idempotency-Key`` with the same body answers with the job the first request made. With ``wait`` the
         answer comes when the job has ended, or after that many seconds.
         """
         # The arguments' own parser only when there are any: most submits have none.
         wait_s = parser.parse(_WAIT, request, location="query")["wait"] if request.args else 0.0
-        submitted = services().jobs.submit(
+        submitted = services().workbooks.submit(
             SubmitJob(tenant=tenant(), created_by=actor(), **body),
             idempotency_key=request.headers.get("Idempotency-Key"),
         )

@@ -28,6 +28,43 @@ def problems_of(shaping: Shaping, table: Table, *, companions: bool) -> list[Pro
     ]
 
 
+def problems_in(shaping: Shaping, table: Table, *, writes: bool) -> list[Problem]:
+    """What is wrong with a config for rows that stand in the table, with pointers into it.
+
+    Args:
+        writes: What comes of the rows is written to them; else they are only judged.
+    """
+    columns = Columns(table, None)
+    return [
+        *problems_of(shaping, table, companions=False),
+        *_of_sources(shaping, columns),
+        *(_of_rows_written(shaping, table) if writes else ()),
+    ]
+
+
+def _of_sources(shaping: Shaping, columns: Columns) -> Iterator[Problem]:
+    for place, one in enumerate(shaping.transforms):
+        if one.source is not None:
+            yield from (Problem(f"/config/transforms/{place}/field", said) for said in _unknown((one.source,), columns))
+    for place, spec in enumerate(shaping.enrich):
+        yield from (Problem(f"/config/enrich/{place}/key", said) for said in _unknown(spec.key, columns))
+
+
+def _of_rows_written(shaping: Shaping, table: Table) -> Iterator[Problem]:
+    expected = "expected no column of the key, by which the rows are found"
+    for place, one in enumerate(shaping.transforms):
+        for name in set(one.targets) & set(table.key):
+            yield Problem(f"/config/transforms/{place}", f"{expected}, got {name!r}")
+    for place, spec in enumerate(shaping.enrich):
+        for name in spec.fields.keys() & set(table.key):
+            yield Problem(f"/config/enrich/{place}/fields", f"{expected}, got {name!r}")
+    for place, rule in enumerate(shaping.rules):
+        if isinstance(rule, Unique):
+            yield Problem(
+                f"/config/rules/{place}", "expected rules on one row alone: a job of type validate looks for unique"
+            )
+
+
 def _of_targets(shaping: Shaping, columns: Columns) -> Iterator[Problem]:
     for place, one in enumerate(shaping.transforms):
         if one.targets != (one.source,):

@@ -54,7 +54,7 @@ def infer(name: str, values: Sequence[bytes]) -> Inferred:
     kind, confidence = _type_of(present)
     return Inferred(
         name=name,
-        column=_NOT_IN_NAMES.sub("_", name.strip().lower()).strip("_")[:59] or "column",
+        column=plain(name) or "column",
         type=kind.value,
         confidence=confidence,
         required=bool(values) and len(present) == len(values),
@@ -62,6 +62,11 @@ def infer(name: str, values: Sequence[bytes]) -> Inferred:
         max_length=max((len(value.decode()) for value in present), default=0),
         examples=[value.decode()[:_EXAMPLE_CHARACTERS] for value in list(dict.fromkeys(present))[:_EXAMPLES]],
     )
+
+
+def plain(name: str) -> str:
+    """A name as a column or a table might have it; empty when nothing is left."""
+    return _NOT_IN_NAMES.sub("_", name.strip().lower()).strip("_")[:59]
 
 
 def _type_of(values: list[bytes]) -> tuple[ColumnType, float]:

@@ -61,6 +61,12 @@ class Shaping:
         return list(dict.fromkeys(written))
 
     @property
+    def written(self) -> list[str]:
+        """Columns that it may give other values, each once."""
+        names = [name for one in self.transforms for name in one.targets]
+        return list(dict.fromkeys([*names, *(name for one in self.enrich for name in one.fields)]))
+
+    @property
     def sources(self) -> list[str]:
         """Fields that it needs, which the file must have or a stage before have made."""
         needed = [one.source for one in self.transforms if one.source is not None]

@@ -1,7 +1,7 @@
 """One sheet of an XLSX file as NDJSON: a program, so that what a file costs in memory is held to a limit.
 
 ``python -m app.dataplane.sheet_reader`` is given a ``Wanted`` as JSON, and writes a ``Found`` in one line, then a line
-for each row of the sheet. What it refuses it says in a line on its standard error.
+for each row of the sheet; or the names of all sheets. What it refuses it says in a line on its standard error.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ class Wanted(msgspec.Struct, frozen=True):
     """What is to be read.
 
     Args:
-        sheet: Its name, or its number, counted from 1.
+        sheet: Its name, or its number, counted from 1; ``None``: a line with the names of all, and nothing else.
         names: Of the columns; those beyond the sheet's width are left out. ``None``: the first row has them.
         skip_rows: Rows before that one, or before the first record.
         fill_merged: Merged cells all have the value of the first.
     """
 
     path: str
-    sheet: str | int
+    sheet: str | int | None
     names: list[str] | None
     skip_rows: int
     fill_merged: bool
@@ -72,6 +72,19 @@ class Found(msgspec.Struct, frozen=True):
 
 class RefusedError(Exception):
     """A file that is not taken; the first argument is the code, the second says why."""
+
+
+def listed(path: str) -> list[str]:
+    """The names of a workbook's sheets in their order, without those of charts.
+
+    Raises:
+        RefusedError: The file is none.
+    """
+    try:
+        sheets = calamine.CalamineWorkbook.from_path(path).sheets_metadata
+        return [one.name for one in sheets if one.typ == calamine.SheetTypeEnum.WorkSheet]
+    except _BROKEN as error:
+        raise _corrupt(error) from error
 
 
 def convert(wanted: Wanted, write: Callable[[bytes], Any]) -> None:
@@ -219,7 +232,10 @@ def main() -> int:
     wanted = msgspec.json.decode(sys.argv[1], type=Wanted)
     resource.setrlimit(resource.RLIMIT_AS, (wanted.memory_bytes, wanted.memory_bytes))
     try:
-        convert(wanted, sys.stdout.buffer.write)
+        if wanted.sheet is None:
+            sys.stdout.buffer.write(msgspec.json.encode(listed(wanted.path)) + b"\n")
+        else:
+            convert(wanted, sys.stdout.buffer.write)
         sys.stdout.buffer.flush()
     except RefusedError as error:
         sys.stderr.write(msgspec.json.encode(error.args).decode())

@@ -43,21 +43,25 @@ def converted(
         JobError: ``xlsx.*``, ``source.bomb``, ``source.corrupt``, ``csv.empty``.
         TransientError: Another attempt may do better.
     """
-    most = min(settings.max_workbook_bytes, settings.max_source_bytes)
-    check_growth(origin, info, Limits(most, settings.max_compression_ratio))
-    with tempfile.NamedTemporaryFile(prefix="haulier-", suffix=".xlsx") as file:
-        _copy(origin, info, file, go_on)
-        wanted = Wanted(
-            path=file.name,
-            sheet=options.sheet,
-            names=_names(table, options, settings.max_columns),
-            skip_rows=options.skip_rows,
-            fill_merged=options.fill_merged,
-            max_cells=settings.max_workbook_cells,
-            memory_bytes=settings.workbook_memory_mb * 2**20,
-        )
-        with _reading(wanted) as lines:
-            yield msgspec.json.decode(lines.head(), type=Found), lines.rest()
+    wanted = Wanted(
+        path="",
+        sheet=options.sheet,
+        names=_names(table, options, settings.max_columns),
+        skip_rows=options.skip_rows,
+        fill_merged=options.fill_merged,
+        max_cells=settings.max_workbook_cells,
+        memory_bytes=settings.workbook_memory_mb * 2**20,
+    )
+    with _reading(settings, origin, info, wanted, go_on) as lines:
+        yield msgspec.json.decode(lines.head(), type=Found), lines.rest()
+
+
+def sheets_of(settings: Settings, origin: Origin, info: ObjectInfo) -> list[str]:
+    """The names of a workbook's sheets; errors as ``converted``, whose reading of one finds what is wrong with it."""
+    memory_bytes = settings.workbook_memory_mb * 2**20
+    wanted = Wanted("", None, None, 0, fill_merged=False, max_cells=0, memory_bytes=memory_bytes)
+    with _reading(settings, origin, info, wanted, lambda: None) as lines:
+        return msgspec.json.decode(lines.head(), type=list[str])
 
 
 def _names(table: Table | None, options: Options, max_columns: int) -> list[str] | None:
@@ -123,7 +127,20 @@ class _Lines:
 
 
 @contextmanager
-def _reading(wanted: Wanted) -> Iterator[_Lines]:
+def _reading(
+    settings: Settings, origin: Origin, info: ObjectInfo, wanted: Wanted, go_on: Callable[[], None]
+) -> Iterator[_Lines]:
+    """The program at work on a copy of the file."""
+    most = min(settings.max_workbook_bytes, settings.max_source_bytes)
+    check_growth(origin, info, Limits(most, settings.max_compression_ratio))
+    with tempfile.NamedTemporaryFile(prefix="haulier-", suffix=".xlsx") as file:
+        _copy(origin, info, file, go_on)
+        with _started(msgspec.structs.replace(wanted, path=file.name)) as lines:
+            yield lines
+
+
+@contextmanager
+def _started(wanted: Wanted) -> Iterator[_Lines]:
     command = [sys.executable, "-m", "app.dataplane.sheet_reader", msgspec.json.encode(wanted).decode()]
     with (
         tempfile.TemporaryFile() as said,

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from app.dataplane.tables import qualified, quoted
 from app.dataplane.vql.catalogue import Catalogue
 from app.dataplane.vql.compiler import Statement, compile_select
 from app.dataplane.vql.model import Query, total_order
-from app.dataplane.vql.values import Bound
 from app.domain.tables import Table
 
 Key = tuple[str, ...]
@@ -45,24 +44,21 @@ class Walk:
             upto: The last row.
             limit: Rows at most.
         """
-        catalogue = Catalogue(self.table)
-        fields = catalogue.key_fields()
-        behind = None
-        if after is not None:
-            behind = tuple(Bound(value, one.type.sql) for value, one in zip(after, fields, strict=True))
 
         def more(statement: Statement) -> Iterable[str]:
             if self.more is not None:
                 yield self.more(statement)
+            if after is not None:
+                yield f"({self._keys('m')}) > ({', '.join(self._bound(statement, after))})"
             if upto is not None:
                 yield f"({self._keys('m')}) <= ({', '.join(self._bound(statement, upto))})"
 
         return compile_select(
-            replace(self.query, after=behind),
+            self.query,
             self.table.name,
             lambda table: qualified(self.tenant, table),
             columns=list(columns),
-            order=total_order((), fields) if limit or behind else (),
+            order=total_order((), Catalogue(self.table).key_fields()) if limit or after else (),
             limit=limit,
             more=more,
         )

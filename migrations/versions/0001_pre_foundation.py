@@ -424,6 +424,17 @@ CREATE TABLE uploads (
 CREATE INDEX uploads_tenant_idx ON uploads (tenant, id);
 CREATE INDEX uploads_open_idx ON uploads (created_at) WHERE completed_at IS NULL;
 
+-- Which sheet of a tenant's workbooks goes to which table.
+CREATE TABLE workbooks (
+    tenant     text NOT NULL,
+    name       text NOT NULL,
+    sheets     jsonb NOT NULL,
+    created_by text NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    updated_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (tenant, name)
+);
+
 -- Buckets of tenants' own. What opens them is sealed by the installation's master key.
 CREATE TABLE sinks (
     tenant     text NOT NULL,
@@ -480,7 +491,7 @@ CREATE EXTENSION IF NOT EXISTS pg_trgm;
 
 DOWN = """
 DROP TABLE changes, limit_uses, limits, queues, picker_values, picker_touches, export_names, line_keys, sinks, uploads,
-    cursors, cache_entries, artifacts, before_images, job_logs, failed_records, import_batches, import_lanes,
+    workbooks, cursors, cache_entries, artifacts, before_images, job_logs, failed_records, import_batches, import_lanes,
     table_claims, declared_tables, idempotency_keys, leaders, workers, event_counters, job_events, schedule_fires,
     schedules, pipeline_stages, families, job_needs, jobs, api_keys, tenants;
 DROP SEQUENCE job_numbers;

@@ -9,23 +9,20 @@ from pydantic import AwareDatetime, Field, model_validator
 
 from app.dataplane.deleting import delete
 from app.dataplane.tables import quoted
-from app.dataplane.vql.catalogue import Catalogue
 from app.dataplane.vql.compiler import Statement
-from app.dataplane.vql.model import Query
-from app.dataplane.vql.parser import parse
 from app.dataplane.walking import Walk
 from app.domain.errors import InvalidRequestError, Problem
 from app.domain.job_types import JobConfig, JobType, Result, Submission
 from app.domain.jobs import Outcome
-from app.domain.tables import COMPANIES, ColumnType, Table
+from app.domain.tables import ColumnType, Table
 from app.services.tables import Tables
+from tasks.walks import ONLY, conditions, make_related
 
 if TYPE_CHECKING:
     from tasks.context import RunContext
 
 _WRITTEN: Final = ("haulier_created_at", "haulier_updated_at")
 _TIMES: Final = frozenset({ColumnType.DATE, ColumnType.TIMESTAMPTZ})
-_ONLY: Final = "where"
 
 
 class DeleteRecordsBefore(JobConfig):
@@ -42,7 +39,7 @@ class DeleteRecordsBefore(JobConfig):
 
     @model_validator(mode="after")
     def _means_some(self) -> DeleteRecordsBefore:
-        if self.before is None and not self.vql.get(_ONLY):
+        if self.before is None and not self.vql.get(ONLY):
             raise ValueError("expected before or vql.where: to delete every row, drop the table")
         return self
 
@@ -62,9 +59,7 @@ def run(job: RunContext, config: DeleteRecordsBefore) -> Result:
     table = tables.get(job.job.tenant, config.table)
     tables.will_write(job.job.tenant, table, job.id, whole=True)
     walk = _walk(job.job.tenant, table, config)
-    if walk.query.uses_relation:
-        # Built-in tables are made at their first use, which a filter on their columns is.
-        tables.get(job.job.tenant, COMPANIES.name)
+    make_related(tables, job.job.tenant, walk.query)
     deleted = delete(job, walk, batch_rows=config.batch_rows)
     return Result(
         data={"table": config.table, "deleted": deleted},
@@ -75,18 +70,7 @@ def run(job: RunContext, config: DeleteRecordsBefore) -> Result:
 
 def _walk(tenant: str, table: Table, config: DeleteRecordsBefore) -> Walk:
     more = None if config.before is None else _before(config.before, _column(table, config.column))
-    return Walk(tenant, table, _conditions(table, config.vql), more)
-
-
-def _conditions(table: Table, vql: dict[str, Any]) -> Query:
-    others = sorted(vql.keys() - {_ONLY})
-    if others:
-        raise InvalidRequestError(
-            "what is deleted is said by conditions alone",
-            code="vql.invalid",
-            problems=tuple(Problem(f"/config/vql/{name}", "expected nothing beside where") for name in others),
-        )
-    return parse(vql, Catalogue(table), pointer="/config/vql")
+    return Walk(tenant, table, conditions(table, config.vql), more)
 
 
 def _column(table: Table, name: str) -> str:

@@ -69,6 +69,11 @@ class Import(LoadConfig):
     """What to import, and how the file is to be read."""
 
     source: Source
+    workbook: str | None = Field(
+        None,
+        description="Of an XLSX file, instead of table: each sheet goes to the table that the workbook has for it. By "
+        "POST /v1/jobs alone, which makes it a batch of imports.",
+    )
     format: Literal["auto"] | _FormatName = Field("auto", description="auto looks at the content.")
     compression: Literal["auto", "none", "gzip", "zstd", "zip"] = Field(
         "auto", description="auto looks at the file's first bytes; a zip file holds one file."
@@ -176,6 +181,9 @@ def check(submission: Submission, config: Import) -> None:
         InvalidRequestError: With a pointer.
         ForbiddenError: The bucket or prefix is not the tenant's.
     """
+    if config.workbook is not None:
+        detail = "expected table: only POST /v1/jobs takes a workbook, and makes a batch of imports of it"
+        raise InvalidRequestError(detail, code="job.config_invalid", problems=(Problem("/config/workbook", detail),))
     ref = _check_source(submission, config.source)
     if config.validate_only and ref is not None:
         submission.stored(ref, pointer="/config/source")

@@ -14,8 +14,9 @@ from app.dataplane.walking import Walk
 from app.domain.errors import InvalidRequestError, Problem
 from app.domain.job_types import JobConfig, JobType, Result, Submission
 from app.domain.jobs import Outcome
-from app.domain.tables import COMPANIES, Table, holds
+from app.domain.tables import Table, holds
 from app.services.tables import Tables
+from tasks.walks import make_related
 
 if TYPE_CHECKING:
     from tasks.context import RunContext
@@ -52,9 +53,7 @@ def run(job: RunContext, config: Migrate) -> Result:
     target = tables.get(tenant, config.target)
     tables.will_write(tenant, target, job.id, whole=True)
     work = _migration(tenant, tables.get(tenant, config.source), target, config)
-    if work.walk.query.uses_relation:
-        # Built-in tables are made at their first use, which a filter on their columns is.
-        tables.get(tenant, COMPANIES.name)
+    make_related(tables, tenant, work.walk.query)
     books, proof = copy_rows(job, work)
     return Result(
         data={

@@ -40,6 +40,8 @@ BODIES: dict[str, Any] = {
     "queues.set_concurrency": {"slots": 2},
     "line_keys.LineKeys.post": {"name": "k1", "key": "A" * 43 + "="},
     "sinks.Sink.put": {"bucket": "theirs", "access_key_id": "a", "secret_access_key": "b"},
+    "workbooks.Workbooks.post": {"name": "crm", "sheets": [{"sheet": "People", "table": "contacts"}]},
+    "workbooks.Workbook.patch": {"sheets": [{"sheet": "People", "table": "contacts"}]},
     "limits.Limit.put": {"max_concurrency": 1},
 }
 """Least bodies of the operations that take one."""

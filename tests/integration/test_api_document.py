@@ -65,6 +65,7 @@ def test_every_route_without_a_key_is_401_but_those_the_document_opens(
         "kind": "key",
         "limited": "bank",
         "sink": "lake",
+        "workbook": "crm",
         "line_key": "k1",
         "line": "2",
     }
@@ -115,6 +116,7 @@ def _things_of(admin: Client, sessions: Sessions, services: Services) -> dict[st
     table = {"name": "orders", "columns": [{"name": "id", "type": "bigint"}], "key": ["id"]}
     name = admin.post("/v1/tables", table).get_json()["name"]
     key_id = admin.post("/v1/keys", {"label": "another"}).get_json()["id"]
+    book = admin.post("/v1/workbooks", {"name": "crm", "sheets": [{"sheet": "People", "table": "contacts"}]}).get_json()
     artifact = Artifact(
         id=uuid4(),
         job_id=UUID(job_id),
@@ -135,6 +137,7 @@ def _things_of(admin: Client, sessions: Sessions, services: Services) -> dict[st
         "artifact_id": str(artifact.id),
         "key_id": key_id,
         "name": name,
+        "workbook": book["name"],
         "line": "2",
     }
 

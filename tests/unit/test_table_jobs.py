@@ -9,7 +9,7 @@ import pytest
 from app.domain.errors import InvalidRequestError, Problem
 from app.domain.job_types import JobType, Registry
 from app.domain.tables import Column, ColumnType, Table, holds
-from tasks.types import delete_records_before, migrate
+from tasks.types import delete_records_before, migrate, transform, validate
 
 OLD = Table(
     "old",
@@ -100,6 +100,44 @@ def test_a_migration_that_would_lose_something_is_refused(changes: dict[str, Any
     config = {"source": "old", "target": "new", "mapping": MAPPING, **changes}
 
     assert refused(migrate.JOB_TYPE, config) == pointers
+
+
+TRIM = {"operation": "trim", "field": "region"}
+ASK = {"provider": "http", "key": ["id"], "fields": ["amount"], "config": {"url": "https://example.com"}}
+
+
+@pytest.mark.parametrize(
+    ("config", "pointers"),
+    [
+        ({"table": "none"}, ["/config/table"]),
+        ({"vql": {"limit": 1}}, ["/config/vql/limit"]),
+        ({"transforms": []}, ["/config"]),
+        ({"transforms": [TRIM]}, ["/config/transforms/0"]),
+        ({"transforms": [{**TRIM, "field": "nobody"}]}, ["/config/transforms/0/field"]),
+        (
+            {"transforms": [{"operation": "split", "field": "nobody", "into": ["id", "none"]}]},
+            ["/config/transforms/0/into", "/config/transforms/0/field", "/config/transforms/0"],
+        ),
+        ({"rules": [{"rule": "required", "column": "nobody"}]}, ["/config/rules/0"]),
+        ({"rules": [{"rule": "unique", "columns": ["at"]}]}, ["/config/rules/0"]),
+        ({"enrich": [{**ASK, "key": ["nobody"]}]}, ["/config/enrich/0/key"]),
+        ({"enrich": [{**ASK, "fields": ["nobody"]}]}, ["/config/enrich/0/fields"]),
+        ({"enrich": [{**ASK, "fields": ["id"]}]}, ["/config/enrich/0/fields"]),
+        ({"enrich": [{**ASK, "config": {}}]}, ["/config/enrich/0/config"]),
+    ],
+)
+def test_a_transformation_that_cannot_be_done_to_the_table_is_refused(
+    config: dict[str, Any], pointers: list[str]
+) -> None:
+    fine = {"table": "old", "transforms": [{"operation": "default", "field": "amount", "value": "1"}]}
+
+    assert refused(transform.JOB_TYPE, {**fine, **config}) == pointers
+
+
+def test_rows_are_judged_by_columns_that_are_there_alone() -> None:
+    rules = [{"rule": "unique", "columns": ["region", "at"]}, {"rule": "required", "column": "nobody"}]
+
+    assert refused(validate.JOB_TYPE, {"table": "old", "transforms": [TRIM], "rules": rules}) == ["/config/rules/1"]
 
 
 def test_a_wider_type_is_one_that_takes_every_value() -> None:
