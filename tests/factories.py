@@ -50,10 +50,11 @@ def registry() -> Registry:
     return discover("tasks.types")
 
 
-def a_service(sessions: Sessions, *, queue_bound: int = 100, bell: RecordingBell | None = None) -> Jobs:
-    return Jobs(
-        sessions, bell or RecordingBell(), registry(), queue_bound=queue_bound, submission=_submission(sessions)
-    )
+def a_service(
+    sessions: Sessions, *, queue_bound: int = 100, bell: RecordingBell | None = None, settings: Settings | None = None
+) -> Jobs:
+    submission = _submission(sessions, settings or Settings())
+    return Jobs(sessions, bell or RecordingBell(), registry(), queue_bound=queue_bound, submission=submission)
 
 
 def a_control(sessions: Sessions, *, bell: RecordingBell | None = None) -> Control:
@@ -65,8 +66,8 @@ def a_cloner(sessions: Sessions) -> Clones:
     return Clones(jobs, Families(sessions, bell, jobs), Pipelines(sessions, bell, jobs))
 
 
-def _submission(sessions: Sessions) -> Callable[[str], Submission]:
-    return lambda tenant: TenantSubmission(tenant, settings=Settings(), sessions=sessions, tables=Tables(sessions))
+def _submission(sessions: Sessions, settings: Settings) -> Callable[[str], Submission]:
+    return lambda tenant: TenantSubmission(tenant, settings=settings, sessions=sessions, tables=Tables(sessions))
 
 
 def a_request(**changes: Any) -> SubmitJob:

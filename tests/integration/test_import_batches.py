@@ -54,7 +54,8 @@ def a_file(rows: int, name: str = "n") -> str:
 def submitted(imports: Importing, body: str, **config: Any) -> UUID:
     """A job for a file, made as a request makes it."""
     given = {"s3_key": imports.put(body), "table": "things", **config}
-    return a_service(imports.sessions).submit(SubmitJob("default", "insert_csv_file", given, "tests")).job.id
+    service = a_service(imports.sessions, settings=imports.settings)
+    return service.submit(SubmitJob("default", "insert_csv_file", given, "tests")).job.id
 
 
 def completed(imports: Importing, body: str, **config: Any) -> UUID:
