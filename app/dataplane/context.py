@@ -1,4 +1,4 @@
-"""What an import needs of the place it runs in."""
+"""What jobs on tables need of the place they run in."""
 
 from __future__ import annotations
 
@@ -14,17 +14,25 @@ from app.persistence.sessions import Sessions
 from config.settings import Settings
 
 
-class ImportContext(JobContext, Protocol):
+class TableContext(JobContext, Protocol):
+    """What a job that reads and writes tables needs of the place it runs in."""
+
+    @property
+    def sessions(self) -> Sessions:
+        """Sessions of the worker slot."""
+        ...
+
+    def heed(self, signals: Signals) -> None:
+        """Take note of what a guarded write was told."""
+        ...
+
+
+class ImportContext(TableContext, Protocol):
     """What an import needs of the place it runs in."""
 
     @property
     def settings(self) -> Settings:
         """The installation's settings."""
-        ...
-
-    @property
-    def sessions(self) -> Sessions:
-        """Sessions of the worker slot."""
         ...
 
     @property
@@ -46,8 +54,4 @@ class ImportContext(JobContext, Protocol):
 
         It is stored with the session's transaction.
         """
-        ...
-
-    def heed(self, signals: Signals) -> None:
-        """Take note of what a guarded write was told."""
         ...

@@ -4,34 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Final, Protocol
+from typing import Final
 
 from sqlalchemy import text
 
+from app.dataplane.context import TableContext
 from app.dataplane.postgres_errors import retried
 from app.dataplane.walking import Key, Walk, same_key
-from app.domain.job_types import JobContext
-from app.domain.jobs import Job, Signals
+from app.domain.jobs import Job
 from app.persistence import jobs
-from app.persistence.sessions import Sessions
 
 DELETED: Final = "deleted"
 
 
-class WalkContext(JobContext, Protocol):
-    """What a job that walks over a table needs of the place it runs in."""
-
-    @property
-    def sessions(self) -> Sessions:
-        """Sessions of the worker slot."""
-        ...
-
-    def heed(self, signals: Signals) -> None:
-        """Take note of what a guarded write was told."""
-        ...
-
-
-def walk_on(context: WalkContext, batch: Callable[[Key | None], Key | None]) -> Job:
+def walk_on(context: TableContext, batch: Callable[[Key | None], Key | None]) -> Job:
     """Do batch after batch until one finds no rows; the job as it is then.
 
     Args:
@@ -49,7 +35,7 @@ def walk_on(context: WalkContext, batch: Callable[[Key | None], Key | None]) -> 
         return jobs.get(session, context.job.tenant, context.id)
 
 
-def delete(context: WalkContext, walk: Walk, *, batch_rows: int) -> int:
+def delete(context: TableContext, walk: Walk, *, batch_rows: int) -> int:
     """Delete the rows of a walk; how many were, by all runs of the job.
 
     A row that another changes meanwhile goes only if it is still meant.

@@ -10,7 +10,8 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from app.dataplane import images
-from app.dataplane.deleting import WalkContext, walk_on
+from app.dataplane.context import TableContext
+from app.dataplane.deleting import walk_on
 from app.dataplane.images import Keeping
 from app.dataplane.merging import Target, merge_of
 from app.dataplane.plan import Mode
@@ -64,7 +65,7 @@ class Proof:
         return (self.source_rows, self.source_checksum) == (self.target_rows, self.target_checksum)
 
 
-def migrate(context: WalkContext, work: Migration) -> tuple[dict[str, int], Proof]:
+def migrate(context: TableContext, work: Migration) -> tuple[dict[str, int], Proof]:
     """Copy the rows and compare both sides in one snapshot; the counts of all runs of the job, and the proof.
 
     Raises:
@@ -89,7 +90,7 @@ def migrate(context: WalkContext, work: Migration) -> tuple[dict[str, int], Proo
     return {name: now.counters.get(name, 0) for name in COUNTERS}, proof
 
 
-def _batch(context: WalkContext, work: Migration, target: Target, after: Key | None) -> Key | None:
+def _batch(context: TableContext, work: Migration, target: Target, after: Key | None) -> Key | None:
     walk = work.walk
     with context.sessions.begin() as session:
         if work.revertible:
@@ -145,7 +146,7 @@ def _prove(session: Session, work: Migration) -> Proof:
     return Proof(**found._mapping)
 
 
-def _begin_anew(context: WalkContext) -> None:
+def _begin_anew(context: TableContext) -> None:
     with context.sessions.begin() as session:
         signals = jobs.advance(session, context.job, stage="differs", checkpoint={"walk": None})
     context.heed(signals)

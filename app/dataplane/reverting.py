@@ -6,37 +6,24 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import Row, text
 from sqlalchemy.orm import Session
 
+from app.dataplane.context import TableContext
 from app.dataplane.postgres_errors import retried
 from app.dataplane.tables import qualified, quoted
 from app.domain.errors import JobError
-from app.domain.job_types import JobContext, Result
+from app.domain.job_types import Result
 from app.domain.jobs import Job, Outcome, Signals
 from app.domain.tables import SYSTEM_COLUMNS, ColumnType, Table
 from app.persistence import before_images, jobs, ledger
-from app.persistence.sessions import Sessions
 
 COUNTERS: Final = ("read", "restored", "deleted", "gone", "failed")
 """Rows with an image: given back, removed because the job had made them, gone already, or changed by others since."""
 _ROWS_A_BATCH: Final = 2_000
-
-
-class RevertContext(JobContext, Protocol):
-    """What a revert needs of the place it runs in."""
-
-    @property
-    def sessions(self) -> Sessions:
-        """Sessions of the worker slot."""
-        ...
-
-    def heed(self, signals: Signals) -> None:
-        """Take note of what a guarded write was told."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +48,7 @@ class _Place:
         return {"revert": {"table": self.table, "key": self.key, "number": self.number}}
 
 
-def revert(context: RevertContext, source: Job, tables: Sequence[Table]) -> Result:
+def revert(context: TableContext, source: Job, tables: Sequence[Table]) -> Result:
     """Give back what ``source`` wrote; a killed revert goes on behind its last batch.
 
     Args:
@@ -86,7 +73,7 @@ def revert(context: RevertContext, source: Job, tables: Sequence[Table]) -> Resu
     return _close(context, source)
 
 
-def _begin(context: RevertContext, source: Job) -> None:
+def _begin(context: TableContext, source: Job) -> None:
     with context.sessions.begin() as session:
         signals = jobs.advance(
             session,
@@ -102,7 +89,7 @@ def _begin(context: RevertContext, source: Job) -> None:
 class _Table:
     """The rows of one table."""
 
-    def __init__(self, context: RevertContext, source: UUID, table: Table) -> None:
+    def __init__(self, context: TableContext, source: UUID, table: Table) -> None:
         self._context = context
         self._source = source
         self._table = table
@@ -230,7 +217,7 @@ def _restored(table: Table, name: str) -> str:
     )
 
 
-def _close(context: RevertContext, source: Job) -> Result:
+def _close(context: TableContext, source: Job) -> Result:
     """Check the books and make the result of them."""
     with context.sessions.begin() as session:
         now = jobs.get(session, context.job.tenant, context.id)
