@@ -15,6 +15,8 @@ from sqlalchemy.orm import Session
 from app.domain.texts import storable
 
 _NULL: Final = "\\N"
+_COPY_BYTES: Final = 1 << 18
+"""Read at once: for each piece the thread has to wait for the reader of the file to let it have its turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,7 @@ def add(session: Session, tenant: str, job_id: UUID, records: Iterable[Entry]) -
                 "COPY failed_records (job_id, line, tenant, first_byte, end_byte, raw, raw_is_base64, field, code, "
                 "message) FROM STDIN",
                 buffer,
+                _COPY_BYTES,
             )
         finally:
             cursor.close()
