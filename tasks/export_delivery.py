@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
-from app.dataplane.sources import ByteSource, StoredObject
+from app.dataplane.origins import BUFFER_BYTES, S3Origin, Seekable
 from app.domain.job_types import plugin_config
 from app.domain.plugins import find
 from app.domain.ports import ObjectRef
 from app.domain.sink_plugins import SINKS, Sink, SinkFile
 from tasks.context import RunContext
 from tasks.export_state import ExportState
-
-_PIECE_BYTES: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,33 +42,8 @@ class Delivery:
     def bring(self, job: RunContext, state: ExportState, files: Sequence[tuple[ObjectRef, SinkFile]]) -> None:
         """Bring the files that no earlier run has brought; errors are the sink's."""
         for ref, file in files[state.delivered :]:
-            source = StoredObject(job.objects, ref, job.objects.head(ref))
-            with io.BufferedReader(_Body(source, job.tell), _PIECE_BYTES) as body:
+            stored = Seekable(S3Origin(job.objects, ref), job.objects.head(ref), go_on=job.tell)
+            with io.BufferedReader(stored, BUFFER_BYTES) as body:
                 self.sink.deliver(job, self.config, file, body)
             state.delivered += 1
             job.checkpoint(state.as_json())
-
-
-class _Body(io.RawIOBase):
-    """A source as a file; each read says that the job is alive, and ends it when it is to stop."""
-
-    def __init__(self, source: ByteSource, tell: Callable[[], None]) -> None:
-        super().__init__()
-        self._source = source
-        self._tell = tell
-
-    def readable(self) -> bool:
-        """Always."""
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override] # typeshed says Buffer, io gives this
-        """Fill ``buffer`` as far as one read goes."""
-        self._tell()
-        data = self._source.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
-
-    def close(self) -> None:
-        """Let go of the source."""
-        self._source.close()
-        super().close()

@@ -1,7 +1,8 @@
-"""The books of an import: that every record of the file is accounted for, once."""
+"""The books of a job: that every record it read is accounted for, once."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
@@ -10,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from app.dataplane.plan import Plan
 from app.domain.errors import JobError
+from app.domain.jobs import Job
 from app.persistence import imports
 
 FATES: Final = ("loaded", "updated", "unchanged", "superseded", "skipped", "failed")
@@ -50,6 +52,25 @@ def close(session: Session, job_id: UUID, plan: Plan, *, records: int, end_byte:
             code="import.books_do_not_balance",
             hint="This is a fault of Haulier: the rows are in the table, but their count cannot be vouched for.",
             data={"books": books.as_dict(), "records": records, "wrong": wrong},
+        )
+    return books
+
+
+def of_counters(job: Job, counters: Sequence[str], *, rows: str) -> dict[str, int]:
+    """The books of a job that keeps them as its counters: what it read, and what became of that.
+
+    Args:
+        rows: What is true of the rows although the books are wrong, for a person.
+    Raises:
+        JobError: As ``close``.
+    """
+    books = {name: job.counters.get(name, 0) for name in counters}
+    if books[counters[0]] != sum(books[fate] for fate in counters[1:]):
+        raise JobError(
+            f"the books do not balance: {books}",
+            code="import.books_do_not_balance",
+            hint=f"This is a fault of Haulier: the rows are {rows}, but their count cannot be vouched for.",
+            data={"books": books},
         )
     return books
 

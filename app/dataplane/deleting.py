@@ -2,37 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from typing import Final
 
 from sqlalchemy import text
 
 from app.dataplane.context import TableContext
-from app.dataplane.postgres_errors import retried
-from app.dataplane.walking import Key, Walk, same_key
-from app.domain.jobs import Job
+from app.dataplane.walking import Key, Walk, same_key, walk_on
 from app.persistence import jobs
 
 DELETED: Final = "deleted"
-
-
-def walk_on(context: TableContext, batch: Callable[[Key | None], Key | None]) -> Job:
-    """Do batch after batch until one finds no rows; the job as it is then.
-
-    Args:
-        batch: Given the key to go on behind, does a batch and gives the key it ended at.
-    """
-    kept = (context.job.checkpoint or {}).get("walk")
-    after: Key | None = tuple(kept) if kept else None
-    while True:
-        context.check()
-        following = retried(partial(batch, after), again=context.check, what=f"the rows behind {after}")
-        if following is None:
-            break
-        after = following
-    with context.sessions.begin() as session:
-        return jobs.get(session, context.job.tenant, context.id)
 
 
 def delete(context: TableContext, walk: Walk, *, batch_rows: int) -> int:

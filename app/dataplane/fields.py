@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import repeat
+from itertools import compress, repeat
 from typing import Final
 
 from app.dataplane.chunks import Chunk
@@ -63,14 +63,14 @@ def keep_of_width(chunk: Chunk, taken_apart: bytes, width: int) -> None:
     marks = list(map(bytes.count, records, repeat(FIELD_END)))
     # A blank line would pass for a record of one empty field.
     suspects = [place for place, found in enumerate(marks) if found != width - 1 or (width == 1 and not records[place])]
-    chunk.members = members = list(range(chunk.count))
-    for place in reversed(suspects):
+    is_good = bytearray(b"\1") * chunk.count
+    for place in suspects:
         if not records[place] and chunk.raw(place).strip(b"\r\n\0") == b"":
-            chunk.blanks.insert(0, place)
+            is_good[place] = False
+            chunk.blanks.append(place)
         elif marks[place] != width - 1:
+            is_good[place] = False
             chunk.faults[place] = ragged(width, marks[place] + 1)
-        else:
-            continue
-        del records[place], members[place]
-    kept = FIELD_END.join(records).split(FIELD_END) if members else []
+    chunk.members = list(compress(range(chunk.count), is_good))
+    kept = FIELD_END.join(compress(records, is_good)).split(FIELD_END) if chunk.members else []
     chunk.columns = [kept[place::width] for place in range(width)]

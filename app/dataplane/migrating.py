@@ -11,12 +11,11 @@ from sqlalchemy.orm import Session
 
 from app.dataplane import images
 from app.dataplane.context import TableContext
-from app.dataplane.deleting import walk_on
 from app.dataplane.images import Keeping
 from app.dataplane.merging import Target, merge_of
 from app.dataplane.plan import Mode
 from app.dataplane.tables import qualified, quoted
-from app.dataplane.walking import Key, Walk, same_key
+from app.dataplane.walking import Key, Walk, same_key, walk_on
 from app.domain.errors import TransientError
 from app.domain.tables import Table
 from app.persistence import jobs

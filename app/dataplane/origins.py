@@ -187,10 +187,15 @@ def _same(expected: ObjectInfo, came: ObjectInfo, what: str) -> None:
 
 
 class Seekable(io.RawIOBase):
-    """An origin as a file that can be read at any place, for formats that keep their table of contents at the end."""
+    """An origin as a file that can be read at any place, for formats that keep their table of contents at the end.
 
-    def __init__(self, origin: Origin, info: ObjectInfo) -> None:
+    Args:
+        go_on: Called before each read; raises when there is to be an end.
+    """
+
+    def __init__(self, origin: Origin, info: ObjectInfo, *, go_on: Callable[[], None] = lambda: None) -> None:
         super().__init__()
+        self._go_on = go_on
         self._origin = origin
         self._info = info
         self._at = 0
@@ -219,6 +224,7 @@ class Seekable(io.RawIOBase):
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override] # typeshed says Buffer, io gives this
         """Fill ``buffer`` as far as one read goes."""
+        self._go_on()
         if self._source is None:
             self._source = self._origin.open(self._info, self._at)
         data = self._source.read(len(buffer))

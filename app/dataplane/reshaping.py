@@ -15,18 +15,18 @@ from typing import Any, Final
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from app.dataplane import books
 from app.dataplane.batches import NULL_WRITTEN, Encoded, Encoder
 from app.dataplane.budget import Budget
 from app.dataplane.chunks import NULL, Chunk
 from app.dataplane.context import ImportContext
-from app.dataplane.deleting import walk_on
 from app.dataplane.faults import Fault
 from app.dataplane.merging import Merger, Rows, Target
 from app.dataplane.plan import Mapped, Mode
 from app.dataplane.postgres_errors import retried
 from app.dataplane.shaping import Layout, Shaper, Shaping
 from app.dataplane.tables import quoted
-from app.dataplane.walking import Key, Walk
+from app.dataplane.walking import Key, Walk, walk_on
 from app.domain.errors import JobError
 from app.domain.failed_records import FailedGroup
 from app.domain.jobs import Job
@@ -130,16 +130,9 @@ def _begin(context: ImportContext, work: Reshaping) -> None:
 
 
 def _closed(context: ImportContext, now: Job) -> Reshaped:
-    books = {name: now.counters.get(name, 0) for name in COUNTERS}
-    if books["read"] != sum(books[fate] for fate in COUNTERS[1:]):
-        raise JobError(
-            f"the books do not balance: {books}",
-            code="import.books_do_not_balance",
-            hint="This is a fault of Haulier: the rows are written, but their count cannot be vouched for.",
-            data={"books": books},
-        )
+    balanced = books.of_counters(now, COUNTERS, rows="written")
     with context.sessions.begin() as session:
-        return Reshaped(books, failed_records.groups(session, now.tenant, now.id))
+        return Reshaped(balanced, failed_records.groups(session, now.tenant, now.id))
 
 
 class _Batches:

@@ -12,10 +12,10 @@ from uuid import UUID
 from sqlalchemy import Row, text
 from sqlalchemy.orm import Session
 
+from app.dataplane import books
 from app.dataplane.context import TableContext
 from app.dataplane.postgres_errors import retried
 from app.dataplane.tables import qualified, quoted
-from app.domain.errors import JobError
 from app.domain.job_types import Result
 from app.domain.jobs import Job, Outcome, Signals
 from app.domain.tables import SYSTEM_COLUMNS, ColumnType, Table
@@ -221,17 +221,10 @@ def _close(context: TableContext, source: Job) -> Result:
     """Check the books and make the result of them."""
     with context.sessions.begin() as session:
         now = jobs.get(session, context.job.tenant, context.id)
-    books = {name: now.counters.get(name, 0) for name in COUNTERS}
-    if books["read"] != sum(books[fate] for fate in COUNTERS[1:]):
-        raise JobError(
-            f"the books do not balance: {books}",
-            code="import.books_do_not_balance",
-            hint="This is a fault of Haulier: the rows are given back, but their count cannot be vouched for.",
-            data={"books": books},
-        )
-    outcome = Outcome.PARTIAL if books["failed"] else Outcome.SUCCESS if books["read"] else Outcome.EMPTY
+    balanced = books.of_counters(now, COUNTERS, rows="given back")
+    outcome = Outcome.PARTIAL if balanced["failed"] else Outcome.SUCCESS if balanced["read"] else Outcome.EMPTY
     return Result(
-        data={"job": str(source.id), "books": books},
-        message=f"reverted {books['read'] - books['failed']} of {books['read']} rows of job {source.id}",
+        data={"job": str(source.id), "books": balanced},
+        message=f"reverted {balanced['read'] - balanced['failed']} of {balanced['read']} rows of job {source.id}",
         outcome=outcome,
     )

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
+from app.dataplane.context import TableContext
+from app.dataplane.postgres_errors import retried
 from app.dataplane.tables import qualified, quoted
 from app.dataplane.vql.catalogue import Catalogue
 from app.dataplane.vql.compiler import Statement, compile_select
 from app.dataplane.vql.model import Query, total_order
+from app.domain.jobs import Job
 from app.domain.tables import Table
+from app.persistence import jobs
 
 Key = tuple[str, ...]
 """A row's key, column by column as text."""
@@ -84,3 +89,21 @@ class Walk:
 def same_key(table: Table, one: str, other: str) -> str:
     """Whether two rows have one key, in SQL."""
     return " AND ".join(f"{one}.{quoted(name)} = {other}.{quoted(name)}" for name in table.key)
+
+
+def walk_on(context: TableContext, batch: Callable[[Key | None], Key | None]) -> Job:
+    """Do batch after batch until one finds no rows; the job as it is then.
+
+    Args:
+        batch: Given the key to go on behind, does a batch and gives the key it ended at.
+    """
+    kept = (context.job.checkpoint or {}).get("walk")
+    after: Key | None = tuple(kept) if kept else None
+    while True:
+        context.check()
+        following = retried(partial(batch, after), again=context.check, what=f"the rows behind {after}")
+        if following is None:
+            break
+        after = following
+    with context.sessions.begin() as session:
+        return jobs.get(session, context.job.tenant, context.id)

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import pytest
 
-from app.dataplane import deleting, migrating
+from app.dataplane import migrating, walking
 from app.domain.errors import FenceLost, TransientError
 from app.domain.job_types import Result
 from app.domain.ports import ObjectStore
@@ -135,7 +135,7 @@ def test_rows_that_others_change_meanwhile_are_copied_again_by_the_next_attempt(
     imports: Importing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job_id = submitted(imports)
-    real = deleting.walk_on
+    real = walking.walk_on
 
     def meddled(*arguments: Any) -> Any:
         done = real(*arguments)
