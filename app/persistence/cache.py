@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from app.domain.errors import FenceLost
 from app.domain.jobs import Job
+from app.persistence.job_rows import STATE
 
 MOST_VALUES: Final = 10_000
 
@@ -34,9 +35,9 @@ def put(session: Session, job: Job, key: str, value: Any, *, ttl_s: float) -> No
     bound = {"tenant": job.tenant, "key": key, "value": json.dumps(value), "ttl_s": ttl_s}
     stored = session.execute(
         text(
-            """
+            f"""
             WITH held AS (
-                SELECT FROM jobs WHERE id = :id AND fence = :fence AND state = 'running' FOR SHARE
+                SELECT FROM jobs WHERE id = :id AND fence = :fence AND {STATE} = 'running' FOR SHARE
             )
             INSERT INTO cache_entries (tenant, key, value, expires_at)
             SELECT :tenant, :key, CAST(:value AS jsonb), clock_timestamp() + make_interval(secs => :ttl_s) FROM held

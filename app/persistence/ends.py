@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from app.domain.job_types import Result
 from app.domain.jobs import Job
 from app.domain.lifecycle import TRANSITIONS, Event
+from app.persistence.job_rows import STATE
 from app.persistence.jobs import COUNTS
 from app.persistence.prepared import Prepared
 
@@ -26,7 +27,7 @@ def _statement(event: Event, sets: str, *, data: str = "'{}'", unless: str = "fa
             SELECT j.id, given.result AS new_result, given.outcome AS new_outcome,
                    given.extension AS new_extension
             FROM jobs AS j JOIN given ON j.id = given.id AND j.fence = given.fence
-            WHERE j.state = 'running' AND NOT ({unless}) ORDER BY j.id FOR UPDATE OF j
+            WHERE {STATE} = 'running' AND NOT ({unless}) ORDER BY j.id FOR UPDATE OF j
         ), moved AS (
             UPDATE jobs SET state = '{TRANSITIONS[event].target}', worker = NULL, event_no = event_no + 1,
                 updated_at = clock_timestamp(), {sets}

@@ -22,6 +22,9 @@ COLUMNS: Final = """
     spent, stage_at, stage_seconds, midway_at, midway_part
 """
 
+STATE: Final = "(state || '')"
+"""The state in a condition on a job that is looked up by its id. By a bare ``state`` Postgres may read a partial index
+instead, all of it for each job, when it last saw few jobs in that state: an hour ago, before ten thousand came."""
 ENDED: Final = ", ".join(f"'{state}'" for state in sorted(TERMINAL))
 """The terminal states, for ``IN``."""
 

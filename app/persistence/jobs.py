@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from app.domain.errors import FenceLost, NotFoundError
 from app.domain.jobs import Job, Signals
 from app.domain.lifecycle import TERMINAL, TRANSITIONS, Event, JobState
-from app.persistence.job_rows import COLUMNS, to_job
+from app.persistence.job_rows import COLUMNS, STATE, to_job
 from app.persistence.measuring import MIDWAY_TOO, NEW_STAGE
 from app.persistence.prepared import Prepared
 
@@ -318,7 +318,7 @@ def advance(
             f"""
             UPDATE jobs SET {rescues}updated_at = clock_timestamp(), progressed_at = clock_timestamp(),
                 {", ".join(sets)}
-            WHERE id = :id AND fence = :fence AND state = 'running'
+            WHERE id = :id AND fence = :fence AND {STATE} = 'running'
             RETURNING cancel_requested, cancel_reason, paused
             """
         ),

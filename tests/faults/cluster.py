@@ -165,7 +165,11 @@ class Cluster:
         return Counter(job.state for job in self.jobs(ids))
 
     def wait_for(self, state: JobState, ids: Sequence[UUID], *, at_least: int = 1, within_s: float = 30) -> None:
-        eventually(lambda: self.states(ids)[state] >= at_least, within_s=within_s, what=f"{at_least} {state}")
+        eventually(
+            lambda: self.states(ids)[state] >= at_least,
+            within_s=within_s,
+            what=lambda: f"{at_least} {state}; {self._told(ids)}",
+        )
 
     def pause(self) -> None:
         """A moment between two looks."""
@@ -179,7 +183,18 @@ class Cluster:
         def ended() -> bool:
             return all(job.is_terminal for job in self.jobs(ids))
 
-        eventually(ended, within_s=within_s, what=lambda: f"the end of all jobs, are {self.states(ids)}")
+        eventually(ended, within_s=within_s, what=lambda: f"the end of all jobs; {self._told(ids)}")
+
+    def _told(self, ids: Sequence[UUID]) -> str:
+        """The trails of the first jobs, those that have not ended first; the slots; how each log ends."""
+        lines = [str(self.states(ids))]
+        for job in sorted(self.jobs(ids), key=lambda job: job.is_terminal)[:5]:
+            trail = self.services.jobs.events("default", job.id, after=0, limit=1000)
+            lines += [f"{job.id} {job.state}, fence {job.fence}, {job.updated_at:%T}"]
+            lines += [f"  {event.at:%T} {event.type} {event.data}" for event in trail]
+        with self.sessions.begin() as session:
+            lines += [str(tuple(row)) for row in session.execute(text("SELECT *, now() FROM workers"))]
+        return "\n".join(lines + [f"{part.name}: {part.log()[-1500:]}" for part in self.parts])
 
     def assert_sound(self, ids: Sequence[UUID], *, steps: int = 0, max_rescues: int = 5) -> None:
         """The invariants: all completed, effects exactly once, a legal trail without a gap, bounded attempts."""

@@ -120,14 +120,15 @@ def test_a_pool_grows_and_shrinks_to_what_was_asked_for_though_redis_forgets(clu
 
     cluster.services.steering.set_slots("default", "data", 3, actor="test")
     eventually(lambda: len(worker.children()) == 3, within_s=30, what="three processes", log=worker.log)
-    ids = cluster.submit("effect", 3, steps=8, step_s=0.2)
+    eventually(lambda: cluster.count("workers") == 3, within_s=30, what="three slots", log=worker.log)
+    ids = cluster.submit("effect", 3, steps=16, step_s=0.2)
     cluster.wait_for(JobState.RUNNING, ids, at_least=3)
     redis.Redis.from_url(cluster.stores.redis_url).flushall()
     cluster.services.steering.set_slots("default", "data", 1, actor="test")
 
     cluster.wait_for_all(ids)
     eventually(lambda: len(worker.children()) == 1, within_s=30, what="one process", log=worker.log)
-    cluster.assert_sound(ids, steps=8, max_rescues=0)
+    cluster.assert_sound(ids, steps=16, max_rescues=0)
 
 
 @pytest.mark.feature("S3-12", "S3-13")
