@@ -24,7 +24,7 @@ from app.runtime.ports import free_port, release
 from app.runtime.stores import Stores
 from app.storage.s3 import S3Store
 from tests.faults.chaos.faults import drawn
-from tests.faults.chaos.invariants import INVARIANTS, Scene
+from tests.faults.chaos.invariants import INVARIANTS, UNHEARD, Scene
 from tests.faults.chaos.site import Site
 from tests.faults.chaos.traffic import CSV_KEY, Traffic
 from tests.faults.cluster import BUCKET
@@ -118,11 +118,12 @@ def _until(check: Callable[[], bool], site: Site, *, within_s: float) -> None:
 
 
 def _is_quiet(site: Site) -> bool:
-    """Whether nothing is left to do: no schedule, no job, no event without its number."""
+    """Whether nothing is left to do: no schedule, no job, no event without its number or unheard."""
     return not (
         site.cluster.count("schedules WHERE next_fire_at IS NOT NULL")
         or site.cluster.count("jobs WHERE state NOT IN ('completed', 'failed', 'cancelled')")
         or site.cluster.count("job_events WHERE seq IS NULL")
+        or site.cluster.count(UNHEARD)
     )
 
 

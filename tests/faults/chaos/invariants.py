@@ -13,8 +13,13 @@ from app.domain.lifecycle import TERMINAL, is_legal
 from app.domain.ports import ObjectRef
 from app.storage.s3 import S3Store
 from tests.faults.chaos.site import MAX_RESCUES, Site
-from tests.faults.chaos.traffic import Traffic
+from tests.faults.chaos.traffic import KEY, LIMITED_TYPE, MOST_OF_KEY, MOST_OF_TYPE, Traffic
 
+UNHEARD: Final = (
+    "event_counters AS c WHERE last > coalesce((SELECT position FROM cursors"
+    " WHERE name = 'chaos' AND tenant = c.tenant), 0)"
+)
+"""Tenants with events that the listener has still to hear."""
 _ENDS: Final = ", ".join(f"'{state}'" for state in sorted(TERMINAL))
 
 
@@ -193,6 +198,52 @@ def schedules_fire_every_second_once(scene: Scene) -> list[str]:
     )
 
 
+def limits_are_kept(scene: Scene) -> list[str]:
+    """Of a key, and of a type, no more were queued or running together than may be."""
+    return scene.said(
+        """
+        WITH steps AS (
+            SELECT CASE WHEN j.concurrency_key = :key THEN 'key' ELSE 'type' END AS what, e.at,
+                   CASE WHEN e.target IN ('queued', 'running') THEN 1 ELSE -1 END AS step
+            FROM job_events AS e JOIN jobs AS j ON j.id = e.job_id
+            WHERE (j.concurrency_key = :key OR j.type = :type AND e.at > (
+                SELECT updated_at FROM limits WHERE kind = 'type' AND name = :type
+            )) AND coalesce(e.source IN ('queued', 'running'), false) <> (e.target IN ('queued', 'running'))
+        ), held AS (
+            SELECT what, at, sum(step) OVER (PARTITION BY what ORDER BY at, step) AS together FROM steps
+        )
+        SELECT * FROM held WHERE together > CASE what WHEN 'key' THEN :of_key ELSE :of_type END
+        """,
+        key=KEY, type=LIMITED_TYPE, of_key=MOST_OF_KEY, of_type=MOST_OF_TYPE,
+    )  # fmt: skip
+
+
+def the_listener_hears_every_event_in_order(scene: Scene) -> list[str]:
+    """At least once each, and for the first time in the order of its tenant."""
+    heard = [line.split() for line in scene.site.heard.read_text().splitlines()]
+    first = list(dict.fromkeys(int(seq) for _, seq, _, _ in heard))
+    events = {int(row.seq): (str(row.job_id), row.number) for row in scene.rows(
+        "SELECT seq, job_id, number FROM job_events WHERE tenant = 'default' ORDER BY seq")}  # fmt: skip
+    wrong = [] if first == sorted(first) else ["not in order"]
+    wrong += [f"event {seq} of job {events[seq][0]} was not heard" for seq in sorted(events.keys() - set(first))]
+    return wrong + [
+        f"heard as event {seq}: {job_id} {number}, is {events.get(int(seq))}"
+        for _, seq, job_id, number in heard
+        if events.get(int(seq)) != (job_id, int(number))
+    ]
+
+
+def tallies_are_right(scene: Scene) -> list[str]:
+    return scene.said(
+        """
+        SELECT id, config, result FROM jobs WHERE type = 'tally' AND state = 'completed'
+        AND CAST(result ->> 'sum' AS int) <> (
+            SELECT sum(CAST(n.value AS int)) FROM jsonb_array_elements_text(config -> 'numbers') AS n(value)
+        )
+        """
+    )
+
+
 def no_slot_holds_a_job(scene: Scene) -> list[str]:
     return scene.said("SELECT id, state, worker FROM jobs WHERE worker IS NOT NULL")
 
@@ -205,5 +256,6 @@ INVARIANTS: Final[tuple[Callable[[Scene], list[str]], ...]] = (
     every_submitted_job_is_over, jobs_end_as_they_should, no_effect_is_lost, no_effect_comes_twice,
     every_trail_is_legal, attempts_and_rescues_are_bounded, no_run_is_left_without_an_end,
     parents_count_their_children, events_are_numbered_without_a_gap, the_books_of_imports_balance,
-    exports_stand_in_s3, schedules_fire_every_second_once, no_slot_holds_a_job, no_answer_was_unexpected,
+    limits_are_kept, the_listener_hears_every_event_in_order, tallies_are_right, exports_stand_in_s3,
+    schedules_fire_every_second_once, no_slot_holds_a_job, no_answer_was_unexpected,
 )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,9 @@ from tests.faults.cluster import Cluster, Part
 
 TYPICAL_WORKERS: Final = (("data", "prefork", 2), ("small", "solo", 1), ("http", "threads", 2))
 MAX_RESCUES: Final = 25
+_ROOT: Final = Path(__file__).parents[3]
+_PACKAGE: Final = Path(__file__).parent / "package"
+"""As if it were installed: its entry points are found here."""
 
 
 class Site:
@@ -20,6 +24,7 @@ class Site:
     def __init__(self, stores: Stores, folder: Path, *, port: int) -> None:
         self.url = f"http://127.0.0.1:{port}"
         self.stores = stores
+        self.heard = folder / "heard.txt"
         self.cluster = Cluster(
             stores,
             folder,
@@ -29,6 +34,8 @@ class Site:
             HAULIER_MAX_RESCUES=str(MAX_RESCUES),
             HAULIER_ALLOW_PRIVATE_HOSTS="127.0.0.0/8",
             HAULIER_OUTGOING_PORTS=str(port),
+            PYTHONPATH=os.pathsep.join([str(_ROOT), str(_PACKAGE)]),
+            CHAOS_HEARD=str(self.heard),
         )
         self.restarts: Counter[str] = Counter()
         self._starts: dict[str, Callable[[], Part]] = {

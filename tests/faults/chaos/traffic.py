@@ -14,6 +14,10 @@ import requests
 
 CSV_KEY: Final = "uploads/chaos.csv"
 SCHEDULED_S: Final = 25
+KEY: Final = "chaos"
+MOST_OF_KEY: Final = 2
+LIMITED_TYPE: Final = "sleep"
+MOST_OF_TYPE: Final = 2
 _PATIENCE_S: Final = 60
 _AGAIN: Final = {429, 502, 503}
 _OFTEN: Final = {"maximum_attempts": 40, "initial_interval": 300, "maximum_interval": "2s"}
@@ -32,6 +36,7 @@ class Traffic:
         self.ids: list[str] = []
         self.cancelled: set[str] = set()
         self._paused: set[str] = set()
+        self._closed: set[str] = set()
         self._url = url
         self._key = key
         self._draw = draw
@@ -45,16 +50,21 @@ class Traffic:
         """Send until ``jobs`` jobs were sent."""
         for _ in range(2):
             self.schedule()
+        self._ask("PUT", f"/v1/limits/type/{LIMITED_TYPE}", {"max_concurrency": MOST_OF_TYPE}, {200})
         kinds, weights = zip(*_WEIGHTS.items(), strict=True)
         while self.jobs < jobs:
             [kind] = self._draw.choices(kinds, weights)
             kind(self)
             if self._draw.random() < 0.35:
                 self._steer()
+            if self._draw.random() < 0.1:
+                self._steer_queue()
             sleep(self._draw.uniform(0.1, 0.9))
 
     def end(self) -> None:
         """Let everything go on that was paused."""
+        for queue in self._closed:
+            self._post(f"/v1/queues/{queue}:resume", None, {200})
         for job_id in self._paused:
             self._post(f"/v1/jobs/{job_id}:resume", None, {200, 409})
 
@@ -107,6 +117,14 @@ class Traffic:
     def sleep(self) -> None:
         self.one("sleep", {"type": "sleep", "config": {"seconds": self._draw.uniform(0.5, 4)}})
 
+    def tally(self) -> None:
+        numbers = [self._draw.randint(1, 99) for _ in range(self._draw.randint(1, 8))]
+        self.one("tally", {"type": "tally", "config": {"numbers": numbers}})
+
+    def keyed(self) -> None:
+        key = {"concurrency_key": KEY, "max_concurrency": MOST_OF_KEY}
+        self.one("keyed", {**self._effect(), **key})
+
     def effect(self) -> None:
         self.one("effect", self._effect())
 
@@ -147,8 +165,8 @@ class Traffic:
 
     def _steer(self) -> None:
         job_id = self._draw.choice(self.ids[-4:])
-        verb = self._draw.choice(["cancel", "pause", "pause", "resume"])
-        if verb == "cancel":
+        verb = self._draw.choice(["cancel", "terminate", "pause", "pause", "resume"])
+        if verb in ("cancel", "terminate"):
             # Noted before it is asked: an answer that is lost may have been a yes.
             self.cancelled.add(job_id)
         elif verb == "pause":
@@ -156,16 +174,26 @@ class Traffic:
         answer = self._post(f"/v1/jobs/{job_id}:{verb}", None, {200, 202, 409})
         self.steered[f"{verb}, {answer.status_code}"] += 1
 
+    def _steer_queue(self) -> None:
+        queue = self._draw.choice(["small", "data", "http"])
+        verb = "resume" if queue in self._closed else "pause"
+        self._post(f"/v1/queues/{queue}:{verb}", None, {200})
+        self._closed ^= {queue}
+        self.steered[f"{verb} of a queue"] += 1
+
     def _submitted(self, answer: requests.Response) -> None:
         self.ids.append(answer.json()["id"])
 
     def _post(self, path: str, body: Body | None, wanted: set[int]) -> requests.Response:
+        return self._ask("POST", path, body, wanted)
+
+    def _ask(self, method: str, path: str, body: Body | None, wanted: set[int]) -> requests.Response:
         """Ask until there is an answer; the key keeps a repetition from making a second job."""
         headers = {"X-API-Key": self._key, "Idempotency-Key": str(uuid4())}
         give_up_at = monotonic() + _PATIENCE_S
         while True:
             try:
-                answer = requests.post(f"{self._url}{path}", json=body, headers=headers, timeout=10)
+                answer = requests.request(method, f"{self._url}{path}", json=body, headers=headers, timeout=10)
             except requests.RequestException:
                 if monotonic() > give_up_at:
                     raise
@@ -173,7 +201,7 @@ class Traffic:
                 if answer.status_code in wanted and "idempotency.in_flight" not in answer.text:
                     return answer
                 if answer.status_code not in _AGAIN and "idempotency.in_flight" not in answer.text:
-                    self.unexpected.append(f"POST {path}: {answer.status_code} {answer.text[:500]}")
+                    self.unexpected.append(f"{method} {path}: {answer.status_code} {answer.text[:500]}")
                 if monotonic() > give_up_at:
                     raise AssertionError(f"no good answer in {_PATIENCE_S} s; {self.unexpected[-3:]}")
             self.repeated += 1
@@ -182,5 +210,6 @@ class Traffic:
 
 _WEIGHTS: Final[dict[Callable[[Traffic], None], int]] = {
     Traffic.echo: 8, Traffic.sleep: 4, Traffic.effect: 10, Traffic.retried: 4, Traffic.failing: 1, Traffic.http: 3,
-    Traffic.load: 5, Traffic.export: 5, Traffic.needs: 5, Traffic.batch: 5, Traffic.pipeline: 4,
+    Traffic.keyed: 6,
+    Traffic.tally: 4, Traffic.load: 5, Traffic.export: 5, Traffic.needs: 5, Traffic.batch: 5, Traffic.pipeline: 4,
 }  # fmt: skip
