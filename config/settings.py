@@ -149,6 +149,27 @@ class Settings(BaseModel):
     query_streams: int = Field(8, ge=1, description="Queries that a web process answers at once, at most.")
     query_stream_timeout_s: float = Field(30.0, gt=0, description="For the whole answer of a query that is no job.")
 
+    # Search mirror
+    mirror_url: str | None = Field(
+        None,
+        pattern="^https?://[^/?#@]+(/[^?#]*)?$",
+        description="An Elasticsearch or OpenSearch server that imported tables are mirrored to; None: no mirror.",
+    )
+    mirror_user: str | None = None
+    mirror_password: SecretStr | None = None
+    mirror_api_key: SecretStr | None = Field(None, description="Of Elasticsearch, instead of a user.")
+    mirror_ca_file: Path | None = Field(
+        None, description="Certificates of the authority that the server's own is signed by; None: the public ones."
+    )
+    mirror_prefix: str = Field(
+        "haulier", pattern="^[a-z][a-z0-9_]{0,39}$", description="Indexes are called prefix-tenant-table."
+    )
+    mirror_timeout_s: float = Field(30.0, gt=0, le=600, description="For one request to it.")
+    mirror_patience_s: float = Field(
+        20.0, ge=0, le=600, description="How long a job asks again before it leaves the mirror behind."
+    )
+    mirror_bulk_bytes: int = Field(5 * 2**20, ge=1024, description="Documents of one request.")
+
     # Retention
     idempotency_ttl_s: int = Field(86_400, ge=60)
     inline_result_bytes: int = Field(
@@ -183,7 +204,7 @@ class Settings(BaseModel):
                 raise ValueError(f"a master key has at least {LEAST_MASTER_KEY_CHARACTERS} random characters")
         return value
 
-    @field_validator("cdn_base_url")
+    @field_validator("cdn_base_url", "mirror_url")
     @classmethod
     def _without_slash(cls, value: str | None) -> str | None:
         return value and value.rstrip("/")

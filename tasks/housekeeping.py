@@ -9,6 +9,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from typing import Any, Final
 from uuid import UUID
 
 from celery import current_app
@@ -16,6 +17,7 @@ from celery import current_app
 from app.bootstrap import build_firing
 from app.domain.access import DEFAULT_TENANT
 from app.domain.clock import SystemClock
+from app.domain.job_types import JobType
 from app.domain.jobs import Origin, SubmitJob
 from app.domain.lifecycle import TERMINAL, JobState
 from app.persistence import job_lists, new_jobs
@@ -23,12 +25,17 @@ from app.persistence.job_lists import Filters
 from app.persistence.sessions import Sessions, make_sessions, open_engine
 from app.services.firing import Firing
 from app.services.jobs import new_id
+from app.services.mirrors import Mirrors
 from app.services.retention import Retention
 from config.process import settings
 from tasks.types.housekeeping import JOB_TYPE as HOUSEKEEPING
 from tasks.types.housekeeping import Housekeeping
+from tasks.types.mirror_changes import JOB_TYPE as MIRROR_CHANGES
+from tasks.types.rebuild_mirror import JOB_TYPE as REBUILD
 
 log = logging.getLogger(__name__)
+
+_MOST_ALIKE: Final = 100
 
 
 @contextmanager
@@ -60,14 +67,26 @@ def fire_schedule(*schedule_ids: str) -> None:
 @current_app.task(name="haulier.begin_duty", shared=False)
 def begin_duty(duty: str) -> None:
     """Make a job of the system for a duty, unless there is one that is not over."""
-    config = Housekeeping.model_validate({"duty": duty}).model_dump()
-    request = SubmitJob(DEFAULT_TENANT, HOUSEKEEPING.name, config, created_by="system", origin=Origin.SYSTEM)
-    alike = Filters(states=tuple(set(JobState) - TERMINAL), types=(HOUSEKEEPING.name,), origin=Origin.SYSTEM)
-    with _sessions() as sessions, sessions.begin() as session:
-        if any(job.config == config for job in job_lists.find(session, DEFAULT_TENANT, alike, limit=10)):
+    with _sessions() as sessions:
+        _begin(sessions, DEFAULT_TENANT, HOUSEKEEPING, Housekeeping.model_validate({"duty": duty}).model_dump())
+
+
+def _begin(sessions: Sessions, tenant: str, kind: JobType, config: dict[str, Any]) -> None:
+    request = SubmitJob(tenant, kind.name, config, created_by="system", origin=Origin.SYSTEM)
+    alike = Filters(states=tuple(set(JobState) - TERMINAL), types=(kind.name,), origin=Origin.SYSTEM)
+    with sessions.begin() as session:
+        if any(job.config == config for job in job_lists.find(session, tenant, alike, limit=_MOST_ALIKE)):
             return
-        new = new_jobs.new_job(request, job_id=new_id(), queue=HOUSEKEEPING.queue, retry=HOUSEKEEPING.retry)
+        new = new_jobs.new_job(request, job_id=new_id(), queue=kind.queue_for(request), retry=kind.retry)
         new_jobs.add_all(session, [new], room=0)
+
+
+@current_app.task(name="haulier.keep_mirrors", shared=False)
+def keep_mirrors() -> None:
+    """Make jobs for what is not in the search mirror yet; without a server, have nothing noted for it any more."""
+    with _sessions() as sessions:
+        for tenant, table, anew in Mirrors(sessions, settings()).work():
+            _begin(sessions, tenant, REBUILD if anew else MIRROR_CHANGES, {"table": table})
 
 
 @current_app.task(name="haulier.keep_partitions", shared=False)

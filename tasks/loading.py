@@ -11,6 +11,7 @@ from app.dataplane.companions import Companions, check_companions
 from app.dataplane.plan import Mode, Options
 from app.domain.job_types import JobConfig, Submission
 from app.domain.tables import Table
+from app.services.mirrors import Mirrors
 from app.services.tables import Tables
 
 if TYPE_CHECKING:
@@ -92,14 +93,17 @@ def check_target(submission: Submission, config: LoadConfig) -> Table:
 def target(job: RunContext, config: LoadConfig) -> Table:
     """The table the rows go to, made with its companion at the first use; errors as ``check_target``.
 
-    That the job writes there is noted, for the values that pickers offer.
+    That the job writes there is noted, for the values that pickers offer, and for the search mirror.
     """
     tables, tenant = Tables(job.sessions), job.job.tenant
+    mirrors = Mirrors(job.sessions, job.settings)
     table = tables.get(tenant, config.table)
     tables.will_write(tenant, table, job.id)
+    mirrors.begin(tenant, table)
     if config.companions:
         beside = tables.get(tenant, _companions(table, config).table.name)
         tables.will_write(tenant, beside, job.id)
+        mirrors.begin(tenant, beside)
     return table
 
 

@@ -23,6 +23,7 @@ from app.dataplane.context import ImportContext
 from app.dataplane.loader import COUNTERS, LaneWriter, Load
 from app.dataplane.mapping import replanned
 from app.dataplane.merging import Target
+from app.dataplane.mirror.following import Follower
 from app.dataplane.origins import Origin
 from app.dataplane.plan import Mode, Options, Plan, from_checkpoint
 from app.dataplane.shaped import Shaped
@@ -52,12 +53,21 @@ def import_file(context: ImportContext, origin: Origin | UrlOrigin, table: Table
         FenceLost: Another worker has the job.
     """
     work = _Work(context, origin, table, options)
-    plan = work.plan()
-    loaded = work.load(plan, _Beginning.of(context, plan))
-    if loaded.bulk:
-        loaded.bulk.finish()
+    with Follower(context, _written(table, options)) as mirror:
+        plan = work.plan()
+        loaded = work.load(plan, _Beginning.of(context, plan))
+        if loaded.bulk:
+            loaded.bulk.finish()
+        mirrored = mirror.finish()
     result = _close(context, plan, table, records=loaded.records, end_byte=loaded.end_byte)
+    result = mirrored.told(result)
     return replace(result, data={**result.data, "indexes": loaded.bulk.indexes}) if loaded.bulk else result
+
+
+def _written(table: Table, options: Options) -> list[Table]:
+    """The tables that an import writes."""
+    companions = companions_of(table) if options.companions else None
+    return [table] if companions is None else [table, companions.table]
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,10 @@ _STAGES: Final = {
     "rule": "validate",
     "value": "validate",
     "db": "load",
+    "mirror": "mirror",
 }
+FIRST_DOCUMENT: Final = 10**12
+"""Documents that a search mirror refused have no line of a file: a ledger counts them from here on."""
 
 
 def stage_of(code: str) -> str | None:

@@ -100,6 +100,11 @@ class Submission(Protocol):
         """Whether the installation has a scanner for viruses."""
         ...
 
+    @property
+    def may_mirror(self) -> bool:
+        """Whether the installation has a search server."""
+        ...
+
     def place(self, bucket: str | None, key: str) -> ObjectRef:
         """The object the tenant means; ForbiddenError when it may not use it."""
         ...

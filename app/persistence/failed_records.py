@@ -10,7 +10,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from app.domain.failed_records import FailedGroup, FailedRecord
+from app.domain.failed_records import FIRST_DOCUMENT, FailedGroup, FailedRecord
 
 _READ: Final = text(
     """
@@ -73,10 +73,11 @@ def correct(session: Session, tenant: str, job_id: UUID, texts: Mapping[int, str
     """Give lines another text; those that are unresolved in the ledger, which got it."""
     rows = session.execute(
         text(
-            """
+            f"""
             UPDATE failed_records AS kept SET corrected = given.value
             FROM jsonb_each_text(CAST(:texts AS jsonb)) AS given
             WHERE job_id = :job_id AND tenant = :tenant AND line = given.key::bigint AND resolved_at IS NULL
+                AND line < {FIRST_DOCUMENT}
             RETURNING line
             """
         ),
@@ -85,8 +86,8 @@ def correct(session: Session, tenant: str, job_id: UUID, texts: Mapping[int, str
     return set(rows.scalars())
 
 
-_REPLAYABLE: Final = """
-    job_id = :job_id AND tenant = :tenant AND line > :after AND resolved_at IS NULL
+_REPLAYABLE: Final = f"""
+    job_id = :job_id AND tenant = :tenant AND line > :after AND line < {FIRST_DOCUMENT} AND resolved_at IS NULL
     AND (CAST(:codes AS text[]) IS NULL OR code = ANY (CAST(:codes AS text[])))
 """
 _HAS_TEXT: Final = "coalesce(corrected, raw) IS NOT NULL"

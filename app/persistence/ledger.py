@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from app.domain.failed_records import FIRST_DOCUMENT
 from app.domain.texts import storable
 
 _NULL: Final = "\\N"
@@ -70,6 +71,15 @@ def add(session: Session, tenant: str, job_id: UUID, records: Iterable[Entry]) -
         finally:
             cursor.close()
     return count
+
+
+def add_documents(session: Session, tenant: str, job_id: UUID, documents: Sequence[Entry]) -> int:
+    """Store documents that the search mirror refused, numbered on from the job's last one; how many they were."""
+    last: int = session.execute(
+        text("SELECT coalesce(max(line), :first) FROM failed_records WHERE job_id = :job_id AND line >= :first"),
+        {"job_id": job_id, "first": FIRST_DOCUMENT},
+    ).scalar_one()
+    return add(session, tenant, job_id, (replace(one, line=last + n) for n, one in enumerate(documents, 1)))
 
 
 def keep(session: Session, tenant: str, job_id: UUID, records: Sequence[Entry]) -> int:

@@ -122,6 +122,11 @@ class TenantSubmission:
         """Whether the installation has a scanner for viruses."""
         return self._settings.clamd is not None
 
+    @property
+    def may_mirror(self) -> bool:
+        """Whether the installation has a search server."""
+        return self._settings.mirror_url is not None
+
     def place(self, bucket: str | None, key: str) -> ObjectRef:
         """The object the tenant means; ForbiddenError when it may not use it."""
         return places.place(

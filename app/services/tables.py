@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from app.dataplane import tables as real
 from app.domain.errors import ConflictError, InvalidRequestError, NotFoundError, Problem
 from app.domain.tables import BUILT_IN, Column, ColumnType, Index, Table, check_table
-from app.persistence import picker_values, table_claims
+from app.persistence import mirrors, picker_values, table_claims
 from app.persistence import tables as catalogue
 from app.persistence.sessions import Sessions
 
@@ -111,6 +111,7 @@ class Tables:
             table_claims.drop(session, tenant, name)
             real.drop(session, tenant, name)
             picker_values.forget(session, tenant, name, touches_too=True)
+            mirrors.drop(session, tenant, name)
 
 
 def _apply(session: Session, tenant: str, table: Table) -> Table:

@@ -486,15 +486,60 @@ CREATE TABLE picker_touches (
 );
 CREATE INDEX picker_touches_table_idx ON picker_touches (tenant, table_name, number);
 
+-- Tables that have a mirror in a search server: the index that is written to, and the one that is to replace it.
+CREATE TABLE mirrors (
+    tenant         text NOT NULL,
+    table_name     text NOT NULL,
+    index_name     text NOT NULL,
+    is_made        boolean NOT NULL DEFAULT false,
+    building       text,
+    building_job   uuid,
+    retired        text,
+    rebuild_wanted boolean NOT NULL,
+    is_dropped     boolean NOT NULL DEFAULT false,
+    PRIMARY KEY (tenant, table_name)
+);
+-- Keys of rows that were written and are not in the mirror yet, noted by the transaction that wrote them.
+CREATE TABLE mirror_changes (
+    id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    tenant     text NOT NULL,
+    table_name text NOT NULL,
+    job_id     uuid,
+    rows       integer NOT NULL,
+    keys       json NOT NULL
+);
+CREATE INDEX mirror_changes_table_idx ON mirror_changes (tenant, table_name, job_id, id);
+CREATE SEQUENCE mirror_versions;
+
+-- Of a statement's rows (changed), a few thousand keys a line. TG_ARGV: the tenant, the key's columns as text.
+CREATE FUNCTION note_mirror_changes() RETURNS trigger LANGUAGE plpgsql
+SET search_path FROM CURRENT SET timezone = 'UTC' SET datestyle = 'ISO' SET extra_float_digits = 1 AS $$
+BEGIN
+    IF TG_OP = 'TRUNCATE' THEN
+        UPDATE mirrors SET rebuild_wanted = true WHERE tenant = TG_ARGV[0] AND table_name = TG_TABLE_NAME;
+    ELSE
+        EXECUTE format(
+            'INSERT INTO mirror_changes (tenant, table_name, job_id, rows, keys)
+             SELECT %L, %L, job, count(*), json_agg(key)
+             FROM (SELECT %s AS job, json_build_array(%s) AS key, (row_number() OVER () - 1) / 5000 AS piece
+                   FROM changed) AS noted
+             GROUP BY job, piece',
+            TG_ARGV[0], TG_TABLE_NAME, CASE WHEN TG_OP <> 'DELETE' THEN 'haulier_job_id' ELSE 'NULL::uuid' END, TG_ARGV[1]
+        );
+    END IF;
+    RETURN NULL;
+END $$;
+
 CREATE EXTENSION IF NOT EXISTS pg_trgm;
 """
 
 DOWN = """
-DROP TABLE changes, limit_uses, limits, queues, picker_values, picker_touches, export_names, line_keys, sinks, uploads,
+DROP TABLE mirrors, mirror_changes, changes, limit_uses, limits, queues, picker_values, picker_touches, export_names, line_keys, sinks, uploads,
     workbooks, cursors, cache_entries, artifacts, before_images, job_logs, failed_records, import_batches, import_lanes,
     table_claims, declared_tables, idempotency_keys, leaders, workers, event_counters, job_events, schedule_fires,
     schedules, pipeline_stages, families, job_needs, jobs, api_keys, tenants;
-DROP SEQUENCE job_numbers;
+DROP SEQUENCE job_numbers, mirror_versions;
+DROP FUNCTION note_mirror_changes;
 """
 
 

@@ -1,10 +1,10 @@
-"""``migrate``: rows of one table into another, with equal counts and checksums at the end."""
+"""``migrate``: rows of one table into another or the search mirror, with equal counts and checksums at the end."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from app.dataplane.migrating import Migration
 from app.dataplane.migrating import migrate as copy_rows
@@ -16,6 +16,7 @@ from app.domain.job_types import JobConfig, JobType, Result, Submission
 from app.domain.jobs import Outcome
 from app.domain.tables import Table, holds
 from app.services.tables import Tables
+from tasks.mirroring import check_mirror, mirror_whole
 from tasks.walks import make_related
 
 if TYPE_CHECKING:
@@ -26,7 +27,12 @@ class Migrate(JobConfig):
     """From where to where."""
 
     source: str = Field(description="The declared table that is read.")
-    target: str = Field(description="The declared table that is written; rows of a key that is there are updated.")
+    to: Literal["table", "mirror"] = Field(
+        "table", description="mirror: the source's index in the search server, made anew as rebuild_mirror does."
+    )
+    target: str | None = Field(
+        None, description="The declared table that is written; rows of a key that is there are updated."
+    )
     mapping: dict[str, str] = Field(
         default_factory=dict,
         description="The source's column to the target's; without one, columns of one name. The columns of the "
@@ -36,6 +42,15 @@ class Migrate(JobConfig):
     batch_rows: int = Field(10_000, ge=1, le=100_000, description="Rows per transaction.")
     revertible: bool = Field(False, description="Keep what rows were before, so that the job can be reverted.")
 
+    @model_validator(mode="after")
+    def _has_target(self) -> Self:
+        given = self.model_fields_set - {"source", "to"}
+        if self.to == "mirror" and given:
+            raise ValueError(f"a mirror has the whole table: expected nothing beside source, got {', '.join(given)}")
+        if self.to == "table" and self.target is None:
+            raise ValueError("expected target, a declared table")
+        return self
+
 
 def check(submission: Submission, config: Migrate) -> None:
     """Refuse tables that are not there, and a mapping in which something would be lost.
@@ -44,11 +59,16 @@ def check(submission: Submission, config: Migrate) -> None:
         InvalidRequestError: With pointers.
     """
     source = submission.table(config.source, pointer="/config/source")
-    _migration(submission.tenant, source, submission.table(config.target, pointer="/config/target"), config)
+    if config.target is None:
+        check_mirror(submission, pointer="/config/to")
+    else:
+        _migration(submission.tenant, source, submission.table(config.target, pointer="/config/target"), config)
 
 
 def run(job: RunContext, config: Migrate) -> Result:
     """Copy batch by batch and compare; a killed job goes on behind its last batch."""
+    if config.target is None:
+        return mirror_whole(job, config.source)
     tenant, tables = job.job.tenant, Tables(job.sessions)
     target = tables.get(tenant, config.target)
     tables.will_write(tenant, target, job.id, whole=True)
@@ -113,5 +133,5 @@ JOB_TYPE = JobType(
     config=Migrate,
     run=run,
     check=check,
-    summary="Copy rows from one table to another, and prove it by equal counts and checksums.",
+    summary="Copy rows to another table or the search mirror, and prove it by equal counts and checksums.",
 )

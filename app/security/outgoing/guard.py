@@ -6,7 +6,8 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from http.client import HTTPException
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
+from pathlib import Path
 from typing import Final
 
 from requests import Response
@@ -25,6 +26,7 @@ from config.settings import Settings
 log = logging.getLogger(__name__)
 
 _LOOK_UP_S: Final = 10.0
+_EVERYWHERE: Final = (ip_network("0.0.0.0/0"), ip_network("::/0"))
 
 
 class Outgoing:
@@ -37,6 +39,7 @@ class Outgoing:
         private_networks: What may be reached although it is not public.
         ports: Ports beside 80, 443, 8080 and 8443.
         resolve: Gives the addresses of a name.
+        ca_file: Authorities whose certificates are good, instead of the public ones.
     """
 
     def __init__(
@@ -45,15 +48,26 @@ class Outgoing:
         private_networks: Sequence[Network] = (),
         ports: frozenset[int] = frozenset(),
         resolve: Resolve = resolve,
+        ca_file: Path | None = None,
     ) -> None:
         self._private_networks = tuple(private_networks)
         self._ports = USUAL_PORTS | ports
         self._resolve = resolve
+        self._ca_file = ca_file
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Outgoing:
         """As the installation allows."""
         return cls(private_networks=settings.private_networks, ports=settings.outgoing_ports)
+
+    @classmethod
+    def to_configured(cls, url: str, *, ca_file: Path | None) -> Outgoing:
+        """For the operator's own server: calls to ``url`` alone, wherever its name leads.
+
+        Raises:
+            PermanentError: It is no URL (``ERR_URL_FORBIDDEN``).
+        """
+        return cls(private_networks=_EVERYWHERE, ports=frozenset({parse_target(url).port}), ca_file=ca_file)
 
     @contextmanager
     def send(self, call: Call, *, job: JobContext | None = None) -> Iterator[Reply]:
@@ -103,7 +117,7 @@ class Outgoing:
     def _begin(
         self, call: Call, target: Target, addresses: Sequence[Address], line: Line, stack: ExitStack
     ) -> Response:
-        session = stack.enter_context(PinnedSession(lambda: line.dial(addresses, target.port)))
+        session = stack.enter_context(PinnedSession(lambda: line.dial(addresses, target.port), self._ca_file))
         try:
             response: Response = session.begin(
                 call.method, target.url, dict(call.headers), call.body, timeout_s=line.left_s

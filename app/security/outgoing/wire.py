@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final
 
 from requests import PreparedRequest, Request, Response
@@ -23,10 +24,10 @@ class PinnedSession(HTTPSession):  # type: ignore[misc]  # the library has no ty
     """Reaches what ``dial`` connects to and nothing else; the URL's name stays in ``Host`` and in TLS.
 
     Neither proxies nor credentials of the environment are used, no cookie outlives the session, certificates are
-    verified against the names of certifi's authorities.
+    verified: those of certifi's authorities, or of ``ca_file``'s alone.
     """
 
-    def __init__(self, dial: Dial) -> None:
+    def __init__(self, dial: Dial, ca_file: Path | None = None) -> None:
         config = Config(
             ip_filter_enable=False,  # it resolves by itself and takes the first address; ours are checked before
             ip_filter_allow_loopback_ips=False,
@@ -35,6 +36,7 @@ class PinnedSession(HTTPSession):  # type: ignore[misc]  # the library has no ty
         )
         super().__init__(config)
         self.trust_env = False
+        self.verify = True if ca_file is None else str(ca_file)
         self.headers.clear()
         self.headers.update(_OUR_HEADERS)
         for prefix in ("http://", "https://"):
