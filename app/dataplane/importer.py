@@ -118,7 +118,7 @@ class _Work:
             chunks = reading.chunks_of(plan, reader)
             if plan.shaping:
                 shaped = Shaped(context, self.origin, plan, table)
-                chunks = shaped.chunks(chunks, done=begin.place.batch * plan.batch_rows)
+                chunks = shaped.chunks(chunks, done=begin.records)
             account = _Account(context, plan, self.options, begin)
             bulk = bulk_path(context, plan, table, self.options)
             encoder = Encoder(plan.mapped, table, companions_of(table), keeps_empty=plan.keeps_empty)
@@ -128,7 +128,7 @@ class _Work:
                 batches = islice(batches, last_batch - begin.place.batch + 1)
             with _Lanes(context, _load(context, plan, table, self.options, encoder), begin, account) as lanes:
                 fresh = _feed(lanes, plan.lanes, context.check, _placed(batches, plan, begin, source))
-        return _Loaded(begin.place.batch * plan.batch_rows + fresh, reader.next_byte, bulk)
+        return _Loaded(begin.records + fresh, reader.next_byte, bulk)
 
 
 def _first_plan(context: ImportContext, origin: Origin | UrlOrigin, table: Table, options: Options) -> Plan:
@@ -153,10 +153,12 @@ class _Beginning:
     """Where this run begins: the first batch that some lane has not committed, and how far each lane is.
 
     Args:
+        records: Of the file, before that place.
         totals: What became of the records committed before; ``spent`` as in ``Budget.check``.
     """
 
     place: imports.Place
+    records: int
     committed: Mapping[int, int]
     totals: Mapping[str, int]
     spent: tuple[int, int]
@@ -172,10 +174,11 @@ class _Beginning:
             committed = imports.lanes(session, context.id)
             totals, spent = imports.totals(session, context.id), imports.spent(session, context.id)
             common = min(committed.get(lane, -1) for lane in range(plan.lanes))
-            place = imports.Place(0, plan.first_byte, plan.first_line, 0)
+            place, records = imports.Place(0, plan.first_byte, plan.first_line, 0), 0
             if common >= 0:
                 place = imports.place_after(session, context.id, common)
-            return cls(place, committed, totals, spent)
+                records = common * plan.batch_rows + imports.records_of(session, context.id, common)
+            return cls(place, records, committed, totals, spent)
 
 
 # The work

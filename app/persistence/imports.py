@@ -137,6 +137,19 @@ def place_after(session: Session, job_id: UUID, batch: int) -> Place:
     return Place(batch + 1, row.end_byte, row.last_line + 1, row.refused)
 
 
+def records_of(session: Session, job_id: UUID, batch: int) -> int:
+    """How many records a batch has that every lane has committed: the last of a file may have less than others."""
+    return int(
+        session.execute(
+            text(
+                "SELECT coalesce(sum((counts ->> 'read')::bigint), 0)::bigint FROM import_batches "
+                "WHERE job_id = :job AND batch = :batch"
+            ),
+            {"job": job_id, "batch": batch},
+        ).scalar_one()
+    )
+
+
 def totals(session: Session, job_id: UUID) -> dict[str, int]:
     """The sum of each count over all parts."""
     rows = session.execute(

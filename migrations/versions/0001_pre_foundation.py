@@ -524,7 +524,7 @@ BEGIN
              FROM (SELECT %s AS job, json_build_array(%s) AS key, (row_number() OVER () - 1) / 5000 AS piece
                    FROM changed) AS noted
              GROUP BY job, piece',
-            TG_ARGV[0], TG_TABLE_NAME, CASE WHEN TG_OP <> 'DELETE' THEN 'haulier_job_id' ELSE 'NULL::uuid' END, TG_ARGV[1]
+            TG_ARGV[0], TG_TABLE_NAME, CASE TG_OP WHEN 'DELETE' THEN 'NULL::uuid' ELSE 'haulier_job_id' END, TG_ARGV[1]
         );
     END IF;
     RETURN NULL;
@@ -534,7 +534,8 @@ CREATE EXTENSION IF NOT EXISTS pg_trgm;
 """
 
 DOWN = """
-DROP TABLE mirrors, mirror_changes, changes, limit_uses, limits, queues, picker_values, picker_touches, export_names, line_keys, sinks, uploads,
+DROP TABLE mirrors, mirror_changes;
+DROP TABLE changes, limit_uses, limits, queues, picker_values, picker_touches, export_names, line_keys, sinks, uploads,
     workbooks, cursors, cache_entries, artifacts, before_images, job_logs, failed_records, import_batches, import_lanes,
     table_claims, declared_tables, idempotency_keys, leaders, workers, event_counters, job_events, schedule_fires,
     schedules, pipeline_stages, families, job_needs, jobs, api_keys, tenants;

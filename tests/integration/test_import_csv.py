@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as budget
 from hypothesis import strategies as st
 
+from app.dataplane import importer
 from app.dataplane.batches import KEY_NAMESPACE
 from app.domain.errors import ForbiddenError, HaulierError, InvalidRequestError, JobError, JobPaused, NotFoundError
 from app.domain.jobs import Outcome
@@ -454,6 +455,26 @@ def test_killed_between_any_batches_it_ends_as_if_undisturbed(imports: Importing
     assert runs > 1
     assert state(imports, killed) == expected
     assert result.data["books"] == undisturbed.data["books"]
+
+
+@pytest.mark.parametrize("rows", [1, 9, 10, 41])
+def test_killed_behind_a_last_batch_that_is_not_full_its_books_close(
+    imports: Importing, monkeypatch: pytest.MonkeyPatch, rows: int
+) -> None:
+    body = "id,name\n" + "".join(f"{n},n{n}\n" for n in range(rows))
+    killed = imports.submit(body, table="things", batch_rows=10)
+
+    def dying(*_: Any, **__: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(importer.books, "close", dying)
+        with pytest.raises(Killed):
+            imports.run(imports.context(killed))
+
+    result = imports.run(imports.context(killed))
+
+    assert books(result) == {"read": rows, "loaded": rows}
 
 
 def state(imports: Importing, job_id: Any) -> list[Any]:

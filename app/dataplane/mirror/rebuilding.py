@@ -186,7 +186,7 @@ class _Rebuild:
         self._context.heed(signals)
 
     def _take_over(self) -> None:
-        """Lead searches to the new index from one moment to the next, then changes to it alone; then the old one goes."""
+        """Lead searches to the new index at one moment, then changes to it alone; then the old one goes."""
         self._server.point(self._feed.alias, self._index)
         with self._context.sessions.begin() as session:
             mirrors.end_building(session, self._tenant, self._table.name, self._index)

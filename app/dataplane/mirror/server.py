@@ -28,7 +28,7 @@ _TOLD: Final = "items.*.status,items.*.error.type,items.*.error.reason,items.*.e
 _SCROLL: Final = "5m"
 _PAGE: Final = 500
 _OK, _BAD, _NOT_FOUND, _CONFLICT, _TOO_LARGE, _TOO_MANY, _BROKEN = 200, 400, 404, 409, 413, 429, 500
-_HIDDEN: Final = 1_000
+_LONGEST_REASON: Final = 1_000
 
 _T = TypeVar("_T")
 
@@ -151,7 +151,7 @@ class SearchServer:
             return
         if len(waiting) == 1:
             message = "it is larger than the search server takes (http.max_content_length)"
-            refused[waiting[0][0]] = Refusal("mirror.too_large", message)
+            refused[waiting[0][0]] = Refusal(code="mirror.too_large", message=message)
             return
         half = len(waiting) // 2
         self._write_piece(index, waiting[:half], refused)
@@ -274,7 +274,7 @@ def _type_of(answer: Any) -> str:
 def _refused(status: int, answer: Any) -> JobError:
     error = answer.get("error") if isinstance(answer, dict) else None
     reason = error.get("reason", "") if isinstance(error, dict) else ""
-    told = f" ({_type_of(answer)}: {reason})"[:_HIDDEN] if error else ""
+    told = f" ({_type_of(answer)}: {reason})"[:_LONGEST_REASON] if error else ""
     return JobError(f"the search server answered {status}{told}", code="mirror.failed")
 
 
@@ -298,7 +298,8 @@ def _fate(told: Mapping[str, Any], *, is_deletion: bool) -> str | Refusal:
     error = error if isinstance(error, dict) else {}
     cause = (error.get("caused_by") or {}).get("reason")
     parts = [error.get("type"), error.get("reason"), cause]
-    return Refusal("mirror.refused", ": ".join(str(part) for part in parts if part)[:_HIDDEN] or "no reason is given")
+    message = ": ".join(str(part) for part in parts if part)[:_LONGEST_REASON]
+    return Refusal(code="mirror.refused", message=message or "no reason is given")
 
 
 def _pieces(operations: Sequence[Operation], most_bytes: int) -> Iterator[list[tuple[int, Operation]]]:
