@@ -19,6 +19,10 @@ _FREE: Final = (
 )
 """Whether a change is nobody's own: a job that goes on brings its rows to the mirror itself."""
 
+_GIVEN_UP: Final = f"""(m.building IS NOT NULL AND NOT EXISTS (
+    SELECT FROM jobs AS j WHERE j.id = m.building_job AND j.state NOT IN ({ENDED})
+))"""
+
 
 @dataclass(frozen=True, slots=True)
 class Mirror:
@@ -128,6 +132,19 @@ def end_building(session: Session, tenant: str, table: str, index: str) -> None:
     )
 
 
+def give_up_building(session: Session, tenant: str, table: str) -> None:
+    """Retire an index whose job ended without putting it in place, once the one before is gone."""
+    session.execute(
+        text(
+            f"""
+            UPDATE mirrors AS m SET retired = building, building = NULL, building_job = NULL
+            WHERE tenant = :tenant AND table_name = :table AND retired IS NULL AND {_GIVEN_UP}
+            """
+        ),
+        {"tenant": tenant, "table": table},
+    )
+
+
 def drop(session: Session, tenant: str, table: str) -> None:
     """Note that a table was dropped; what was to be written is forgotten."""
     for statement in (
@@ -216,7 +233,7 @@ def with_work(session: Session) -> list[tuple[str, str, bool]]:
         text(
             f"""
             SELECT tenant, table_name, rebuild_wanted AND NOT is_dropped AS rebuild FROM mirrors AS m
-            WHERE rebuild_wanted OR is_dropped OR retired IS NOT NULL OR EXISTS (
+            WHERE rebuild_wanted OR is_dropped OR retired IS NOT NULL OR {_GIVEN_UP} OR EXISTS (
                 SELECT FROM mirror_changes AS c
                 WHERE c.tenant = m.tenant AND c.table_name = m.table_name AND {_FREE}
             ) ORDER BY tenant, table_name

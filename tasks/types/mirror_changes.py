@@ -47,6 +47,7 @@ JOB_TYPE = JobType(
     config=MirrorChanges,
     run=run,
     system=True,
-    retry=RetryPolicy(maximum_attempts=10, maximum_interval_s=600.0),
+    # Else a server that refuses everything would be the end of a job each minute.
+    retry=RetryPolicy(maximum_attempts=10, maximum_interval_s=600.0, transient_only=False),
     summary="Bring a table's search mirror up to date.",
 )

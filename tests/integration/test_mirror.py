@@ -11,6 +11,7 @@ from uuid import UUID
 import pytest
 
 from app.dataplane.mirror import feeding, rebuilding
+from app.dataplane.mirror import server as mirror_server
 from app.domain.errors import InvalidRequestError, JobError, TransientError
 from app.domain.job_types import JobType, Result
 from app.domain.jobs import Outcome
@@ -88,8 +89,15 @@ def search() -> Iterator[SearchDouble]:
 
 
 @pytest.fixture
-def imports(settings: Settings, sessions: Sessions, objects: ObjectStore, search: SearchDouble) -> Mirroring:
+def imports(
+    settings: Settings,
+    sessions: Sessions,
+    objects: ObjectStore,
+    search: SearchDouble,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Mirroring:
     Tables(sessions).declare("default", THINGS)
+    monkeypatch.setattr(mirror_server, "_FIRST_WAIT_S", 0.01)
     on = settings.model_copy(update={"mirror_url": search.url, "mirror_patience_s": 5.0})
     return Mirroring(on, sessions, objects, search=search)
 
@@ -198,7 +206,7 @@ def test_postgres_goes_on_while_the_search_server_is_busy_with_the_first_batch(i
     assert imports.is_same()
 
 
-@pytest.mark.parametrize("faults", [[429], [503, 503], ["cut"], ["cut after"], [429, "cut after", 502, "cut"]])
+@pytest.mark.parametrize("faults", [["cut"], [429, "cut after", 502]])
 def test_what_may_pass_is_waited_for_and_fails_no_row(imports: Mirroring, faults: list[int | str]) -> None:
     imports.load_things(lines(range(5)))
     imports.search.faults = list(faults)
@@ -377,6 +385,24 @@ def test_two_jobs_do_not_build_one_index(imports: Mirroring) -> None:
     assert raised.value.code == "mirror.busy"
 
 
+def test_an_index_whose_job_gave_up_is_removed(imports: Mirroring, monkeypatch: pytest.MonkeyPatch) -> None:
+    imports.load_things(lines(range(3)) + "eu,9,odd,NaN\n")
+    job_id = imports.job(rebuild_mirror.JOB_TYPE, {"table": "things"})
+    monkeypatch.setattr(rebuilding, "_MOST_REFUSED", 0)
+    with pytest.raises(JobError) as raised:
+        imports.run_job(rebuild_mirror.JOB_TYPE, job_id)
+    held = (len(imports.search.indexes), Mirrors(imports.sessions, imports.settings).work())
+    imports.rows("UPDATE jobs SET state = 'failed' WHERE id = :id RETURNING id", id=job_id)
+    due = Mirrors(imports.sessions, imports.settings).work()
+
+    imports.do(mirror_changes.JOB_TYPE)
+
+    assert raised.value.code == "mirror.too_many_refused"
+    assert (held, due) == ((2, []), [("default", "things", False)])
+    assert len(imports.search.indexes) == 1
+    assert Mirrors(imports.sessions, imports.settings).work() == []
+
+
 def test_an_index_that_somebody_removed_is_told_of_and_made_again_by_a_rebuild(imports: Mirroring) -> None:
     imports.load_things(lines(range(3)))
     imports.search.indexes.clear()
@@ -419,6 +445,24 @@ def test_companies_beside_contacts_are_mirrored_too(imports: Mirroring) -> None:
 
     assert {name: one["mirrored"] for name, one in result.data["mirror"].items()} == {"contacts": 3, "companies": 2}
     assert len(imports.search.found("haulier-default-companies")) == 2
+
+
+def test_beat_makes_one_job_of_the_system_for_each_table_that_is_behind(
+    imports: Mirroring, monkeypatch: pytest.MonkeyPatch, settings: Settings
+) -> None:
+    from tasks import housekeeping
+
+    Importing(settings, imports.sessions, imports.objects).load("first_name,linkedin_url\nAda,a\n")
+    imports.load("first_name,linkedin_url\nBob,b\n")
+    imports.load_things(lines(range(2)))
+    imports.rows("DELETE FROM t_default.things WHERE id = 1 RETURNING id")
+    monkeypatch.setattr(housekeeping, "settings", lambda: imports.settings)
+
+    for _ in range(2):
+        housekeeping.keep_mirrors()
+
+    made = imports.rows("SELECT type, config ->> 'table', queue FROM jobs WHERE origin = 'system' ORDER BY id")
+    assert made == [("rebuild_mirror", "contacts", "data"), ("mirror_changes", "things", "data")]
 
 
 @pytest.mark.parametrize(

@@ -361,6 +361,22 @@ def test_tls_asks_for_the_name_and_verifies_it_although_an_address_is_dialled(
     assert asked == ["api.test"]
 
 
+def test_a_private_authority_that_is_named_is_trusted(
+    start: Start, authority: ssl.SSLContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
+    server = start(answering(b"safe"), tls=authority)
+    call = Call("GET", server.url(host="api.test", scheme="https"))
+    networks, ports = [ip_network("127.0.0.1/32")], frozenset({server.port})
+    trusting = Outgoing(
+        private_networks=networks, ports=ports, resolve=Names(["127.0.0.1"]), ca_file=tmp_path / "chain.pem"
+    )
+
+    refused, (_, body) = failure_of(to(server), call), answer_of(trusting, call)
+
+    assert (refused.code, body) == ("http.certificate_refused", b"safe")
+
+
 def test_a_certificate_for_another_name_is_refused_for_good(start: Start, authority: ssl.SSLContext) -> None:
     server = start(answering(b"not it"), tls=authority)
 

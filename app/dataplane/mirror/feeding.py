@@ -54,14 +54,17 @@ class Feed:
         return alias_of(self._context.settings.mirror_prefix, self._tenant, self._table.name)
 
     def prepare(self, *, anew: bool = False) -> None:
-        """Make the index, or tell it of new columns, and remove the one before it.
+        """Make the index, or tell it of new columns, and remove those that are not used any more.
 
         Args:
             anew: Make it again, should it be gone.
         Raises:
             JobError: ``mirror.index_missing``, ``mirror.failed``; ``TransientError``: ``mirror.unavailable``.
         """
-        mirror = self._mirror()
+        self._remove_retired()
+        with self._context.sessions.begin() as session:
+            mirrors.give_up_building(session, self._tenant, self._table.name)
+        mirror = self._remove_retired()
         if mirror is None:
             return
         if mirror.is_made and not anew:
@@ -71,10 +74,15 @@ class Feed:
             self._server.point(self.alias, mirror.index)
             with self._context.sessions.begin() as session:
                 mirrors.note_made(session, mirror)
-        if mirror.retired is not None:
+
+    def _remove_retired(self) -> Mirror | None:
+        """Remove the index that is to go, if there is one; the mirror as it was."""
+        mirror = self._mirror()
+        if mirror is not None and mirror.retired is not None:
             self._server.remove(mirror.retired)
             with self._context.sessions.begin() as session:
                 mirrors.note_removed(session, mirror)
+        return mirror
 
     def once(self, *, of: UUID | None) -> bool:
         """Bring some changes to the mirror, the oldest first; whether there were any.

@@ -28,6 +28,7 @@ _TOLD: Final = "items.*.status,items.*.error.type,items.*.error.reason,items.*.e
 _SCROLL: Final = "5m"
 _PAGE: Final = 500
 _OK, _BAD, _NOT_FOUND, _CONFLICT, _TOO_LARGE, _TOO_MANY, _BROKEN = 200, 400, 404, 409, 413, 429, 500
+_USUAL_FIELDS: Final = 1_000
 _LONGEST_REASON: Final = 1_000
 
 _T = TypeVar("_T")
@@ -102,8 +103,9 @@ class SearchServer:
     def make(self, index: str, mapping: Mapping[str, Any]) -> None:
         """Make an index; one that is there already stays."""
         # A deletion is remembered for long: an older document that comes late must not bring the row back.
+        fields = {"limit": max(_USUAL_FIELDS, 2 * len(mapping["properties"]) + 100)}
         body = {
-            "settings": {"index": {"gc_deletes": "1h"}},
+            "settings": {"index": {"gc_deletes": "1h", "mapping": {"total_fields": fields}}},
             "mappings": mapping,
             "aliases": {write_alias(index): {}},
         }
