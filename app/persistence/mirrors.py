@@ -10,17 +10,17 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from app.domain.jobs import Job
-from app.persistence.job_rows import ENDED
+from app.persistence.job_rows import ENDED, STATE
 
 _LOOKED_AT: Final = 1_000
 """Lines of changes that are looked at for one reading."""
 _FREE: Final = (
-    f"(c.job_id IS NULL OR NOT EXISTS (SELECT FROM jobs AS j WHERE j.id = c.job_id AND j.state NOT IN ({ENDED})))"
+    f"(c.job_id IS NULL OR NOT EXISTS (SELECT FROM jobs AS j WHERE j.id = c.job_id AND {STATE} NOT IN ({ENDED})))"
 )
 """Whether a change is nobody's own: a job that goes on brings its rows to the mirror itself."""
 
 _GIVEN_UP: Final = f"""(m.building IS NOT NULL AND NOT EXISTS (
-    SELECT FROM jobs AS j WHERE j.id = m.building_job AND j.state NOT IN ({ENDED})
+    SELECT FROM jobs AS j WHERE j.id = m.building_job AND {STATE} NOT IN ({ENDED})
 ))"""
 
 
@@ -109,7 +109,7 @@ def begin_building(session: Session, job: Job, table: str, index: str) -> bool:
             f"""
             UPDATE mirrors AS m SET building = :index, building_job = :job_id, rebuild_wanted = false
             WHERE tenant = :tenant AND table_name = :table AND NOT EXISTS (
-                SELECT FROM jobs AS j WHERE j.id = m.building_job AND j.id <> :job_id AND j.state NOT IN ({ENDED})
+                SELECT FROM jobs AS j WHERE j.id = m.building_job AND j.id <> :job_id AND {STATE} NOT IN ({ENDED})
             ) RETURNING building
             """
         ),
@@ -155,14 +155,18 @@ def drop(session: Session, tenant: str, table: str) -> None:
 
 
 def forget(session: Session, mirror: Mirror) -> None:
-    """Forget a mirror and what was to be written to it."""
+    """Forget a mirror and what was to be written to it, unless the table was made anew and has another."""
     session.execute(
-        text("DELETE FROM mirrors WHERE tenant = :tenant AND index_name = :index"),
+        text(
+            """
+            WITH gone AS (
+                DELETE FROM mirrors WHERE tenant = :tenant AND index_name = :index RETURNING tenant, table_name
+            )
+            DELETE FROM mirror_changes AS c USING gone
+            WHERE c.tenant = gone.tenant AND c.table_name = gone.table_name
+            """
+        ),
         {"tenant": mirror.tenant, "index": mirror.index},
-    )
-    session.execute(
-        text("DELETE FROM mirror_changes WHERE tenant = :tenant AND table_name = :table"),
-        {"tenant": mirror.tenant, "table": mirror.table},
     )
 
 
