@@ -31,7 +31,7 @@ class FailedRecordSchema(Schema):
     raw_is_base64 = fields.Boolean(metadata={"description": "The row is no text in the file's encoding."})
     field = fields.String(allow_none=True, metadata={"description": "The column at fault."})
     stage = fields.String(
-        allow_none=True, metadata={"description": "Of an import: read, transform, enrich, validate or load."}
+        allow_none=True, metadata={"description": "Of an import: read, transform, enrich, validate, load or mirror."}
     )
     code = fields.String()
     message = fields.String()

@@ -238,6 +238,18 @@ def test_a_mirror_that_stays_away_holds_no_import_back_and_is_brought_up_to_date
     assert imports.is_same()
 
 
+def test_an_import_that_fails_does_not_wait_for_a_mirror_that_is_away(
+    imports: Mirroring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mirror_server, "_FIRST_WAIT_S", 300.0)
+    imports.search.faults = [503]
+
+    with pytest.raises(JobError) as raised:
+        imports.load_things("eu,x,bad,1\n", max_errors=0, on_budget="fail", settings={"mirror_patience_s": 600.0})
+
+    assert raised.value.code == "import.error_budget"
+
+
 def test_an_import_killed_behind_a_write_to_the_mirror_ends_with_the_same_counts(
     imports: Mirroring, monkeypatch: pytest.MonkeyPatch
 ) -> None:
