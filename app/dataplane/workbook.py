@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final
 
 from app.dataplane.sheet_rows import header_row
@@ -11,6 +13,7 @@ from app.dataplane.zip_stream import ZipStream
 
 MAX_SHEET_ROWS: Final = 1_048_576
 """Excel's; the header is one of them. What is beyond goes to the next sheet."""
+_BLOCKS_WAITING: Final = 4
 _MAIN: Final = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
 _RELATIONS: Final = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
 _PACKAGE: Final = "http://schemas.openxmlformats.org/package/2006"
@@ -19,7 +22,7 @@ _HEAD: Final = '<?xml version="1.0" encoding="UTF-8" standalone="yes"?>\n'
 
 
 class Workbook(io.RawIOBase):
-    """Takes XML rows, a line each, and writes a workbook.
+    """Takes XML rows, a line each, and writes a workbook; a thread packs them.
 
     Args:
         out: Where the file goes; it is written from the beginning to the end.
@@ -31,6 +34,8 @@ class Workbook(io.RawIOBase):
         self.rows = 0
         self._out = io.BufferedWriter(out, 1 << 20)
         self._zip = ZipStream()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="workbook")
+        self._packed: deque[Future[bytes]] = deque()
         self._header = header_row(header) if header is not None else b""
         self._most = sheet_rows - (header is not None)
         self._sheets = 0
@@ -45,7 +50,7 @@ class Workbook(io.RawIOBase):
         """Write some of the rows' lines."""
         data = bytes(block)
         for piece in self._per_sheet(data):
-            self._out.write(self._zip.compress(piece))
+            self._pack(self._zip.compress, piece)
         return len(data)
 
     def finish(self) -> None:
@@ -53,12 +58,14 @@ class Workbook(io.RawIOBase):
         self._open_sheet()
         self._close_sheet()
         for name, body in _parts(self._sheets):
-            self._out.write(self._zip.add(name, f"{_HEAD}{body}".encode()))
-        self._out.write(self._zip.finish())
+            self._pack(self._zip.add, name, f"{_HEAD}{body}".encode())
+        self._pack(self._zip.finish)
+        self._write(waiting=0)
         self._out.flush()
 
     def drop(self) -> None:
         """End what is unfinished; ``out`` must take nothing more. Safe after ``finish``."""
+        self._thread.shutdown(cancel_futures=True)
         self._out.close()
 
     def _per_sheet(self, data: bytes) -> Iterator[bytes]:
@@ -81,13 +88,23 @@ class Workbook(io.RawIOBase):
             self._left = self._most
             self._in_sheet = True
             head = f'{_HEAD}<worksheet xmlns="{_MAIN}"><sheetData>\n'.encode()
-            self._out.write(self._zip.begin(f"xl/worksheets/sheet{self._sheets}.xml"))
-            self._out.write(self._zip.compress(head + self._header))
+            self._pack(self._zip.begin, f"xl/worksheets/sheet{self._sheets}.xml")
+            self._pack(self._zip.compress, head + self._header)
 
     def _close_sheet(self) -> None:
         if self._in_sheet:
-            self._out.write(self._zip.compress(b"</sheetData></worksheet>") + self._zip.end())
+            self._pack(self._zip.compress, b"</sheetData></worksheet>")
+            self._pack(self._zip.end)
             self._in_sheet = False
+
+    def _pack(self, step: Callable[..., bytes], *arguments: Any) -> None:
+        """Have the thread do a step of the zip file; write what the steps before it made."""
+        self._packed.append(self._thread.submit(step, *arguments))
+        self._write(waiting=_BLOCKS_WAITING)
+
+    def _write(self, *, waiting: int) -> None:
+        while len(self._packed) > waiting:
+            self._out.write(self._packed.popleft().result())
 
 
 def _place_behind(data: bytes, lines: int) -> int:
