@@ -25,7 +25,6 @@ from typing import Any
 
 from sqlalchemy import text
 
-from app.dataplane.export_formats import PACKED
 from app.domain.clock import SystemClock
 from app.domain.job_types import JobType
 from app.domain.jobs import SubmitJob
@@ -158,24 +157,6 @@ def encryption(settings: Settings, vql: dict[str, Any], compression: str, runs: 
     return {"name": name, "ratio": round(ratio, 3), "goal": 0.77, "runs": runs}
 
 
-def formats(settings: Settings, vql: dict[str, Any], runs: int) -> list[dict[str, Any]]:
-    """Other formats against CSV, as gzip but for those that are packed in themselves; 0.7 of its rate is the goal."""
-    csv = {"vql": vql, "compression": "gzip"}
-    results = []
-    for kind in ("ndjson", "json", "xlsx", "parquet"):
-        other = {"vql": vql, "format": kind, "compression": "none" if kind in PACKED else "gzip"}
-        found = pairs(runs, lambda: exported(settings, csv), lambda: exported(settings, other))  # noqa: B023 - called within the turn
-        ratios = sorted(one.wall_s / two.wall_s for one, two in found)
-        cpu = statistics.median(two.cpu_s / one.cpu_s for one, two in found)
-        name = f"export as {kind} against CSV"
-        results.append({"name": name, "ratio": round(statistics.median(ratios), 3), "goal": 0.7, "runs": runs})
-        print(
-            f"{name}: {results[-1]['ratio']} (goal 0.7); ratios {[round(r, 2) for r in ratios]}; "
-            f"its own CPU {cpu:.2f} times; {max(two.peak_mb for _, two in found):.0f} MB"
-        )
-    return results
-
-
 def measure(settings: Settings, *, rows: int, runs: int, folder: Path) -> list[dict[str, Any]]:
     columns = ", ".join(TABLE.column_names)
     select = f"SELECT {columns} FROM t_default.{TABLE.name}"
@@ -206,7 +187,7 @@ def measure(settings: Settings, *, rows: int, runs: int, folder: Path) -> list[d
             f"{name}: {results[-1]['ratio']} (goal {goal}); ratios {[round(r, 2) for r in ratios]}; {rate:,.0f} rows/s"
         )
     results += [encryption(settings, vql, compression, runs) for compression in ("none", "gzip")]
-    return results + formats(settings, vql, runs)
+    return results
 
 
 def main() -> None:
