@@ -85,7 +85,9 @@ def row_writer(
         return _Sheets(stream, columns, header=header)
     if file_format == "parquet":
         return ParquetFile(stream, columns)
-    return _Lines(stream, columns, line_key) if file_format == "ndjson" else _Array(stream, columns)
+    if file_format == "json":
+        return _Array(stream, columns)
+    return _Lines(stream, columns, stream if line_key is None else EncryptedLines(stream, line_key))
 
 
 class _Csv:
@@ -114,14 +116,10 @@ class _Lines:
 
     options = OPTIONS
 
-    def __init__(self, stream: ExportStream, columns: Sequence[Column], line_key: LineKey | None = None) -> None:
+    def __init__(self, stream: ExportStream, columns: Sequence[Column], out: io.RawIOBase) -> None:
+        self.into: io.RawIOBase = WholeRows(JsonLines(columns).spelled, out)
         self._stream = stream
         self._columns = columns
-        self._out: io.RawIOBase = stream if line_key is None else EncryptedLines(stream, line_key)
-
-    @property
-    def into(self) -> io.RawIOBase:
-        return WholeRows(JsonLines(self._columns).spelled, self._out)
 
     @property
     def rows(self) -> int:
@@ -141,9 +139,8 @@ class _Array(_Lines):
     """The lines as elements of one array, an element a line."""
 
     def __init__(self, stream: ExportStream, columns: Sequence[Column]) -> None:
-        super().__init__(stream, columns)
         self._elements = _Elements(stream)
-        self._out = self._elements
+        super().__init__(stream, columns, self._elements)
 
     def finish(self) -> None:
         self._elements.finish()
@@ -178,11 +175,7 @@ class _Sheets:
 
     def __init__(self, stream: ExportStream, columns: Sequence[Column], *, header: bool) -> None:
         self._workbook = Workbook(stream, [column.name for column in columns] if header else None)
-        self._columns = columns
-
-    @property
-    def into(self) -> io.RawIOBase:
-        return WholeRows(SheetRows(self._columns).spelled, self._workbook)
+        self.into: io.RawIOBase = WholeRows(SheetRows(columns).spelled, self._workbook)
 
     @property
     def rows(self) -> int:

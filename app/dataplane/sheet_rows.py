@@ -28,8 +28,8 @@ _VALUE_CLOSING: Final = b"</v></c>".rjust(len(_TEXT_CLOSING), _SPARE)
 
 _ESCAPED: Final = re.compile(rb"\\.|[\x01\x03-\x07\x0e-\x1f]|\xef\xbf[\xbe\xbf]|_(?=x[0-9A-Fa-f]{4}_)", re.DOTALL)
 _SPELLING: Final = re.compile(rb"_(?=x[0-9A-Fa-f]{4}_)")
-_RARE: Final = (b"\\", b"\xef")
-"""The first bytes of other things to be spelled; to look for one byte costs a tenth of looking for two."""
+_FIRST_BYTES: Final = (b"\\", b"\xef")
+"""Of other things to be spelled; to look for one byte costs a tenth of looking for two."""
 _LETTER: Final = re.compile(rb"\\.", re.DOTALL)
 _SPELLED: Final = {
     b"\xef\xbf\xbe": b"_xFFFE_",
@@ -75,7 +75,7 @@ class SheetRows:
         if controls or _may_be_too_long(rows):
             self._check_lengths(rows)
         rows = rows.replace(b"&", b"&amp;").replace(b"<", b"&lt;").replace(b">", b"&gt;")
-        if controls or any(byte in rows for byte in _RARE) or (b"_" in rows and _SPELLING.search(rows)):
+        if controls or any(byte in rows for byte in _FIRST_BYTES) or (b"_" in rows and _SPELLING.search(rows)):
             rows = _ESCAPED.sub(lambda found: _SPELLED[found[0]], rows)
         return self._opened(self._frame.around(changed_cells(rows, self._columns, _CHANGES)))
 
