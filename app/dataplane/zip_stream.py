@@ -10,7 +10,8 @@ from isal import isal_zlib
 
 _LEVEL: Final = 1
 _RAW: Final = -15
-_VERSION, _DEFLATED = 45, 8
+_DEFLATED: Final = 8
+_PLAIN, _ZIP64 = 20, 45
 _UTF8, _LENGTHS_BEHIND = 0x0800, 0x0008
 _MIDNIGHT_OF_1980: Final = (0, 0x21)
 """One fixed time: the same members make the same file."""
@@ -21,6 +22,7 @@ _ELSEWHERE: Final = 0xFFFFFFFF
 class _Member:
     name: bytes
     offset: int
+    version: int = _ZIP64
     flags: int = _UTF8 | _LENGTHS_BEHIND
     crc: int = 0
     plain_bytes: int = 0
@@ -47,7 +49,7 @@ class ZipStream:
     def add(self, name: str, data: bytes) -> bytes:
         """A whole member."""
         packed = isal_zlib.compress(data, _LEVEL, _RAW)
-        member = _Member(name.encode(), self._bytes, _UTF8, isal_zlib.crc32(data), len(data), len(packed))
+        member = _Member(name.encode(), self._bytes, _PLAIN, _UTF8, isal_zlib.crc32(data), len(data), len(packed))
         self._members.append(member)
         return self._counted(_head(member, lengths=(len(packed), len(data)), extra=b"") + packed)
 
@@ -84,7 +86,7 @@ def _head(member: _Member, *, lengths: tuple[int, int], extra: bytes) -> bytes:
     fields = struct.pack(
         "<4sHHHHHLLLHH",
         b"PK\3\4",
-        _VERSION,
+        member.version,
         member.flags,
         _DEFLATED,
         *_MIDNIGHT_OF_1980,
@@ -104,8 +106,8 @@ def _entry(member: _Member) -> bytes:
     fields = struct.pack(
         "<4sHHHHHHLLLHHHHHLL",
         b"PK\1\2",
-        _VERSION,
-        _VERSION,
+        _ZIP64,
+        max(member.version, _ZIP64 if large else _PLAIN),
         member.flags,
         _DEFLATED,
         *_MIDNIGHT_OF_1980,
@@ -126,6 +128,6 @@ def _entry(member: _Member) -> bytes:
 def _end(members: int, offset: int, size: int) -> bytes:
     large = b""
     if offset >= _ELSEWHERE:
-        large = struct.pack("<4sQHHLLQQQQ", b"PK\6\6", 44, _VERSION, _VERSION, 0, 0, members, members, size, offset)
+        large = struct.pack("<4sQHHLLQQQQ", b"PK\6\6", 44, _ZIP64, _ZIP64, 0, 0, members, members, size, offset)
         large += struct.pack("<4sLQL", b"PK\6\7", 0, offset + size, 1)
     return large + struct.pack("<4sHHHHLLH", b"PK\5\6", 0, 0, members, members, size, min(offset, _ELSEWHERE), 0)
