@@ -215,6 +215,8 @@ def copy_as(session: Session, statement: Statement, sink: ExportStream, options:
         OperationalError: The connection was lost.
     """
     connection = session.connection()
+    # Only in this style are dates the same everywhere, and those of JSON.
+    connection.execute(text("SET LOCAL DateStyle = 'ISO'"))
     cursor: Any = connection.connection.cursor()
     bound = text(statement.sql).bindparams(**statement.parameters).compile(dialect=connection.dialect)
     select = cursor.mogrify(str(bound), bound.params).decode()

@@ -7,11 +7,14 @@ from collections.abc import Sequence
 from typing import Any, Final, Literal, Protocol
 
 from app.dataplane.compressors import SUFFIXES, Compression
+from app.dataplane.copied_rows import OPTIONS, WholeRows
 from app.dataplane.encrypted_lines import EncryptedLines, LineKey
 from app.dataplane.export import ExportStream
+from app.dataplane.json_rows import JsonLines, select_json
 from app.dataplane.parquet import ParquetFile
+from app.dataplane.sheet_rows import SheetRows
 from app.dataplane.vql.compiler import Statement
-from app.dataplane.workbook import Workbook, select_cells
+from app.dataplane.workbook import Workbook
 from app.domain.tables import Column
 
 FileFormat = Literal["csv", "ndjson", "json", "xlsx", "parquet"]
@@ -26,9 +29,6 @@ CONTENT_TYPES: Final = {
     "parquet": "application/vnd.apache.parquet",
 }
 _PACKED: Final = {"gzip": "application/gzip", "zstd": "application/zstd", "zip": "application/zip"}
-# Postgres's text format doubles backslashes. Its CSV quotes nothing that holds neither delimiter nor quote nor line
-# end, and neither JSON nor our XML ever holds such a control character.
-_VERBATIM: Final = r"FORMAT csv, DELIMITER E'\x02', QUOTE E'\x03'"
 
 
 class RowWriter(Protocol):
@@ -85,7 +85,9 @@ def row_writer(
         return _Sheets(stream, columns, header=header)
     if file_format == "parquet":
         return ParquetFile(stream, columns)
-    return _Lines(stream, line_key) if file_format == "ndjson" else _Array(stream)
+    if file_format == "json":
+        return _Array(stream, columns)
+    return _Lines(stream, columns, stream if line_key is None else EncryptedLines(stream, line_key))
 
 
 class _Csv:
@@ -110,20 +112,21 @@ class _Csv:
 
 
 class _Lines:
-    """A JSON object a line; Postgres writes it, so every value is in its own spelling, digits of numbers too."""
+    """A JSON object a line, every value in Postgres's own spelling, digits of numbers too."""
 
-    options = _VERBATIM
+    options = OPTIONS
 
-    def __init__(self, stream: ExportStream, line_key: LineKey | None = None) -> None:
-        self.into: io.RawIOBase = stream if line_key is None else EncryptedLines(stream, line_key)
+    def __init__(self, stream: ExportStream, columns: Sequence[Column], out: io.RawIOBase) -> None:
+        self.into: io.RawIOBase = WholeRows(JsonLines(columns).spelled, out)
         self._stream = stream
+        self._columns = columns
 
     @property
     def rows(self) -> int:
         return self._stream.lines
 
     def statement(self, rows: Statement) -> Statement:
-        return Statement(f"SELECT row_to_json(q) FROM ({rows.sql}) AS q", rows.parameters)
+        return Statement(select_json(rows.sql, self._columns), rows.parameters)
 
     def finish(self) -> None:
         """The last row's line end is there."""
@@ -135,10 +138,9 @@ class _Lines:
 class _Array(_Lines):
     """The lines as elements of one array, an element a line."""
 
-    def __init__(self, stream: ExportStream) -> None:
-        super().__init__(stream)
+    def __init__(self, stream: ExportStream, columns: Sequence[Column]) -> None:
         self._elements = _Elements(stream)
-        self.into = self._elements
+        super().__init__(stream, columns, self._elements)
 
     def finish(self) -> None:
         self._elements.finish()
@@ -169,22 +171,18 @@ class _Elements(io.RawIOBase):
 
 
 class _Sheets:
-    options = _VERBATIM
+    options = OPTIONS
 
     def __init__(self, stream: ExportStream, columns: Sequence[Column], *, header: bool) -> None:
         self._workbook = Workbook(stream, [column.name for column in columns] if header else None)
-        self._columns = columns
-
-    @property
-    def into(self) -> io.RawIOBase:
-        return self._workbook
+        self.into: io.RawIOBase = WholeRows(SheetRows(columns).spelled, self._workbook)
 
     @property
     def rows(self) -> int:
         return self._workbook.rows
 
     def statement(self, rows: Statement) -> Statement:
-        return Statement(select_cells(rows.sql, self._columns), rows.parameters)
+        return rows
 
     def finish(self) -> None:
         self._workbook.finish()
