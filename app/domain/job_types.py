@@ -20,6 +20,7 @@ from app.domain.plugins import PluginError, load
 from app.domain.ports import ObjectInfo, ObjectRef
 from app.domain.resources import Resources
 from app.domain.retry import RetryPolicy
+from app.domain.sinks import TenantSink
 from app.domain.tables import Table
 
 ENTRY_POINT_GROUP: Final = "haulier.job_types"
@@ -104,8 +105,8 @@ class Submission(Protocol):
         """The object the tenant means; ForbiddenError when it may not use it."""
         ...
 
-    def check_sink(self, name: str, *, pointer: str) -> None:
-        """Raise InvalidRequestError with ``pointer`` when the tenant has no sink of this name."""
+    def sink(self, name: str, *, pointer: str) -> TenantSink:
+        """The tenant's sink of this name; InvalidRequestError with ``pointer`` when it has none."""
         ...
 
     def check_line_key(self, name: str, *, pointer: str) -> None:
