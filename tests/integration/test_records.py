@@ -331,6 +331,31 @@ def test_a_fuzzy_search_forgives_typing_errors_and_not_other_words(
     assert search("plumber", "or") == []
 
 
+@given(
+    word=st.text("abcdeABC12", min_size=3, max_size=9),
+    texts=st.lists(st.text("abcdeéA12 -./@'", max_size=40), max_size=30),
+)
+@property_settings(
+    max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_what_a_fuzzy_search_looks_up_first_leaves_no_similar_word_out(
+    sessions: Sessions, word: str, texts: list[str]
+) -> None:
+    statement = """
+        SELECT t FROM unnest(CAST(:texts AS text[])) AS t
+        WHERE EXISTS (SELECT FROM unnest(tsvector_to_array(to_tsvector('simple', t))) AS w (word)
+                      WHERE similarity(w.word, :word) >= 0.4)
+        AND NOT :word <<% t
+    """
+
+    # A number that letters stick to (1.5kg) is a word of its own for the one, and part of one for the other.
+    plain = [one for one in (*texts, f"x {word}s y") if not re.search("[0-9][a-zé]", one.lower())]
+    with sessions.begin() as session:
+        left_out = session.execute(text(statement), {"texts": plain, "word": word}).scalars().all()
+
+    assert left_out == []
+
+
 def test_a_contact_is_found_by_its_companys_columns(records: Records, sessions: Sessions, tables: Tables) -> None:
     tables.get("acme", "contacts")
     tables.get("acme", "companies")

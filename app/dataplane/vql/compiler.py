@@ -17,7 +17,7 @@ from app.persistence.sessions import SIMILAR_WORDS
 _COMPARISON: Final = {Bounded.GTE: ">=", Bounded.LTE: "<=", Bounded.GT: ">", Bounded.LT: "<"}
 _SOLID_WORD: Final = re.compile(r"[A-Za-z0-9]{3,}")
 
-HALVED_ROWS: Final = 10_000
+HALVED_ROWS: Final = 11_000
 """Rows up to which a page is found in two ranges of an index; they are sorted once more, with all of their columns."""
 
 Place = Callable[[str], str]
@@ -253,13 +253,15 @@ def _gaps(places: int, slop: int) -> Iterator[tuple[int, ...]]:
 
 def _similar(word: str, text: str, statement: Statement) -> str:
     wanted = statement.bind(word, "text")
-    # No word is more similar than the stretch of the text that it is, so <% leaves none out; a trigram index serves it.
-    rough = f"{wanted} <% {text} AND " if _SOLID_WORD.fullmatch(word) else ""
     similar = (
         f"EXISTS (SELECT FROM unnest(tsvector_to_array({_vector(text)})) AS w (word) "
         f"WHERE similarity(w.word, {wanted}) >= {SIMILAR_WORDS})"
     )
-    return f"({rough}({_vector(text)} @@ phraseto_tsquery('simple', {wanted}) OR {similar}))"
+    if _SOLID_WORD.fullmatch(word):
+        # No word is more similar than the stretch of whole words that it is, so <<%, which a trigram index serves,
+        # leaves none out but those that stick to a number (1.5kg). The word itself is the most similar of all.
+        return f"({wanted} <<% {text} AND {similar})"
+    return f"({_vector(text)} @@ phraseto_tsquery('simple', {wanted}) OR {similar})"
 
 
 def _behind(order: tuple[Order, ...], after: tuple[Bound | None, ...], statement: Statement) -> str:
