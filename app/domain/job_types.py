@@ -29,6 +29,8 @@ OWN_PROCESS_QUEUE: Final = "data"
 CHEAP_QUEUE: Final = "small"
 """The queue whose workers claim up to ``CHEAP_AT_ONCE`` jobs together."""
 CHEAP_AT_ONCE: Final = 50
+HOUSEKEEPING: Final = "housekeeping"
+"""The type of the jobs in which the installation clears up."""
 QUEUES: Final = frozenset({OWN_PROCESS_QUEUE, CHEAP_QUEUE, "http"})
 """Those that job types may choose."""
 
