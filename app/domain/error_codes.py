@@ -114,6 +114,7 @@ REMEDIES: Final[Mapping[str, str]] = {
     "ledger.values_invalid": "Name fields as the file's header does, or send the whole row as raw.",
     "limit.not_found": "List the limits: GET /v1/limits.",
     "line_key.invalid": "Make one with: openssl rand -base64 32.",
+    "line_key.name_invalid": "Use letters, digits, '-' and '_'.",
     "line_key.name_taken": "Give the new key another name.",
     "line_key.no_master_key": "Set HAULIER_MASTER_KEY to 32 random characters or more, on every machine.",
     "line_key.not_found": "List the keys: GET /v1/line-keys.",

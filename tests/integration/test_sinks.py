@@ -115,11 +115,14 @@ def test_sinks_are_an_admins_and_their_tenants_alone(
     admin.put("/v1/sinks/lake", place(settings))
     config = {"table": "contacts", "destination": {"sink": "lake"}}
 
+    admin.put("/v1/sinks/lake", place(settings, prefix="elsewhere"))
+    changed = [(one["before"] or {}).get("prefix") for one in admin.get("/v1/changes").get_json()["items"]]
     foreign = [stranger.get("/v1/sinks/lake"), stranger.delete("/v1/sinks/lake")]
     submitted = stranger.post("/v1/jobs", {"type": "export", "config": config})
     gone = [admin.delete("/v1/sinks/lake"), admin.get("/v1/sinks/lake")]
 
     assert refused.status_code == 403
+    assert changed == ["from/haulier", None]
     assert [answer.status_code for answer in foreign] == [404, 404]
     assert (submitted.status_code, submitted.get_json()["errors"][0]["pointer"]) == (422, "/config/destination/sink")
     assert [answer.status_code for answer in gone] == [204, 404]
