@@ -16,6 +16,7 @@ from app.domain.queries import Bounds
 from app.persistence.sessions import Sessions, make_sessions, open_engine
 from app.scheduling.redbeat import RedBeatTimer
 from app.security.master_keys import MasterKeys
+from app.security.outgoing.guard import Outgoing
 from app.services.amendments import Amendments
 from app.services.artifacts import Artifacts
 from app.services.attempts import Attempts
@@ -196,7 +197,12 @@ def build_services(settings: Settings, *, application_name: str, pool_size: int)
         links=links,
         job_files=JobFiles(sessions, links),
         line_keys=LineKeys(sessions, MasterKeys(settings.master_keys)),
-        sinks=Sinks(sessions, MasterKeys(settings.master_keys), partial(SinkStore, settings)),
+        sinks=Sinks(
+            sessions,
+            MasterKeys(settings.master_keys),
+            partial(SinkStore, settings),
+            Outgoing.from_settings(settings),
+        ),
         download_places=Places(max(1, settings.web_threads // 4), hint="Come back after Retry-After."),
         failed_records=FailedRecords(sessions),
         replays=Replays(sessions, jobs),

@@ -11,6 +11,7 @@ from app.api import (
     attempts,
     batches,
     bulk,
+    deliveries,
     docs,
     downloads,
     events,
@@ -38,6 +39,7 @@ from app.api import (
     uploads,
     workbooks,
 )
+from app.api.deliveries import ResultLineSchema
 from app.api.openapi import HaulierApi
 from app.bootstrap import Services, build_services
 from app.dialects.connectra import routes as connectra
@@ -52,6 +54,7 @@ API_BLUEPRINTS = (
     jobs,
     bulk,
     batches,
+    deliveries,
     progress,
     pipelines,
     runs,
@@ -121,6 +124,7 @@ def create_app(settings: Settings | None = None, services: Services | None = Non
     request_limits.register(app, settings)
     gate.register(app)
     api = HaulierApi(app)
+    api.spec.components.schema("ResultLine", schema=ResultLineSchema)
     for module in API_BLUEPRINTS:
         api.register_blueprint(module.blueprint)
     app.register_blueprint(docs.blueprint)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.dataplane.origins import BUFFER_BYTES, S3Origin, Seekable
+from app.domain.errors import InvalidRequestError, PermanentError, Problem
 from app.domain.job_types import plugin_config
 from app.domain.plugins import find
 from app.domain.ports import ObjectRef
@@ -42,8 +43,29 @@ class Delivery:
     def bring(self, job: RunContext, state: ExportState, files: Sequence[tuple[ObjectRef, SinkFile]]) -> None:
         """Bring the files that no earlier run has brought; errors are the sink's."""
         for ref, file in files[state.delivered :]:
-            stored = Seekable(S3Origin(job.objects, ref), job.objects.head(ref), go_on=job.tell)
-            with io.BufferedReader(stored, BUFFER_BYTES) as body:
-                self.sink.deliver(job, self.config, file, body)
+            self.hand(job, ref, file)
             state.delivered += 1
             job.checkpoint(state.as_json())
+
+    def hand(self, job: RunContext, ref: ObjectRef, file: SinkFile) -> None:
+        """Bring one file."""
+        stored = Seekable(S3Origin(job.objects, ref), job.objects.head(ref), go_on=job.tell)
+        with io.BufferedReader(stored, BUFFER_BYTES) as body:
+            self.sink.deliver(job, self.config, file, body)
+
+
+def check_provider(provider: str, config: dict[str, Any], *, at: str) -> None:
+    """Whether there is such a sink and the config is one for it.
+
+    Args:
+        at: Where both stand in what was sent.
+    Raises:
+        InvalidRequestError: ``plugin.not_found``, ``plugin.not_loaded``, ``sink.config_invalid``.
+    """
+    try:
+        Delivery.of(provider, config)
+    except PermanentError as error:
+        pointer = f"{at}/{'config' if error.code == 'sink.config_invalid' else 'provider'}"
+        raise InvalidRequestError(
+            error.detail, code=error.code, hint=error.hint, problems=(Problem(pointer, error.detail),)
+        ) from None

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
 from pathlib import Path
 from typing import Final
 from uuid import UUID
 
 from app.domain import places
-from app.domain.errors import JobError, NotFoundError, PermanentError
+from app.domain.errors import JobError
 from app.domain.ports import ObjectRef, ObjectStore
 from app.domain.sinks import S3Sink
 from app.persistence import export_names, leftovers
-from app.security.master_keys import MasterKeys
 from app.services.leftovers import give_up
-from app.services.sinks import Sinks, final_refusals
+from app.services.sinks import final_refusals
 from app.storage.folders import FolderStore
 from app.storage.scope import resolve
-from app.storage.sinks import SinkStore
 from tasks.context import RunContext
+from tasks.open_sinks import open_bucket
 
 MANIFEST_SUFFIX: Final = ".manifest.json"
 _MAX_NUMBER: Final = 1_000
@@ -51,7 +49,7 @@ class Place:
         relative = stem or (str(job.id) if self.elsewhere else places.exported_key(prefix, job.id, ""))
         self.store: ObjectStore | FolderStore
         if sink is not None:
-            self._sink, self.store = _opened(job, sink)
+            self._sink, self.store = open_bucket(job, sink)
             ref = ObjectRef(self._sink.bucket, places.below(self._sink.prefix, relative))
         elif folder is not None:
             self.store = FolderStore(_root(job))
@@ -143,14 +141,6 @@ class Place:
                 raise
             return False
         return size_bytes in (None, info.size_bytes)
-
-
-def _opened(job: RunContext, sink: str) -> tuple[S3Sink, ObjectStore]:
-    sinks = Sinks(job.sessions, MasterKeys(job.settings.master_keys), partial(SinkStore, job.settings))
-    try:
-        return sinks.open(job.job.tenant, sink)
-    except NotFoundError as error:
-        raise PermanentError(error.detail, code=error.code) from None
 
 
 def _root(job: RunContext) -> Path:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
-from typing import TYPE_CHECKING, BinaryIO, Final
+from typing import TYPE_CHECKING, Final, Protocol
 from uuid import uuid5
 
 from app.domain.artifacts import Artifact, ArtifactKind
 from app.domain.errors import FenceLost, TransientError
 from app.domain.places import artifact_key, safe_name
-from app.domain.ports import ObjectRef
+from app.domain.ports import ObjectRef, ObjectStore
 from app.persistence import artifacts, jobs
 from app.storage.scope import resolve
 
@@ -24,8 +25,16 @@ _WHOLE_BYTES: Final = 8 << 20
 """A file up to this size goes in one request."""
 
 
+class SupportsRead(Protocol):
+    """What can be read forwards."""
+
+    def read(self, size: int, /) -> bytes | None:
+        """At most ``size`` bytes; nothing at the end."""
+        ...
+
+
 def store(
-    job: RunContext, name: str, stream: BinaryIO | bytes, *, content_type: str, rows: int | None = None
+    job: RunContext, name: str, stream: SupportsRead | bytes, *, content_type: str, rows: int | None = None
 ) -> Artifact:
     """Store a file and then its row, guarded by the fence; of the same name, only the last stays.
 
@@ -36,7 +45,9 @@ def store(
     prefix = job.settings.s3_upload_file_path_prefix
     key = artifact_key(prefix, job.id, job.job.fence, name)
     ref = resolve(job.settings, job.job.tenant, None, key)
-    size_bytes, sha256 = _upload(job, ref, io.BytesIO(stream) if isinstance(stream, bytes) else stream, content_type)
+    source = io.BytesIO(stream) if isinstance(stream, bytes) else stream
+    filename = ref.key.rsplit("/", 1)[-1]
+    size_bytes, sha256 = send(job, job.objects, ref, source, content_type=content_type, filename=filename)
     artifact = Artifact(
         id=uuid5(job.id, f"file/{safe_name(name)}"),
         job_id=job.id,
@@ -55,24 +66,38 @@ def store(
     return artifact
 
 
-def _upload(job: RunContext, ref: ObjectRef, stream: BinaryIO, content_type: str) -> tuple[int, str]:
-    """Send a stream; its bytes and their SHA-256 in hex."""
-    filename = ref.key.rsplit("/", 1)[-1]
+def send(
+    job: RunContext,
+    store: ObjectStore,
+    ref: ObjectRef,
+    stream: SupportsRead,
+    *,
+    content_type: str,
+    filename: str | None = None,
+    begun: Callable[[str], None] | None = None,
+) -> tuple[int, str]:
+    """Send a stream, which stands there whole or not at all; its bytes and their SHA-256 in hex.
+
+    Args:
+        begun: Told the upload's id before its first part, when the stream goes in parts.
+    """
     digest = hashlib.sha256()
     piece = _read(stream, _WHOLE_BYTES)
     if len(piece) < _WHOLE_BYTES:
         digest.update(piece)
-        job.objects.put(ref, piece, content_type=content_type, filename=filename)
+        store.put(ref, piece, content_type=content_type, filename=filename)
         return len(piece), digest.hexdigest()
     size_bytes = 0
-    upload = job.objects.start_upload(ref, content_type=content_type, filename=filename)
+    upload = store.start_upload(ref, content_type=content_type, filename=filename)
     try:
+        if begun is not None:
+            begun(upload.upload_id)
         while piece:
             digest.update(piece)
             size_bytes += len(piece)
             upload.write(piece)
             job.tell()
-            piece = stream.read(_PIECE_BYTES)
+            piece = stream.read(_PIECE_BYTES) or b""
         upload.complete(upload.finish_parts())
     except BaseException:
         upload.abort()
@@ -80,7 +105,7 @@ def _upload(job: RunContext, ref: ObjectRef, stream: BinaryIO, content_type: str
     return size_bytes, digest.hexdigest()
 
 
-def _read(stream: BinaryIO, size: int) -> bytes:
+def _read(stream: SupportsRead, size: int) -> bytes:
     """``size`` bytes, fewer only at the end: a stream may give less at a time than was asked for."""
     pieces = []
     while size and (piece := stream.read(size)):

@@ -15,7 +15,10 @@ KEY: Final[dict[str, Any]] = {"in": "header", "name": "Idempotency-Key", "schema
 
 def accepted(job: Job, *, replayed: bool = False) -> Response:
     """202, the job and where it is; ``replayed`` when an earlier request with the same key made it."""
+    return Response(job_json(job), 202, headers_of(job, replayed=replayed), mimetype="application/json")
+
+
+def headers_of(job: Job, *, replayed: bool) -> dict[str, str]:
+    """The headers of ``accepted``."""
     headers = {"Location": f"/v1/jobs/{job.id}", "Retry-After": "1"}
-    if replayed:
-        headers["Idempotent-Replayed"] = "true"
-    return Response(job_json(job), 202, headers, mimetype="application/json")
+    return {**headers, "Idempotent-Replayed": "true"} if replayed else headers

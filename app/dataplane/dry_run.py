@@ -219,7 +219,10 @@ class DryRun:
     def _fate(self, plan: Plan, table: Table) -> Callable[[Chunk], dict[int, Fault]]:
         """What tells the records of a chunk that would be refused."""
         shaper = shaper_of(plan, table, None)
-        encoder = Encoder(plan.mapped, table, companions_of(table), keeps_empty=plan.keeps_empty)
+        filled = {name for spec in self.options.shaping.enrich for name in spec.fields}
+        columns = (replace(one, required=False) if one.name in filled else one for one in table.columns)
+        lenient = replace(table, columns=tuple(columns))
+        encoder = Encoder(plan.mapped, lenient, companions_of(table), keeps_empty=plan.keeps_empty)
         return lambda chunk: encoder.encode_one(shaper.shape(chunk) if shaper else chunk).faults
 
     def _not_checked(self) -> list[str]:
@@ -229,9 +232,16 @@ class DryRun:
         return [
             *(["viruses: no scanner is asked"] if self.options.scan and not self.scans else []),
             *(f"enrich by {spec.provider}: no service is asked" for spec in shaping.enrich),
+            *(f"{name} is required: a service fills it" for name in self._required_later()),
             *(f"rule {rule.rule} of {', '.join(rule.fields)}: a service fills it" for rule in left_out),
             *([] if self.table is None else ["what Postgres alone refuses"]),
         ]
+
+    def _required_later(self) -> list[str]:
+        """Required columns that services fill: whether they are empty is not known."""
+        filled = [name for spec in self.options.shaping.enrich for name in spec.fields]
+        columns = [] if self.table is None else [self.table.column(name) for name in dict.fromkeys(filled)]
+        return [column.name for column in columns if column is not None and column.required]
 
     def _estimate(self, plan: Plan, found: _Found) -> Report:
         """Rows, bytes and time of the whole, by the part that was read."""

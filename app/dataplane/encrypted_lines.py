@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 from base64 import b64encode
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -11,8 +12,25 @@ from typing import Any, Final
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from app.dataplane.export import ExportStream
+from app.domain.errors import InvalidRequestError, Problem
 
 _IV_BYTES: Final = 12
+_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,63}")
+
+
+def check_name(name: str) -> None:
+    """Whether a key can be called so: its name stands in every line, before a colon.
+
+    Raises:
+        InvalidRequestError: ``line_key.name_invalid``.
+    """
+    if not _NAME.fullmatch(name):
+        detail = f"expected 1 to 63 letters, digits, '-' and '_', got {name!r}"
+        raise InvalidRequestError(
+            f"a line key cannot be called so: {detail}",
+            code="line_key.name_invalid",
+            problems=(Problem("/name", detail),),
+        )
 
 
 @dataclass(frozen=True, slots=True)

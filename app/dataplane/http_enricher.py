@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any, Final
 
 from pydantic import Field, field_validator
@@ -74,7 +73,7 @@ def look_up(job: Any, config: HttpConfig, rows: Sequence[Row]) -> Sequence[Found
     )
     with Outgoing.from_settings(job.settings).send(call, job=job) as reply:
         if reply.status != _OK:
-            raise unexpected_status(reply.status, reply.headers, now=datetime.now(UTC))
+            raise unexpected_status(reply.status, reply.headers, now=job.clock.now())
         answer = _json(reply)
     records = answer.get("records") if isinstance(answer, dict) else answer
     if not isinstance(records, list):

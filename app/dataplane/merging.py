@@ -24,6 +24,9 @@ _COMPANION_STAGE: Final = "haulier_companion_stage"
 _PLACE: Final = "haulier_place"
 _TEMP_BUFFERS: Final = "64MB"
 _COPY_BYTES: Final = 1 << 18
+BY_INDEX: Final = "SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off"
+"""Before a statement that joins staged rows with the table's: to read all of it for each batch looks cheap to Postgres,
+which knows nothing of the batches to come."""
 _KEY_BYTES: Final = 36
 
 Counts = dict[str, int]
@@ -168,6 +171,8 @@ class Merger:
             self._copy(session, self._statements.copy_placed, placed)
         self._check()
         merge = self._statements.merge if distinct else self._statements.merge_last
+        if merge.joins:
+            session.execute(text(BY_INDEX))
         row = merge.run(session, self._target.job_id)
         staged = len(rows.rows) if distinct else row.staged
         left = staged - row.inserted - row.updated - row.present
@@ -208,10 +213,12 @@ class Merge:
 
     Args:
         lock: Keeps what rows were before the merge changes them; empty when it needs not or does so itself.
+        joins: Whether either looks the source's rows up in the table, and not by ``ON CONFLICT`` alone.
     """
 
     sql: str
     lock: str
+    joins: bool
 
     def run(self, session: Session, job_id: UUID | None, **bound: Any) -> Any:
         """Merge; the counts.
@@ -266,7 +273,7 @@ def merge_of(target: Target, source: str, staged: str = "0", keeps: Keeping = Ke
     lock, differs = "", _differs(target, "fresh")
     if keeps is Keeping.LOCKED and differs and target.mode is not Mode.INSERT:
         lock = images.lock(target.table, qualified(target.tenant, target.table.name), source, differs)
-    return Merge(build(target, source, staged, keeps), lock)
+    return Merge(build(target, source, staged, keeps), lock, joins=target.mode is Mode.UPDATE or lock != "")
 
 
 def _differs(target: Target, theirs: str) -> str:

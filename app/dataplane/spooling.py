@@ -20,6 +20,7 @@ from app.security.outgoing.calls import Call, Reply
 from app.security.outgoing.faults import unexpected_status
 from app.security.outgoing.guard import Outgoing
 
+SPOOLING: Final = {"spooling": True}
 _REDIRECTS: Final = 5
 _RESUMPTIONS: Final = 5
 _OK: Final = 200
@@ -51,7 +52,12 @@ def spool_url(context: ImportContext, origin: UrlOrigin, *, max_bytes: int | Non
 
 
 def spool(context: ImportContext, name: str, pieces: Iterable[bytes]) -> ObjectRef:
-    """Keep ``pieces`` as a file of the job, below its fence: a former holder never writes over it."""
+    """Keep ``pieces`` as a file of the job, below its fence: a former holder never writes over it.
+
+    Until the import has begun the job's checkpoint says that there may be copies: should it never run again, they are
+    swept.
+    """
+    context.checkpoint(SPOOLING)
     key = places.artifact_key(context.settings.s3_upload_file_path_prefix, context.id, context.job.fence, name)
     ref = places.place(context.job.tenant, None, key, own_bucket=context.settings.s3_bucket, allowed=())
     upload = context.objects.start_upload(ref, content_type="application/octet-stream")

@@ -84,6 +84,7 @@ class Plan:
         max_concurrency: Children at work at once at most.
         max_payloads: How far it may be extended.
         reruns: How often a stage that failed is run again as a whole.
+        delivery: The job that takes the results to a sink, but for whose they are.
     """
 
     kind: Kind
@@ -92,17 +93,28 @@ class Plan:
     on_failure: OnFailure
     members: tuple[Member, ...]
     reruns: int = 0
+    delivery: Member | None = None
 
     def as_json(self) -> dict[str, Any]:
         """As a schedule keeps it."""
-        return {**asdict(replace(self, members=())), "members": [member.as_json() for member in self.members]}
+        return {
+            **asdict(replace(self, members=(), delivery=None)),
+            "members": [member.as_json() for member in self.members],
+            "delivery": self.delivery.as_json() if self.delivery else None,
+        }
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Plan:
         """The inverse of ``as_json``."""
         members = tuple(Member.from_json(one) for one in value["members"])
         return cls(
-            **{**value, "kind": Kind(value["kind"]), "on_failure": OnFailure(value["on_failure"]), "members": members}
+            **{
+                **value,
+                "kind": Kind(value["kind"]),
+                "on_failure": OnFailure(value["on_failure"]),
+                "members": members,
+                "delivery": Member.from_json(value["delivery"]) if value["delivery"] else None,
+            }
         )
 
 

@@ -20,6 +20,7 @@ from app.domain.plugins import PluginError, load
 from app.domain.ports import ObjectInfo, ObjectRef
 from app.domain.resources import Resources
 from app.domain.retry import RetryPolicy
+from app.domain.sinks import TenantSink
 from app.domain.tables import Table
 
 ENTRY_POINT_GROUP: Final = "haulier.job_types"
@@ -28,6 +29,8 @@ OWN_PROCESS_QUEUE: Final = "data"
 CHEAP_QUEUE: Final = "small"
 """The queue whose workers claim up to ``CHEAP_AT_ONCE`` jobs together."""
 CHEAP_AT_ONCE: Final = 50
+HOUSEKEEPING: Final = "housekeeping"
+"""The type of the jobs in which the installation clears up."""
 QUEUES: Final = frozenset({OWN_PROCESS_QUEUE, CHEAP_QUEUE, "http"})
 """Those that job types may choose."""
 
@@ -109,8 +112,8 @@ class Submission(Protocol):
         """The object the tenant means; ForbiddenError when it may not use it."""
         ...
 
-    def check_sink(self, name: str, *, pointer: str) -> None:
-        """Raise InvalidRequestError with ``pointer`` when the tenant has no sink of this name."""
+    def sink(self, name: str, *, pointer: str) -> TenantSink:
+        """The tenant's sink of this name; InvalidRequestError with ``pointer`` when it has none."""
         ...
 
     def check_line_key(self, name: str, *, pointer: str) -> None:

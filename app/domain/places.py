@@ -135,6 +135,11 @@ def artifact_key(prefix: str, job_id: UUID, fence: int, name: str) -> str:
     return below(prefix, f"{job_id}/{fence}/{safe_name(name)}")
 
 
+def files_of(tenant: str, prefix: str, job_id: UUID) -> str:
+    """What the full keys of a job's files begin with."""
+    return root_of(tenant) + below(prefix, f"{job_id}/")
+
+
 def owner_of(prefix: str, key: str) -> UUID | None:
     """Whose upload's or job's file a full key is; ``None`` for one that Haulier did not choose."""
     relative = _TENANT_ROOT.sub("", key)

@@ -53,7 +53,7 @@ class Template:
     @property
     def size(self) -> int:
         """How many jobs a fire makes."""
-        return 1 + len(self.plan.members) if self.plan else 1
+        return 1 + len(self.plan.members) + (self.plan.delivery is not None) if self.plan else 1
 
     def as_json(self) -> dict[str, Any]:
         """As it is stored."""

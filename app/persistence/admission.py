@@ -15,7 +15,7 @@ from app.domain.pacing import MOST, Pace
 from app.persistence.families import PARENT_QUEUE
 from app.persistence.job_rows import COLUMNS, STATE, to_job
 from app.persistence.jobs import ADMISSION_LOCK
-from app.persistence.limits import APPLIES, LEFT
+from app.persistence.limits import APPLIES, LEFT, LIMITED
 from app.persistence.prepared import Prepared
 
 WAITING: Final = "state IN ('open', 'retry_wait') AND NOT paused"
@@ -86,7 +86,7 @@ _ADMIT: Final = text(
     ), {LEFT}, open_lanes AS MATERIALIZED (
         SELECT l.*, t.places AS of_tenant, y.places AS of_type,
                least(k.places, nullif(l.max_concurrency, 0) - k.active) AS of_key
-        FROM lanes AS l LEFT JOIN bounds AS t ON t.kind = 'tenant' AND t.tenant = l.tenant
+        FROM lanes AS l LEFT JOIN bounds AS t ON t.kind = 'tenant' AND t.tenant = l.tenant AND l.{LIMITED}
         LEFT JOIN bounds AS y ON y.kind = 'type' AND y.name = l.type
         LEFT JOIN keys AS k ON k.tenant = l.tenant AND k.concurrency_key = l.concurrency_key
     ), candidates AS (

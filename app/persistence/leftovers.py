@@ -16,7 +16,7 @@ from app.persistence.job_rows import ENDED
 
 @dataclass(frozen=True, slots=True)
 class GivenUp:
-    """An export that ended without a manifest, and what its checkpoint tells of its files."""
+    """A job that ended before its files were shown, and what its checkpoint tells of them."""
 
     job_id: UUID
     tenant: str
@@ -52,8 +52,24 @@ def given_up(session: Session, *, before: datetime, limit: int) -> list[UUID]:
     return [row.id for row in rows]
 
 
+def spooling(session: Session, *, before: datetime, limit: int) -> list[UUID]:
+    """Imports of all tenants that failed or were cancelled before that, and may have copied a source by then."""
+    rows = session.execute(
+        text(
+            """
+            SELECT j.id FROM tenants AS t JOIN jobs AS j
+            ON j.tenant = t.name AND j.type IN ('import', 'insert_csv_file')
+            WHERE j.state IN ('failed', 'cancelled') AND j.finished_at <= :before AND j.checkpoint ? 'spooling'
+            ORDER BY j.finished_at LIMIT :limit
+            """
+        ),
+        {"before": before, "limit": limit},
+    )
+    return [row.id for row in rows]
+
+
 def hold(session: Session, job_id: UUID) -> GivenUp | None:
-    """Keep an export from being retried until the transaction ends; ``None`` when it is being retried already."""
+    """Keep a job from being retried until the transaction ends; ``None`` when it is being retried already."""
     row = session.execute(
         text(
             """
@@ -68,7 +84,7 @@ def hold(session: Session, job_id: UUID) -> GivenUp | None:
 
 
 def forget(session: Session, tenant: str, job_id: UUID) -> None:
-    """Have the next run of an export that is held begin anew."""
+    """Have the next run of a job that is held begin anew."""
     session.execute(
         text("UPDATE jobs SET checkpoint = NULL WHERE id = :id AND tenant = :tenant"), {"id": job_id, "tenant": tenant}
     )

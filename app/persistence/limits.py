@@ -7,8 +7,11 @@ from typing import Any, Final
 from sqlalchemy import Row, text
 from sqlalchemy.orm import Session
 
+from app.domain.job_types import HOUSEKEEPING
 from app.domain.limits import Limit, LimitKind
 
+LIMITED: Final = f"type <> '{HOUSEKEEPING}'"
+"""Whether a job counts in its tenant's limits: the installation's clearing up, in the tenant that runs it, does not."""
 _USES: Final = "SELECT count(*) FROM limit_uses AS u WHERE u.until > clock_timestamp()"
 
 ACTIVE: Final = """
@@ -26,7 +29,8 @@ LEFT: Final = f"""
     {ACTIVE}, bounds AS MATERIALIZED (
         SELECT kind, tenant, name, least(
             max_concurrency - (SELECT coalesce(sum(jobs), 0) FROM active AS a
-                               WHERE l.kind = 'tenant' AND a.tenant = l.tenant OR l.kind = 'type' AND a.type = l.name),
+                               WHERE l.kind = 'tenant' AND a.tenant = l.tenant AND a.{LIMITED}
+                               OR l.kind = 'type' AND a.type = l.name),
             rate - ({_USES} AND (u.kind, u.tenant, u.name) = (l.kind, l.tenant, l.name))
         ) AS places
         FROM limits AS l WHERE kind <> 'key'
@@ -49,8 +53,8 @@ LEFT: Final = f"""
 """
 """Expressions that follow one called ``lanes``: what each limit leaves (``places``; null is no limit)."""
 
-APPLIES: Final = """(
-    l.kind = 'tenant' AND l.tenant = a.tenant OR l.kind = 'type' AND l.name = a.type
+APPLIES: Final = f"""(
+    l.kind = 'tenant' AND l.tenant = a.tenant AND a.{LIMITED} OR l.kind = 'type' AND l.name = a.type
     OR l.kind = 'key' AND l.tenant = a.tenant AND a.concurrency_key > '' AND (
         l.name = a.concurrency_key OR l.name = split_part(a.concurrency_key, ':', 1) AND NOT EXISTS (
             SELECT FROM limits AS own WHERE own.kind = 'key' AND own.tenant = a.tenant AND own.name = a.concurrency_key

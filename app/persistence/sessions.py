@@ -61,7 +61,7 @@ def open_engine(
         "-c TimeZone=UTC",
         "-c jit=off",
         "-c plan_cache_mode=force_generic_plan",
-        f"-c pg_trgm.word_similarity_threshold={SIMILAR_WORDS}",
+        f"-c pg_trgm.strict_word_similarity_threshold={SIMILAR_WORDS}",
     ]
     if worker:
         settings += [

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from app.domain.lifecycle import WAITING, JobState
 from app.domain.waiting import Facts, LimitUse
 from app.persistence.families import PARENT_QUEUE
-from app.persistence.limits import ACTIVE, APPLIES
+from app.persistence.limits import ACTIVE, APPLIES, LIMITED
 
 COUNTED_TO: Final = 10_000
 """Jobs ahead are counted no further."""
@@ -21,7 +21,7 @@ _LIMITS: Final = f"""
     SELECT l.kind, CASE l.kind WHEN 'tenant' THEN l.tenant ELSE l.name END AS name, l.max_concurrency, l.rate,
         l.period_s, (
             SELECT coalesce(sum(jobs), 0)::integer FROM active AS o WHERE CASE l.kind
-                WHEN 'tenant' THEN o.tenant = a.tenant
+                WHEN 'tenant' THEN o.tenant = a.tenant AND o.{LIMITED}
                 WHEN 'type' THEN o.type = a.type
                 ELSE o.tenant = a.tenant AND o.concurrency_key = a.concurrency_key END
         ) AS used, u.used AS rate_used, u.until AS rate_until

@@ -49,6 +49,7 @@ class Clones:
             timeout_s=_timeout_s(first),
             labels=first.labels,
             clone_of=first.id,
+            sink=said["sink"],
         )
 
 

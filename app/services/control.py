@@ -18,6 +18,7 @@ from app.domain.ports import Bell
 from app.persistence import families, jobs, pausing, renewal, stages, workers
 from app.persistence.jobs import NOW, Sql
 from app.persistence.sessions import Sessions
+from app.services import delivering
 from app.services.jobs import ring
 from app.services.runs import RETRY_QUEUE
 
@@ -151,6 +152,7 @@ class Control:
                 data={"stopping": stopping, "retry_after_s": 1},
             )
         renewal.renew(session, parent.tenant, parent.id, actor=actor)
+        delivering.again(session, parent)
         if parent.type == Kind.PIPELINE:
             said = parent.config
             reruns = said["stage_retries"] if said["failure_strategy"] == OnFailure.RETRY else 0

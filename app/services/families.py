@@ -21,10 +21,11 @@ from app.domain.lifecycle import JobState
 from app.domain.ports import Bell
 from app.domain.resources import Resources
 from app.domain.retry import RetryChanges
-from app.persistence import families, new_jobs
+from app.persistence import families, new_jobs, results
 from app.persistence.families import PARENT_QUEUE
 from app.persistence.new_jobs import NewJob
 from app.persistence.sessions import Sessions
+from app.services import delivering
 from app.services.founding import CHILDREN_AT_ONCE, NO_RETRY, add_parent, child, insert, skip_if_over
 from app.services.jobs import Jobs
 from app.services.once import Submitted, check_key, once
@@ -57,7 +58,8 @@ class SubmitBatch:
         payloads: Read once, as they are stored.
         max_concurrency: Payloads at work at once at most.
         max_payloads: How far it may be extended.
-        payloads_at: Where they stand in what was sent, the first one at ``first_place``.
+        sink: Where the results go: ``name`` of a sink of the tenant, or ``provider`` and ``config``; and ``key``.
+        payloads_at: Where they stand in what was sent, the first one at ``first_place``; the sink at ``sink_at``.
         retry: Holds for every payload, later ones too, as far as it does not say otherwise.
     """
 
@@ -75,8 +77,10 @@ class SubmitBatch:
     depends_on: tuple[UUID, ...] = ()
     on_dependency_failure: OnDependencyFailure = OnDependencyFailure.CANCEL
     clone_of: UUID | None = None
+    sink: dict[str, Any] | None = None
     payloads_at: str = "/payloads"
     first_place: int = 0
+    sink_at: str = "/sink"
 
 
 class Families:
@@ -97,7 +101,7 @@ class Families:
             ConflictError: A request with the same key is in flight.
         """
         check_key(idempotency_key)
-        parent = self._jobs.prepared(_parent(batch), queue=PARENT_QUEUE)
+        parent, plan = self._jobs.prepared(_parent(batch), queue=PARENT_QUEUE), self._plan(batch)
         # Checked and put by before the transaction begins: it waits for nobody who sends slowly or not at all.
         with SpooledTemporaryFile(max_size=_SPOOL_BYTES) as spool:
             total, members = self._put_by(parent, batch, spool)
@@ -106,7 +110,7 @@ class Families:
                     session,
                     parent.request,
                     idempotency_key,
-                    lambda: _store(session, parent, batch, total, spool),
+                    lambda: _store(session, parent, plan, total, spool),
                     members=members,
                 )
         self._bell.ring_engine()
@@ -140,7 +144,17 @@ class Families:
         Raises:
             InvalidRequestError: As ``create_batch``.
         """
-        return _parent(batch), replace(_plan(batch), members=tuple(self._members(batch)))
+        return _parent(batch), replace(self._plan(batch), members=tuple(self._members(batch)))
+
+    def _plan(self, batch: SubmitBatch) -> Plan:
+        delivery = None
+        if batch.sink is not None:
+            delivery = delivering.member(
+                self._jobs, batch.tenant, batch.sink, created_by=batch.created_by, at=batch.sink_at
+            )
+        return Plan(
+            Kind.BATCH, batch.max_concurrency, batch.max_payloads, batch.on_failure, members=(), delivery=delivery
+        )
 
     def extend(self, tenant: str, parent_id: UUID, payloads: Sequence[Payload]) -> int:
         """Add payloads to a batch that is not over; how many it has now.
@@ -190,6 +204,12 @@ class Families:
         with self._sessions.begin() as session:
             return families.payloads(session, tenant, batch_id, after=after, limit=CHILDREN_AT_ONCE)
 
+    def deliveries(self, tenant: str, parent_id: UUID) -> list[Job]:
+        """The jobs that take the results of a job to its sink, the last one last; none of one without a sink."""
+        self._jobs.get(tenant, parent_id)
+        with self._sessions.begin() as session:
+            return results.deliveries(session, tenant, parent_id)
+
     def counts(self, tenant: str, parent_id: UUID) -> Counts:
         """How many children of a job stand where; a job that is no parent has none."""
         self._jobs.get(tenant, parent_id)
@@ -226,11 +246,11 @@ class Families:
         return replace(self._jobs.member(request, at=at), name=payload.name, priority=payload.priority)
 
 
-def _store(session: Session, parent: NewJob, batch: SubmitBatch, total: int, spool: IO[bytes]) -> Job:
+def _store(session: Session, parent: NewJob, plan: Plan, total: int, spool: IO[bytes]) -> Job:
     while chunk := list(islice(spool, CHILDREN_AT_ONCE)):
         new_jobs.insert(session, [line.decode() for line in chunk])
     # Last: what it waits for is locked from here on, and cannot end meanwhile.
-    job = add_parent(session, parent, _plan(batch), total=total)
+    job = add_parent(session, parent, plan, total=total)
     skip_if_over(session, job)
     return job
 
@@ -258,6 +278,7 @@ def _parent(batch: SubmitBatch) -> SubmitJob:
             "max_payloads": batch.max_payloads,
             "on_failure": batch.on_failure,
             "retry": (batch.retry or RetryChanges()).as_json(),
+            "sink": batch.sink,
         },
         created_by=batch.created_by,
         priority=batch.priority,
@@ -269,7 +290,3 @@ def _parent(batch: SubmitBatch) -> SubmitJob:
         labels=batch.labels,
         retry=NO_RETRY,
     )
-
-
-def _plan(batch: SubmitBatch) -> Plan:
-    return Plan(Kind.BATCH, batch.max_concurrency, batch.max_payloads, batch.on_failure, members=())

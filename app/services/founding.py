@@ -15,7 +15,7 @@ from app.domain.retry import RetryPolicy
 from app.persistence import families, needs, new_jobs, stages
 from app.persistence.new_jobs import Child, NewJob
 from app.persistence.stages import NewStage
-from app.services import depending
+from app.services import delivering, depending
 from app.services.jobs import new_id
 
 CHILDREN_AT_ONCE: Final = 1000
@@ -50,6 +50,8 @@ def add_parent(session: Session, parent: NewJob, plan: Plan, *, total: int) -> J
         on_failure=plan.on_failure,
         total=total,
     )
+    if plan.delivery is not None:
+        delivering.begin(session, job, plan.delivery)
     return job
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Final, Protocol
+from uuid import UUID
 
 from sqlalchemy.orm import Session
 
@@ -97,6 +98,29 @@ class Leftovers:
         for one in orphaned:
             self._objects.abort_upload(one.ref, one.upload_id)
         return len(orphaned)
+
+    def remove_given_up_copies(self) -> int:
+        """Remove the copies of sources, of imports that ended before they had begun; of how many.
+
+        Raises:
+            TransientError: S3 is away.
+        """
+        with self._sessions.begin() as session:
+            found = leftovers.spooling(session, before=self._before, limit=AT_ONCE)
+        return sum(self._remove_copies(job_id) for job_id in found)
+
+    def _remove_copies(self, job_id: UUID) -> bool:
+        with self._sessions.begin() as session:
+            job = leftovers.hold(session, job_id)
+            if job is None:
+                return False
+            shown = {one.ref for one in artifacts.of_job(session, job.tenant, job_id)}
+            folder = places.files_of(job.tenant, self._settings.s3_upload_file_path_prefix, job_id)
+            keys = [key for key, _ in self._objects.list(self._settings.s3_bucket, folder)]
+            refs = [ObjectRef(self._settings.s3_bucket, key) for key in keys]
+            self._objects.delete([ref for ref in refs if ref not in shown])
+            leftovers.forget(session, job.tenant, job_id)
+        return True
 
     def remove_given_up_exports(self) -> int:
         """Remove the files of exports that ended without a manifest; of how many.

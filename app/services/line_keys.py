@@ -5,7 +5,7 @@ from __future__ import annotations
 from base64 import b64decode
 from binascii import Error as Base64Error
 
-from app.dataplane.encrypted_lines import LineKey
+from app.dataplane.encrypted_lines import LineKey, check_name
 from app.domain.errors import ConflictError, InvalidRequestError, Problem
 from app.persistence import changes
 from app.persistence import line_keys as rows
@@ -29,13 +29,14 @@ class LineKeys:
         """Keep a key of 32 bytes, given as base64.
 
         Raises:
-            InvalidRequestError: It is none; ``line_key.no_master_key``.
+            InvalidRequestError: It is none; ``line_key.name_invalid``, ``line_key.no_master_key``.
             ConflictError: There is one of this name.
         """
         if not self._keys:
             raise InvalidRequestError(
                 "this installation has no HAULIER_MASTER_KEY to seal keys with", code="line_key.no_master_key"
             )
+        check_name(name)
         sealed = self._keys.seal(_decoded(key), context=_context(tenant, name))
         with self._sessions.begin() as session:
             kept = rows.add(session, tenant, name, sealed=sealed, created_by=actor)

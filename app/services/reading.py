@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
 
 import psycopg2.errors
 from sqlalchemy.exc import DBAPIError
@@ -20,6 +21,8 @@ from app.persistence.tables import lock_schema
 
 log = logging.getLogger(__name__)
 
+_NARROW_ROWS: Final = "Narrow the filter, declare an index on its columns, or run it as an export."
+_NARROW_JOBS: Final = "Narrow the filter, by time or label."
 _ROLE_IS_OFF = (psycopg2.errors.InsufficientPrivilege, psycopg2.errors.InvalidParameterValue)
 
 
@@ -55,15 +58,15 @@ class Reading:
             raise
 
     @contextmanager
-    def of_ours(self) -> Iterator[Session]:
+    def of_ours(self, *, hint: str = _NARROW_JOBS) -> Iterator[Session]:
         """The same for Haulier's own tables, which the tenants' roles do not see. Errors as ``transaction``."""
-        with self.limited() as limit_s, self.sessions.begin() as session:
+        with self.limited(hint=hint) as limit_s, self.sessions.begin() as session:
             begin_reading(session, timeout_s=limit_s)
             yield session
 
     @contextmanager
-    def limited(self, timeout_s: float | None = None) -> Iterator[float]:
-        """How long a statement may take; within, one that was ended for it is ``vql.timeout``."""
+    def limited(self, timeout_s: float | None = None, *, hint: str = _NARROW_ROWS) -> Iterator[float]:
+        """How long a statement may take; within, one that was ended for it is ``vql.timeout`` with ``hint``."""
         limit_s = self._timeout_s if timeout_s is None else timeout_s
         try:
             yield limit_s
@@ -73,7 +76,7 @@ class Reading:
             raise InvalidRequestError(
                 f"the query took longer than {limit_s:g} s",
                 code="vql.timeout",
-                hint="Narrow the filter, declare an index on its columns, or run it as an export.",
+                hint=hint,
             ) from error
 
     def role(self, tenant: str) -> str | None:

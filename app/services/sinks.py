@@ -1,4 +1,4 @@
-"""Sinks: a tenant's own buckets, tried when they are named and opened when an export needs them."""
+"""Sinks: a tenant's own buckets and receivers, tried when they are named and opened when a job needs them."""
 
 from __future__ import annotations
 
@@ -7,20 +7,47 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import Final
+from typing import Any, Final, NamedTuple
 from uuid import uuid4
 
-from app.domain.errors import InvalidRequestError, JobError, PermanentError, Problem, TransientError, UnavailableError
+from app.domain.errors import (
+    InvalidRequestError,
+    JobError,
+    NotFoundError,
+    PermanentError,
+    Problem,
+    TransientError,
+    UnavailableError,
+)
 from app.domain.places import below
 from app.domain.ports import ObjectRef, ObjectStore
-from app.domain.sinks import Credentials, S3Sink
+from app.domain.sinks import Credentials, Receiver, S3Sink, TenantSink, WebhookSink
 from app.persistence import changes
 from app.persistence import sinks as rows
 from app.persistence.sessions import Sessions
 from app.security.master_keys import MasterKeys
+from app.security.outgoing.guard import Outgoing
+from app.security.outgoing.targets import FORBIDDEN, parse_target
+from app.security.signed_posts import key_of
 
 OpenStore = Callable[[str | None, str, Credentials], ObjectStore]
 """Takes endpoint, region and credentials."""
+
+
+class OpenBucket(NamedTuple):
+    """A bucket that can be written."""
+
+    sink: S3Sink
+    store: ObjectStore
+
+
+class OpenWebhook(NamedTuple):
+    """A receiver that can be posted to."""
+
+    sink: WebhookSink
+    receiver: Receiver
+
+
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _HINT: Final = "Check the sink's bucket, region and endpoint, and that its key may put and delete objects there."
 
@@ -32,12 +59,14 @@ class Sinks:
         keys: Seal the credentials; each is readable in its own row alone.
         open_store: Gives a sink's bucket to who has its credentials; PermanentError for an address that may not be
             called.
+        outgoing: Knows which addresses may be called.
     """
 
-    def __init__(self, sessions: Sessions, keys: MasterKeys, open_store: OpenStore) -> None:
+    def __init__(self, sessions: Sessions, keys: MasterKeys, open_store: OpenStore, outgoing: Outgoing) -> None:
         self._sessions = sessions
         self._keys = keys
         self._open_store = open_store
+        self._outgoing = outgoing
 
     def put(
         self,
@@ -45,13 +74,13 @@ class Sinks:
         name: str,
         *,
         bucket: str,
-        region: str,
-        endpoint: str | None,
-        prefix: str,
         credentials: Credentials,
         actor: str,
-    ) -> S3Sink:
-        """Store a sink once an object was written there and removed again.
+        region: str = "us-east-1",
+        endpoint: str | None = None,
+        prefix: str = "",
+    ) -> TenantSink:
+        """Store a bucket once an object was written there and removed again.
 
         Its credentials are given anew whenever it is: nobody can have those that are stored sent elsewhere.
 
@@ -59,6 +88,30 @@ class Sinks:
             InvalidRequestError: ``sink.refused``, ``ERR_URL_FORBIDDEN``; ``sink.no_master_key``.
             UnavailableError: Nobody answers there.
         """
+        self._must_be_storable(name)
+        self._probe(endpoint, region, bucket, prefix, credentials)
+        place = {"bucket": bucket, "region": region, "endpoint": endpoint, "prefix": prefix}
+        return self._store(tenant, name, opens=credentials, actor=actor, **place)
+
+    def put_webhook(self, tenant: str, name: str, *, receiver: Receiver, actor: str) -> TenantSink:
+        """Store a receiver of results; nothing is sent to it.
+
+        Raises:
+            InvalidRequestError: ``ERR_URL_FORBIDDEN``; ``sink.secret_invalid``; ``sink.no_master_key``.
+            UnavailableError: Its name has no address now.
+        """
+        self._must_be_storable(name)
+        try:
+            self._outgoing.addresses_of(receiver.url)
+        except TransientError as error:
+            raise UnavailableError(error.detail) from None
+        except PermanentError as error:
+            raise _misfit(error, "/url") from None
+        key_of(receiver.secret)
+        origin = parse_target(receiver.url).origin
+        return self._store(tenant, name, opens=receiver, actor=actor, origin=origin)
+
+    def _must_be_storable(self, name: str) -> None:
         if not self._keys:
             raise InvalidRequestError(
                 "this installation has no HAULIER_MASTER_KEY to seal credentials with", code="sink.no_master_key"
@@ -67,11 +120,12 @@ class Sinks:
             raise InvalidRequestError(
                 f"a sink's name is 1 to 63 small letters, digits, '-' and '_', got {name!r}", code="sink.name_invalid"
             )
-        self._probe(endpoint, region, bucket, prefix, credentials)
-        sealed = self._keys.seal(json.dumps(asdict(credentials)).encode(), context=_context(tenant, name))
-        place = {"bucket": bucket, "region": region, "endpoint": endpoint, "prefix": prefix}
+
+    def _store(self, tenant: str, name: str, *, opens: Credentials | Receiver, actor: str, **place: Any) -> TenantSink:
+        sealed = self._keys.seal(json.dumps(asdict(opens)).encode(), context=_context(tenant, name))
         with self._sessions.begin() as session:
-            changes.add(session, tenant, actor=actor, what=f"sink {name}", before=None, after=place)
+            before = rows.place_of(session, tenant, name)
+            changes.add(session, tenant, actor=actor, what=f"sink {name}", before=before, after=place)
             return rows.put(session, tenant, name, sealed=sealed, created_by=actor, **place)
 
     def _probe(self, endpoint: str | None, region: str, bucket: str, prefix: str, credentials: Credentials) -> None:
@@ -84,17 +138,14 @@ class Sinks:
         except TransientError as error:
             raise UnavailableError(error.detail) from None
         except PermanentError as error:
-            pointer = "/endpoint" if error.code == _FORBIDDEN else "/bucket"
-            raise InvalidRequestError(
-                error.detail, code=error.code, hint=error.hint, problems=(Problem(pointer, error.detail),)
-            ) from None
+            raise _misfit(error, "/endpoint" if error.code == FORBIDDEN else "/bucket") from None
 
-    def of_tenant(self, tenant: str) -> list[S3Sink]:
+    def of_tenant(self, tenant: str) -> list[TenantSink]:
         """A tenant's sinks by name."""
         with self._sessions.begin() as session:
             return rows.of_tenant(session, tenant)
 
-    def get(self, tenant: str, name: str) -> S3Sink:
+    def get(self, tenant: str, name: str) -> TenantSink:
         """One sink.
 
         Raises:
@@ -110,20 +161,32 @@ class Sinks:
             NotFoundError: The tenant has none of this name.
         """
         with self._sessions.begin() as session:
+            before = rows.place_of(session, tenant, name)
             rows.remove(session, tenant, name)
-            changes.add(session, tenant, actor=actor, what=f"sink {name}", before={"name": name}, after=None)
+            changes.add(session, tenant, actor=actor, what=f"sink {name}", before=before, after=None)
 
-    def open(self, tenant: str, name: str) -> tuple[S3Sink, ObjectStore]:
-        """A sink and its bucket.
+    def open(self, tenant: str, name: str) -> OpenBucket | OpenWebhook:
+        """A sink and what opens it.
 
         Raises:
-            NotFoundError: The tenant has none of this name.
-            JobError: ``master_key.unknown``, ``master_key.tampered``; PermanentError: its address may not be called.
+            PermanentError: The tenant has none of this name; its address may not be called.
+            JobError: ``master_key.unknown``, ``master_key.tampered``.
         """
-        with self._sessions.begin() as session:
-            sink, sealed = rows.get(session, tenant, name)
-        credentials = Credentials(**json.loads(self._keys.open(sealed, context=_context(tenant, name))))
-        return sink, self._open_store(sink.endpoint, sink.region, credentials)
+        try:
+            with self._sessions.begin() as session:
+                sink, sealed = rows.get(session, tenant, name)
+        except NotFoundError as error:
+            raise PermanentError(error.detail, code=error.code) from None
+        opens = json.loads(self._keys.open(sealed, context=_context(tenant, name)))
+        if isinstance(sink, WebhookSink):
+            return OpenWebhook(sink, Receiver(**opens))
+        return OpenBucket(sink, self._open_store(sink.endpoint, sink.region, Credentials(**opens)))
+
+
+def _misfit(error: JobError, pointer: str) -> InvalidRequestError:
+    return InvalidRequestError(
+        error.detail, code=error.code, hint=error.hint, problems=(Problem(pointer, error.detail),)
+    )
 
 
 @contextmanager
@@ -141,7 +204,6 @@ def final_refusals(where: str) -> Iterator[None]:
 
 
 _REFUSED: Final = frozenset({"s3.forbidden", "s3.no_such_bucket", "s3.refused"})
-_FORBIDDEN: Final = "ERR_URL_FORBIDDEN"
 
 
 def _context(tenant: str, name: str) -> str:

@@ -52,7 +52,7 @@ class Statistics:
         """
 
         def find() -> list[Ended]:
-            with self._reading.of_ours() as session:
+            with self._reading.of_ours(hint="Ask for a shorter window.") as session:
                 return statistics.ended(session, tenant, self._clock.now() - window)
 
         return self._keep(("ended", tenant, window), find)

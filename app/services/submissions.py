@@ -24,6 +24,7 @@ from app.domain.jobs import SubmitJob
 from app.domain.pipelines import is_templated
 from app.domain.ports import ObjectInfo, ObjectRef, ObjectStore
 from app.domain.retry import policy_of
+from app.domain.sinks import TenantSink
 from app.domain.tables import BUILT_IN, Table
 from app.domain.texts import is_storable
 from app.persistence import line_keys, sinks, uploads
@@ -137,10 +138,10 @@ class TenantSubmission:
             allowed=self._settings.s3_allowed_buckets,
         )
 
-    def check_sink(self, name: str, *, pointer: str) -> None:
-        """Whether the tenant has a sink of this name."""
+    def sink(self, name: str, *, pointer: str) -> TenantSink:
+        """The tenant's sink of this name."""
         with self._found(pointer) as session:
-            sinks.get(session, self.tenant, name)
+            return sinks.get(session, self.tenant, name)[0]
 
     def check_line_key(self, name: str, *, pointer: str) -> None:
         """Whether the tenant has a key of this name."""

@@ -146,7 +146,8 @@ CREATE TABLE families (
     failed          integer NOT NULL DEFAULT 0,
     cancelled       integer NOT NULL DEFAULT 0,
     stirred         boolean NOT NULL DEFAULT false,
-    reopened        boolean NOT NULL DEFAULT false
+    reopened        boolean NOT NULL DEFAULT false,
+    deliveries      uuid[] NOT NULL DEFAULT '{}'
 ) WITH (fillfactor = 50);
 CREATE INDEX families_stirred_idx ON families (job_id) WHERE stirred;
 
@@ -435,19 +436,21 @@ CREATE TABLE workbooks (
     PRIMARY KEY (tenant, name)
 );
 
--- Buckets of tenants' own. What opens them is sealed by the installation's master key.
+-- Buckets and receivers of tenants' own. What opens them is sealed by the installation's master key.
 CREATE TABLE sinks (
     tenant     text NOT NULL,
     name       text NOT NULL,
-    bucket     text NOT NULL,
-    region     text NOT NULL,
+    origin     text,
+    bucket     text,
+    region     text,
     endpoint   text,
-    prefix     text NOT NULL,
+    prefix     text,
     sealed     bytea NOT NULL,
     created_by text NOT NULL,
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     updated_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-    PRIMARY KEY (tenant, name)
+    PRIMARY KEY (tenant, name),
+    CHECK ((origin IS NULL) = (bucket IS NOT NULL AND region IS NOT NULL AND prefix IS NOT NULL))
 );
 
 -- Keys that lines of exports are encrypted with, sealed likewise.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any, Final, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
@@ -15,22 +14,24 @@ from app.dataplane.export_formats import PACKED, FileFormat, suffix_of
 from app.dataplane.vql.catalogue import Catalogue
 from app.dataplane.vql.model import Query
 from app.dataplane.vql.parser import parse
-from app.domain.errors import InvalidRequestError, PermanentError, Problem
+from app.domain.errors import InvalidRequestError, Problem
 from app.domain.job_types import JobConfig, JobType, Result, Submission
+from app.domain.key_templates import filled
 from app.domain.manifests import SEALED_SUFFIX
 from app.domain.retry import RetryPolicy
+from app.domain.sinks import WebhookSink
 from app.domain.tables import COMPANIES, Table
 from app.security.master_keys import MasterKeys
 from app.services.line_keys import LineKeys
 from app.services.tables import Tables
 from tasks.context import RunContext
-from tasks.export_delivery import Delivery
+from tasks.export_delivery import Delivery, check_provider
 from tasks.export_run import Export, Shape
 
 MAX_PARALLEL: Final = 4
 _AT: Final = "/config/vql"
+_SINK_AT: Final = "/config/destination/sink"
 _WORDS: Final = ("date", "type", "job_id", "table")
-_PLACEHOLDER: Final = re.compile(r"{([^{}]*)}")
 _FOLDER: Final = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}"
 
 
@@ -144,34 +145,23 @@ def check(submission: Submission, config: ExportRowsConfig) -> None:
         submission.place(config.s3_bucket, probe)
     elif config.destination.sink is not None:
         submission.place(None, probe)
-        submission.check_sink(config.destination.sink, pointer="/config/destination/sink")
+        if isinstance(submission.sink(config.destination.sink, pointer=_SINK_AT), WebhookSink):
+            raise _invalid(_SINK_AT, "expected a bucket; this sink is a receiver of results and takes no files")
     elif config.destination.provider is not None:
         submission.place(None, probe)
-        _check_provider(config.destination)
+        check_provider(config.destination.provider, config.destination.config, at="/config/destination")
     elif not submission.may_write_folders:
         raise _invalid("/config/destination/folder", "this installation has no HAULIER_EXPORT_ROOT to write below")
     _query(config, submission.table(config.table, pointer="/config/table"))
 
 
-def _check_provider(destination: Destination) -> None:
-    try:
-        _ = destination.delivery
-    except PermanentError as error:
-        pointer = f"/config/destination/{'config' if error.code == 'sink.config_invalid' else 'provider'}"
-        raise InvalidRequestError(
-            error.detail, code=error.code, hint=error.hint, problems=(Problem(pointer, error.detail),)
-        ) from None
-
-
 def _probe(config: ExportRowsConfig) -> str:
     if config.key is None:
         return "any"
-    unknown = [name for name in _PLACEHOLDER.findall(config.key) if name not in _WORDS]
-    if unknown or "{" in _PLACEHOLDER.sub("", config.key) or "}" in _PLACEHOLDER.sub("", config.key):
-        raise _invalid(
-            "/config/key", f"expected text with {', '.join(f'{{{word}}}' for word in _WORDS)}, got {config.key!r}"
-        )
-    return _PLACEHOLDER.sub("x", config.key)
+    try:
+        return filled(config.key, dict.fromkeys(_WORDS, "x"))
+    except ValueError as error:
+        raise _invalid("/config/key", str(error)) from None
 
 
 def _query(config: ExportRowsConfig, table: Table) -> Query:
@@ -244,8 +234,7 @@ def _stem(job: RunContext, config: ExportRowsConfig) -> str | None:
         "job_id": str(job.id),
         "table": config.table,
     }
-    named = _PLACEHOLDER.sub(lambda found: words[found[1]], config.key)
-    return named.removesuffix(suffix_of(config.format, config.compression))
+    return filled(config.key, words).removesuffix(suffix_of(config.format, config.compression))
 
 
 JOB_TYPE: Final = JobType(

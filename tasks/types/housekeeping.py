@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final, Literal
 
-from app.domain.job_types import JobConfig, JobType, Result
+from app.domain.job_types import HOUSEKEEPING, JobConfig, JobType, Result
 from app.domain.jobs import Outcome
 from app.domain.retry import RetryPolicy
 from app.persistence import cache, idempotency
@@ -42,6 +42,7 @@ def _sweep(job: RunContext) -> dict[str, int]:
         "uploads": leftovers.end_abandoned_uploads,
         "parts": leftovers.drop_orphaned_parts,
         "exports": leftovers.remove_given_up_exports,
+        "copies": leftovers.remove_given_up_copies,
     }
     done = {}
     for name, step in steps.items():
@@ -69,7 +70,7 @@ def run(job: RunContext, config: Housekeeping) -> Result:
 
 
 JOB_TYPE = JobType(
-    name="housekeeping",
+    name=HOUSEKEEPING,
     config=Housekeeping,
     run=run,
     queue="small",

@@ -52,16 +52,19 @@ class Exporting:
 
     def run(self, job: Job, objects: Any = None) -> Result:
         """Run a held job to its end, or to what it raises."""
-        context = RunContext(
+        result = JOB_TYPE.run(self.context(job, objects), JOB_TYPE.config.model_validate(job.config))
+        assert result is not None
+        return result
+
+    def context(self, job: Job, objects: Any = None) -> RunContext:
+        """What a held job is given to run with."""
+        return RunContext(
             job,
             settings=self.settings,
             sessions=self.sessions,
             objects=objects or self.objects,
             clock=SystemClock(),
         )
-        result = JOB_TYPE.run(context, JOB_TYPE.config.model_validate(job.config))
-        assert result is not None
-        return result
 
     def export(self, table: str, **config: Any) -> Result:
         """Submit and run."""

@@ -70,6 +70,18 @@ def test_a_dry_run_tells_what_would_become_of_the_file_and_writes_nothing(import
     assert imports.rows("SELECT count(*) FROM import_batches") == [(0,)]
 
 
+def test_a_required_column_that_a_service_fills_is_not_told_to_be_missing(imports: ImportingAny) -> None:
+    spec = {"provider": "http", "key": ["note"], "fields": ["name"], "config": {"url": "http://x.example/"}}
+
+    report = validated(imports, "id,note\n1,ada\n", enrich=[spec])
+
+    assert (report["passed"], report["rejects"]) == (True, [])
+    assert report["not_checked"][:2] == [
+        "enrich by http: no service is asked",
+        "name is required: a service fills it",
+    ]
+
+
 @pytest.mark.feature("S2-15", "S2-19")
 def test_a_header_that_does_not_fit_is_told_with_what_it_may_have_meant(imports: ImportingAny) -> None:
     report = validated(imports, "id,naem\n1,one\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -10,6 +11,7 @@ import pytest
 import requests
 from sqlalchemy import text
 
+from app.dataplane.spooling import SPOOLING
 from app.domain.clock import SystemClock
 from app.domain.errors import NotFoundError, TransientError
 from app.domain.ports import ObjectRef
@@ -169,6 +171,29 @@ def test_a_file_that_went_away_between_two_runs_is_written_again(sessions: Sessi
     assert f"{job_id}" in files[0]
 
 
+def test_copies_of_a_source_go_when_their_import_ended_before_it_had_begun(
+    sessions: Sessions, settings: Settings, store: S3Store
+) -> None:
+    with sessions.begin() as session:
+        copied, begun = [stored(session, a_request(type="import", config={"table": "x"})) for _ in range(2)]
+        ended = (
+            "UPDATE jobs SET state = 'cancelled', finished_at = now(), checkpoint = CAST(:kept AS jsonb) WHERE id = :id"
+        )
+        session.execute(text(ended), {"id": copied.id, "kept": json.dumps(SPOOLING)})
+        session.execute(text(ended), {"id": begun.id, "kept": '{"import": {}}'})
+    kept = f"uploads/{begun.id}/1/source"
+    gone = [f"uploads/{copied.id}/1/source", f"uploads/{copied.id}/2/sheet"]
+    for key in [kept, *gone]:
+        store.put(ObjectRef(settings.s3_bucket, key), b"x", content_type="text/plain")
+
+    early = sweep(sessions, settings, DAY).remove_given_up_copies()
+    removed = [sweep(sessions, settings, 3 * DAY).remove_given_up_copies() for _ in range(2)]
+
+    assert (early, removed) == (0, [1, 0])
+    assert list(store.list(settings.s3_bucket, f"uploads/{copied.id}/")) == []
+    assert [key for key, _ in store.list(settings.s3_bucket, f"uploads/{begun.id}/")] == [kept]
+
+
 def test_beat_has_a_job_of_the_system_sweep(
     monkeypatch: pytest.MonkeyPatch, sessions: Sessions, settings: Settings, uploads: Uploads, store: S3Store
 ) -> None:
@@ -180,4 +205,4 @@ def test_beat_has_a_job_of_the_system_sweep(
 
     with pytest.raises(NotFoundError):
         uploads.get("default", ticket.upload.id)
-    assert job.result == {"uploads": 1, "parts": 0, "exports": 0}
+    assert job.result == {"uploads": 1, "parts": 0, "exports": 0, "copies": 0}

@@ -8,13 +8,14 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text
 
-from app.domain.jobs import Job
+from app.domain.job_types import HOUSEKEEPING
+from app.domain.jobs import Job, Origin
 from app.domain.lifecycle import JobState
 from app.domain.limits import LimitKind
 from app.engine.admit import Memory, admit, forget_uses
 from app.persistence import limits, new_jobs
 from app.persistence.sessions import Sessions
-from tests.factories import NO_POLICY, a_request
+from tests.factories import NO_POLICY, a_request, stored
 from tests.integration.families import Installation
 
 
@@ -93,6 +94,18 @@ def test_a_limit_of_a_tenant_holds_over_its_keys_and_types(here: Installation) -
 
     assert {job.state for job in jobs} == {JobState.OPEN}
     assert at_work == (3, 2)
+
+
+def test_the_installation_clears_up_whatever_the_limit_of_the_tenant_that_runs_it(here: Installation) -> None:
+    limit(here, LimitKind.TENANT, most=1, rate=1, period_s=60)
+    request = a_request(type=HOUSEKEEPING, config={"duty": "sweep"}, origin=Origin.SYSTEM)
+    with here.sessions.begin() as session:
+        system = [stored(session, request, queue="small") for _ in range(2)]
+    jobs = submit(here, 2)
+
+    at_work = admitted(here, system), admitted(here, jobs)
+
+    assert at_work == (2, 1)
 
 
 def test_a_limit_of_a_type_holds_over_all_tenants(here: Installation) -> None:

@@ -15,6 +15,11 @@ from hypothesis import settings as property_settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 
+from app.dataplane.explaining import explain
+from app.dataplane.vql.catalogue import Catalogue
+from app.dataplane.vql.compiler import Statement, compile_select
+from app.dataplane.vql.model import total_order
+from app.dataplane.vql.parser import parse
 from app.domain.errors import InvalidRequestError, MalformedRequestError, NotFoundError
 from app.domain.tables import Column, ColumnType, Index, Table
 from app.persistence.keys import add_tenant
@@ -232,6 +237,37 @@ def test_a_query_finds_what_its_rules_say(records: Records, things: Table, where
 _ORDERABLE = ("id", "name", "size", "price", "live", "seen")
 
 
+@pytest.mark.parametrize("direction", ["asc", "desc"])
+def test_pages_ordered_by_a_column_that_may_be_missing_are_ranges_of_its_index(
+    sessions: Sessions, things: Table, direction: str
+) -> None:
+    order = [{"order_by": "size", "order_direction": direction}]
+    with sessions.begin() as session:
+        session.execute(
+            text(
+                "INSERT INTO t_acme.things (id, size) "
+                "SELECT n, CASE WHEN n % 10 > 0 THEN n END FROM generate_series(1000, 21000) AS n"
+            )
+        )
+        session.execute(text("ANALYZE t_acme.things"))
+
+        plans = [
+            explain(session, _page(things, {"order_by": order, **after}), [])
+            for after in ({}, {"search_after": [9_001, 9_001]}, {"search_after": [None, 9_000]})
+        ]
+
+    assert [plan.whole_tables for plan in plans] == [[], [], []]
+    assert [step.rows for plan in plans for step in plan.steps if step.does == "Sort" and step.rows > 60] == []
+    assert "things_size_idx" in plans[0].indexes
+
+
+def _page(table: Table, vql: dict[str, Any]) -> Statement:
+    catalogue = Catalogue(table)
+    query = parse(vql, catalogue)
+    order = total_order(query.order, catalogue.key_fields())
+    return compile_select(query, table.name, lambda name: f"t_acme.{name}", columns=["m.id"], order=order, limit=26)
+
+
 @pytest.mark.feature("S4-34", "S4-36", "S4-38")
 @given(
     terms=st.lists(st.tuples(st.sampled_from(_ORDERABLE), st.booleans()), max_size=3, unique_by=lambda term: term[0]),
@@ -293,6 +329,31 @@ def test_a_fuzzy_search_forgives_typing_errors_and_not_other_words(
     assert search("sofware enginer", "and") == [1]
     assert search("Enginer nurse", "or") == [1, 3, 4]
     assert search("plumber", "or") == []
+
+
+@given(
+    word=st.text("abcdeABC12", min_size=3, max_size=9),
+    texts=st.lists(st.text("abcdeéA12 -./@'", max_size=40), max_size=30),
+)
+@property_settings(
+    max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_what_a_fuzzy_search_looks_up_first_leaves_no_similar_word_out(
+    sessions: Sessions, word: str, texts: list[str]
+) -> None:
+    statement = """
+        SELECT t FROM unnest(CAST(:texts AS text[])) AS t
+        WHERE EXISTS (SELECT FROM unnest(tsvector_to_array(to_tsvector('simple', t))) AS w (word)
+                      WHERE similarity(w.word, :word) >= 0.4)
+        AND NOT :word <<% t
+    """
+
+    # A number that letters stick to (1.5kg) is a word of its own for the one, and part of one for the other.
+    plain = [one for one in (*texts, f"x {word}s y") if not re.search("[0-9][a-zé]", one.lower())]
+    with sessions.begin() as session:
+        left_out = session.execute(text(statement), {"texts": plain, "word": word}).scalars().all()
+
+    assert left_out == []
 
 
 def test_a_contact_is_found_by_its_companys_columns(records: Records, sessions: Sessions, tables: Tables) -> None:

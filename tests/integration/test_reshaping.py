@@ -6,7 +6,11 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from sqlalchemy import text
+from sqlalchemy.orm import Session
 
+from app.dataplane.merging import BY_INDEX, Target, merge_of
+from app.dataplane.plan import Mode
 from app.domain.errors import FenceLost, JobError, JobPaused
 from app.domain.job_types import JobType, Result
 from app.domain.ports import ObjectStore
@@ -82,6 +86,26 @@ def submitted(imports: Importing, job_type: JobType, **config: Any) -> UUID:
 
 def done(imports: Importing, job_type: JobType, **config: Any) -> Result:
     return imports.run(imports.context(submitted(imports, job_type, **config)))
+
+
+def test_a_batch_of_a_large_table_is_written_by_the_index_of_its_key(imports: Importing) -> None:
+    target = Target("default", PEOPLE, ("region", "id", "name"), Mode.UPDATE, None)
+    people = "SELECT CAST('eu' AS text) AS region, n AS id, 'x' || n AS name FROM generate_series(1, {}) AS n"
+    with imports.sessions.begin() as session:
+        session.execute(text(f"INSERT INTO t_default.people (region, id, name) {people.format(20_000)}"))
+        session.execute(text("ANALYZE t_default.people"))
+        merge = merge_of(target, people.format(1_000))
+
+        plain = _reads_whole_table(session, merge.sql)
+        session.execute(text(BY_INDEX))
+        by_index = _reads_whole_table(session, merge.sql)
+
+    assert (merge.joins, plain, by_index) == (True, True, False)
+
+
+def _reads_whole_table(session: Session, sql: str) -> bool:
+    plan = session.execute(text(f"EXPLAIN {sql}"), {"job": None}).scalars()
+    return any("Seq Scan on people" in line for line in plan)
 
 
 @pytest.mark.feature("S2-29")

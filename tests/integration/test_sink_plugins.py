@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,14 +12,18 @@ from typing import Any
 import pytest
 
 from app.domain.errors import InvalidRequestError, TransientError
+from app.domain.job_types import Result
 from app.domain.jobs import SubmitJob
+from app.domain.sinks import DELIVER_RESULTS as DELIVER
 from app.domain.tables import Column, ColumnType, Table
 from app.persistence.sessions import Sessions
+from app.services.runs import Runs
 from app.services.submissions import Checks, TenantSubmission
 from app.services.tables import Tables
 from app.storage.s3 import S3Store
 from config.settings import Settings
-from tests.factories import registry
+from tasks.types import deliver_results
+from tests.factories import registry, stored
 from tests.integration.exports import Exporting
 from tests.integration.packages import install_example
 
@@ -86,6 +92,23 @@ def test_a_file_that_a_sink_has_taken_is_not_brought_by_the_next_attempt(
     assert brought[1] == brought[2]
     assert len(brought) == 4
     assert len(dropped(tmp_path)) == 3
+
+
+def test_results_are_brought_to_a_sink_of_a_package_as_one_file(exporting: Exporting, tmp_path: Path) -> None:
+    letters = exporting.submit("letters")
+    Runs(exporting.sessions).complete(letters, Result({"said": "x"}))
+    sink = {**DROP, "key": "{job_id}-{schedule_id}.ndjson"}
+    request = SubmitJob("default", DELIVER, {"job": str(letters.id), "sink": sink}, "test")
+    with exporting.sessions.begin() as session:
+        given = stored(session, request)
+    job = exporting.claim(given)
+
+    result = deliver_results.run(exporting.context(job), deliver_results.DeliverResults.model_validate(job.config))
+
+    ((name, body),) = dropped(tmp_path).items()
+    assert name == f"{letters.id}-none.ndjson"
+    assert json.loads(body)["result"] == {"said": "x"}
+    assert (result.data["rows"], result.data["sha256"]) == (1, hashlib.sha256(body).hexdigest())
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
-from pydantic import SecretStr
 from sqlalchemy import text
 
 from app.bootstrap import Services
@@ -26,26 +24,14 @@ from app.storage.sinks import SinkStore
 from config.settings import Settings
 from tests.integration.conftest import Client
 from tests.integration.exports import Exporting
+from tests.integration.their_bucket import THEIRS, place, with_sinks
 
-THEIRS = "their-bucket"
 CANARY = "canary-secret-0123456789"
 
 
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
-    port = urlsplit(str(settings.s3_endpoint)).port
-    ours = settings.model_copy(
-        update={
-            "master_key": SecretStr("m" * 32),
-            "secret_key": SecretStr("s" * 32),
-            "allow_private_hosts": ("127.0.0.1/32",),
-            "outgoing_ports": frozenset({port}),
-        }
-    )
-    client = S3Store(ours).client
-    if THEIRS not in [one["Name"] for one in client.list_buckets()["Buckets"]]:
-        client.create_bucket(Bucket=THEIRS)
-    return ours
+    return with_sinks(settings)
 
 
 @pytest.fixture
@@ -54,19 +40,6 @@ def exporting(sessions: Sessions, settings: Settings) -> Exporting:
     with sessions.begin() as session:
         session.execute(text("INSERT INTO t_default.pairs (a) SELECT generate_series(1, 100)"))
     return Exporting(settings, sessions, S3Store(settings))
-
-
-def place(settings: Settings, **changes: Any) -> dict[str, Any]:
-    secret = settings.s3_secret_access_key
-    assert secret is not None
-    return {
-        "bucket": THEIRS,
-        "endpoint": settings.s3_endpoint,
-        "prefix": "from/haulier",
-        "access_key_id": settings.s3_access_key_id,
-        "secret_access_key": secret.get_secret_value(),
-        **changes,
-    }
 
 
 def in_theirs(exporting: Exporting) -> list[str]:
@@ -142,11 +115,14 @@ def test_sinks_are_an_admins_and_their_tenants_alone(
     admin.put("/v1/sinks/lake", place(settings))
     config = {"table": "contacts", "destination": {"sink": "lake"}}
 
+    admin.put("/v1/sinks/lake", place(settings, prefix="elsewhere"))
+    changed = [(one["before"] or {}).get("prefix") for one in admin.get("/v1/changes").get_json()["items"]]
     foreign = [stranger.get("/v1/sinks/lake"), stranger.delete("/v1/sinks/lake")]
     submitted = stranger.post("/v1/jobs", {"type": "export", "config": config})
     gone = [admin.delete("/v1/sinks/lake"), admin.get("/v1/sinks/lake")]
 
     assert refused.status_code == 403
+    assert changed == ["from/haulier", None]
     assert [answer.status_code for answer in foreign] == [404, 404]
     assert (submitted.status_code, submitted.get_json()["errors"][0]["pointer"]) == (422, "/config/destination/sink")
     assert [answer.status_code for answer in gone] == [204, 404]

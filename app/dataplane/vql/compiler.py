@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from app.dataplane.vql.catalogue import Field, Relation
@@ -16,6 +16,9 @@ from app.persistence.sessions import SIMILAR_WORDS
 
 _COMPARISON: Final = {Bounded.GTE: ">=", Bounded.LTE: "<=", Bounded.GT: ">", Bounded.LT: "<"}
 _SOLID_WORD: Final = re.compile(r"[A-Za-z0-9]{3,}")
+
+HALVED_ROWS: Final = 11_000
+"""Rows up to which a page is found in two ranges of an index; they are sorted once more, with all of their columns."""
 
 Place = Callable[[str], str]
 """From a table's name to its quoted, qualified name for the tenant."""
@@ -60,19 +63,56 @@ def compile_select(
     """
     statement = Statement()
     where = [*_conditions(query, statement, place), *(more(statement) if more else ())]
-    if query.after is not None:
-        where.append(_behind(order, query.after, statement))
-    sql = f"SELECT {', '.join(columns)} FROM {place(table)} AS m"
-    if where:
-        sql += " WHERE " + " AND ".join(where)
-    if order:
-        sql += " ORDER BY " + ", ".join(_order_sql(term) for term in order)
+    if order and order[0].field.nullable and limit is not None and limit + offset <= HALVED_ROWS:
+        source = f"({_halves(place(table), where, order, statement, after=query.after, most=limit + offset)}) AS m"
+    else:
+        behind = [] if query.after is None else [_behind(order, query.after, statement)]
+        source = f"{place(table)} AS m{_all_of([*where, *behind])}"
+    sql = f"SELECT {', '.join(columns)} FROM {source}{_ordered_by(order)}"
     if limit is not None:
         sql += f" LIMIT {statement.bind(limit, 'bigint')}"
     if offset:
         sql += f" OFFSET {statement.bind(offset, 'bigint')}"
     statement.sql = sql
     return statement
+
+
+def _halves(
+    source: str,
+    where: list[str],
+    order: tuple[Order, ...],
+    statement: Statement,
+    *,
+    after: tuple[Bound | None, ...] | None,
+    most: int,
+) -> str:
+    """The first ``most`` rows in an order whose first term may be missing: those that have it, then the others.
+
+    Each half is one range of an index on that term; read backwards, an index has what is missing first.
+    """
+    first, limit = order[0], f" LIMIT {statement.bind(most, 'bigint')}"
+    lacks = [*where, f"{column_sql(first.field)} IS NULL"]
+    if after is not None and after[0] is None:
+        lacks.append(_behind(order[1:], after[1:], statement))
+        return f"SELECT m.* FROM {source} AS m{_all_of(lacks)}{_ordered_by(order[1:])}{limit}"
+    present = (replace(first, field=replace(first.field, nullable=False)), *order[1:])
+    has = [*where, f"{column_sql(first.field)} IS NOT NULL"]
+    if after is not None:
+        has.append(_behind(present, after, statement))
+    # Rows without the term are looked for only when there are too few with it.
+    lacks.append(f"(SELECT count(*) FROM has) < {statement.bind(most, 'bigint')}")
+    return (
+        f"WITH has AS MATERIALIZED (SELECT m.* FROM {source} AS m{_all_of(has)}{_ordered_by(present)}{limit}) "
+        f"SELECT * FROM has UNION ALL (SELECT m.* FROM {source} AS m{_all_of(lacks)}{_ordered_by(order[1:])}{limit})"
+    )
+
+
+def _all_of(conditions: list[str]) -> str:
+    return f" WHERE {' AND '.join(conditions)}" if conditions else ""
+
+
+def _ordered_by(order: tuple[Order, ...]) -> str:
+    return f" ORDER BY {', '.join(_order_sql(term) for term in order)}" if order else ""
 
 
 def column_sql(one: Field) -> str:
@@ -213,13 +253,15 @@ def _gaps(places: int, slop: int) -> Iterator[tuple[int, ...]]:
 
 def _similar(word: str, text: str, statement: Statement) -> str:
     wanted = statement.bind(word, "text")
-    # No word is more similar than the stretch of the text that it is, so <% leaves none out; a trigram index serves it.
-    rough = f"{wanted} <% {text} AND " if _SOLID_WORD.fullmatch(word) else ""
     similar = (
         f"EXISTS (SELECT FROM unnest(tsvector_to_array({_vector(text)})) AS w (word) "
         f"WHERE similarity(w.word, {wanted}) >= {SIMILAR_WORDS})"
     )
-    return f"({rough}({_vector(text)} @@ phraseto_tsquery('simple', {wanted}) OR {similar}))"
+    if _SOLID_WORD.fullmatch(word):
+        # No word is more similar than the stretch of whole words that it is, so <<%, which a trigram index serves,
+        # leaves none out but those that stick to a number (1.5kg). The word itself is the most similar of all.
+        return f"({wanted} <<% {text} AND {similar})"
+    return f"({_vector(text)} @@ phraseto_tsquery('simple', {wanted}) OR {similar})"
 
 
 def _behind(order: tuple[Order, ...], after: tuple[Bound | None, ...], statement: Statement) -> str:
