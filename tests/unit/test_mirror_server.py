@@ -10,6 +10,7 @@ import pytest
 
 from app.dataplane.mirror.documents import alias_of, hash_of, mapping_of
 from app.dataplane.mirror.server import IndexMissingError, Operation, SearchServer, read_json
+from app.domain.clock import SystemClock
 from app.domain.errors import JobError, TransientError
 from app.domain.tables import CONTACTS
 from config.settings import Settings
@@ -24,6 +25,7 @@ class Job:
 
     id = "job"
     cancelled = False
+    clock = SystemClock()
 
     def __init__(self) -> None:
         self.waits: list[float] = []

@@ -7,13 +7,12 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from decimal import Decimal
 from time import monotonic
 from typing import Any, Final, TypeVar
 
+from app.dataplane.context import ImportContext
 from app.domain.errors import JobError, TransientError
-from app.domain.job_types import JobContext
 from app.security.outgoing.calls import Call
 from app.security.outgoing.faults import unexpected_status
 from app.security.outgoing.guard import Outgoing
@@ -88,7 +87,7 @@ class SearchServer:
     (``mirror.failed``) when the server refuses for good.
     """
 
-    def __init__(self, settings: Settings, job: JobContext, wait: Callable[[float], None]) -> None:
+    def __init__(self, settings: Settings, job: ImportContext, wait: Callable[[float], None]) -> None:
         self._url = settings.mirror_url or ""
         self._headers = _credentials(settings)
         self._timeout_s = settings.mirror_timeout_s
@@ -236,7 +235,7 @@ class SearchServer:
         with self._outgoing.send(call, job=self._job) as reply:
             status = reply.status
             content = b"".join(reply.chunks())
-            passing = unexpected_status(status, reply.headers, now=datetime.now(UTC))
+            passing = unexpected_status(status, reply.headers, now=self._job.clock.now())
         answer = _read(content)
         if _OK <= status < 300 or status in accepts:
             return status, answer
