@@ -48,9 +48,11 @@ lint: .venv/installed-for-tests ## Ruff, mypy and the import contracts
 bench: .venv/installed-for-tests ## speed and memory beside psql and bare handlers; writes var/bench.json
 	$(BIN)/python -m tests.bench
 
-chaos: .venv/installed-for-tests ## SEED=7: 200 jobs, 25 random faults; without: the fault tests, CHAOS_ROUNDS times
+chaos: .venv/installed-for-tests ## the fault tests, CHAOS_ROUNDS times; SEED=7: 200 jobs, 25 random faults; KILLS=50: imports and exports killed
 ifdef SEED
 	$(BIN)/python -m tests.faults.chaos --seed $(SEED)
+else ifdef KILLS
+	KILL_RUNS=$(KILLS) $(BIN)/python -m pytest -q -n 3 -k killed tests/faults/test_imports.py tests/integration/test_export_killed.py
 else
 	@round=1; while [ $$round -le $(CHAOS_ROUNDS) ]; do \
 		echo "round $$round of $(CHAOS_ROUNDS)"; $(BIN)/python -m pytest -q tests/faults || exit 1; round=$$((round + 1)); \

@@ -22,10 +22,12 @@ from app.domain.tables import CONTACTS
 from app.runtime.stores import Stores
 from app.storage.s3 import S3Store
 from tests.faults.cluster import BUCKET, Cluster, eventually
+from tests.killing import SEEDS
 
 pytestmark = pytest.mark.fault
 
-ROWS = 30_000
+ROWS = 30_250
+"""The last batch is not full."""
 
 
 @pytest.fixture
@@ -78,7 +80,7 @@ def _left(cluster: Cluster, tenant: str, job_id: UUID) -> tuple[Any, ...]:
 
 
 @pytest.mark.feature("S4-118")
-@pytest.mark.parametrize("seed", [1])
+@pytest.mark.parametrize("seed", SEEDS)
 def test_an_import_killed_twice_leaves_what_an_undisturbed_one_leaves(
     cluster: Cluster, tmp_path: Path, seed: int
 ) -> None:
@@ -95,7 +97,7 @@ def test_an_import_killed_twice_leaves_what_an_undisturbed_one_leaves(
     draw = random.Random(seed)
 
     job_id = _submit(cluster, "default", body)
-    for part in (draw.uniform(0.05, 0.4), draw.uniform(0.45, 0.9)):
+    for part in (draw.uniform(0.05, 0.4), draw.uniform(0.45, 1)):
         _wait_for_rows(cluster, job_id, int(ROWS * part))
         sleep(draw.uniform(0, 0.05))
         os.kill(worker.children()[0], signal.SIGKILL)
@@ -103,8 +105,9 @@ def test_an_import_killed_twice_leaves_what_an_undisturbed_one_leaves(
 
     job = _job(cluster, "default", job_id)
     assert job.state is JobState.COMPLETED, job.error
-    assert job.fence == 3
     assert _left(cluster, "default", job_id) == _left(cluster, "calm", calm)
     trail = cluster.services.jobs.events("default", job_id, after=0, limit=100)
-    assert [event.type for event in trail].count("job.rescued") == 2
+    rescues = [event.type for event in trail].count("job.rescued")
+    assert rescues in (1, 2)  # the second kill may find the job at its end
+    assert job.fence == 1 + rescues
     assert len(cluster.services.tables.describe("default", "contacts").existing.indexes) == len(CONTACTS.indexes)

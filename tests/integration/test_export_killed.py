@@ -22,6 +22,7 @@ from config.settings import Settings
 from tasks.context import RunContext
 from tasks.types.export_csv_file import JOB_TYPE, ExportConfig, run
 from tests.factories import stored
+from tests.killing import SEEDS
 
 ROWS = 100_000
 CONFIG = {"service": "contact", "vql": {"select_columns": ["id", "uuid", "title"]}}
@@ -41,7 +42,7 @@ def hold_and_run(settings: Settings, job_id: UUID, began: Any = None) -> None:
 
 
 @pytest.mark.fault
-@pytest.mark.parametrize("seed", [1])
+@pytest.mark.parametrize("seed", SEEDS)
 def test_killed_at_any_instant_an_export_ends_with_one_whole_file(
     settings: Settings, sessions: Sessions, seed: int
 ) -> None:
