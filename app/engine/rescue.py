@@ -15,7 +15,7 @@ def rescue(leader: Leader, *, max_rescues: int) -> int:
     """Give back the jobs of lost slots; how many there were.
 
     The sessions are ended first: a stopped worker keeps the row locks of its open batch, and the rescue would wait for
-    them.
+    them; or those of a claim, its slot among them.
     """
     with leader.transaction() as session:
         lapsed = workers.lapsed(session)
@@ -24,7 +24,7 @@ def rescue(leader: Leader, *, max_rescues: int) -> int:
     rescued = 0
     for slot in lapsed:
         with leader.transaction() as session:
-            if slot not in workers.lapsed(session):
+            if not workers.is_lapsed(session, slot):
                 continue
             jobs = workers.jobs_of(session, slot)
             for job in jobs:

@@ -197,11 +197,18 @@ def children(session: Session, *, host: str, parent_pid: int) -> list[int]:
 
 
 def lapsed(session: Session) -> list[UUID]:
-    """Slots whose lease is over, locked for this transaction."""
-    rows = session.execute(
-        text("SELECT id FROM workers WHERE lease_until < clock_timestamp() FOR UPDATE SKIP LOCKED LIMIT 100")
-    )
+    """Slots whose lease is over."""
+    rows = session.execute(text("SELECT id FROM workers WHERE lease_until < clock_timestamp() LIMIT 100"))
     return [row.id for row in rows]
+
+
+def is_lapsed(session: Session, slot: UUID) -> bool:
+    """Whether a slot's lease is over; it is locked then for this transaction. One that another holds is not."""
+    found = session.execute(
+        text("SELECT FROM workers WHERE id = :slot AND lease_until < clock_timestamp() FOR UPDATE SKIP LOCKED"),
+        {"slot": slot},
+    )
+    return found.one_or_none() is not None
 
 
 def terminate_backends(session: Session, slot: UUID) -> int:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 import redis
 from pydantic import SecretStr
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
 
 from app.broker.bells import redis_client
 from app.domain.lifecycle import JobState
@@ -20,7 +22,8 @@ from app.engine.leader import Leader, LeadLost
 from app.engine.loop import Engine
 from app.engine.rescue import rescue
 from app.engine.ring import ring
-from app.persistence.sessions import Sessions
+from app.persistence import jobs, workers
+from app.persistence.sessions import Sessions, make_sessions, open_engine
 from app.services.runs import Runs
 from config.settings import Settings
 from tests.factories import RecordingBell, a_control, a_request, a_service, a_slot
@@ -211,13 +214,43 @@ def test_a_slot_that_beats_again_before_it_is_judged_keeps_its_jobs(
     with sessions.begin() as session:
         session.execute(text("UPDATE workers SET lease_until = now() - interval '1 second'"))
 
-    lapsed = iter([[slot], []])
-    monkeypatch.setattr("app.persistence.workers.lapsed", lambda _: next(lapsed))
+    def beats(session: Session, slot: UUID) -> None:
+        session.execute(
+            text("UPDATE workers SET lease_until = now() + interval '1 minute' WHERE id = :id"), {"id": slot}
+        )
+
+    monkeypatch.setattr("app.persistence.workers.terminate_backends", beats)
 
     rescued = rescue(leader, max_rescues=5)
 
     assert rescued == 0
     assert service.get("default", job.id).state is JobState.RUNNING
+
+
+def test_a_worker_stopped_within_a_claim_holds_neither_its_slot_nor_the_job(
+    settings: Settings, sessions: Sessions, leader: Leader
+) -> None:
+    service = a_service(sessions)
+    job = service.submit(a_request()).job
+    slot = a_slot(sessions)
+    url = settings.database_url.get_secret_value()
+    stopped = open_engine(url, application_name=workers.application_name(slot), pool_size=1)
+    claiming = make_sessions(stopped)()
+    jobs.claim(claiming, "small", slot)
+    with sessions.begin() as session:
+        session.execute(text("UPDATE workers SET lease_until = now() - interval '1 second'"))
+
+    def rescued() -> bool:
+        rescue(leader, max_rescues=5)
+        with sessions.begin() as session:
+            return not session.execute(text("SELECT FROM workers")).all()
+
+    assert within(10, rescued)
+    again = Runs(sessions).claim("small", a_slot(sessions), most=1, oldest=False)
+    with pytest.raises(DBAPIError):
+        claiming.commit()
+    assert [(one.id, one.fence) for one in again] == [(job.id, 1)]
+    stopped.dispose()
 
 
 def test_no_bell_is_rung_for_work_that_has_one_or_that_nobody_is_free_for(
