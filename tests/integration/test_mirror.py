@@ -48,11 +48,11 @@ def lines(numbers: Any, name: str = "n") -> str:
     return "".join(f"eu,{n},{name}{n},{n}.50\n" for n in numbers)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Mirroring(Importing):
     """An installation with a search server."""
 
-    search: SearchDouble = None  # type: ignore[assignment]  # given by the fixture
+    search: SearchDouble
 
     def load_things(self, rows: str, **config: Any) -> Result:
         return self.load(HEADER + rows, table="things", **config)
