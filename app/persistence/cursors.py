@@ -9,7 +9,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from app.domain.listeners import HeardEvent
-from app.persistence.events import values
+from app.persistence.events import read_in_order, values
 
 
 class Unheard(NamedTuple):
@@ -52,11 +52,12 @@ def unheard(session: Session, name: str) -> list[Unheard]:
 
 
 _EVENTS: Final = """
-    SELECT e.job_id, e.number, e.type, e.at, e.actor, e.source, e.target, e.fence, e.data, e.seq, e.tenant,
+    SELECT e.job_id, e.number, e.type, e.at, e.actor, e.source, e.target, e.fence, e.data, n.seq, e.tenant,
            j.type AS job_type
-    FROM job_events AS e JOIN jobs AS j ON j.id = e.job_id
-    WHERE e.tenant = :tenant AND e.seq > :position AND e.seq <= :last {narrower}
-    ORDER BY e.seq LIMIT :limit
+    FROM numbered_events AS n JOIN job_events AS e ON e.job_id = n.job_id AND e.number = n.number
+    JOIN jobs AS j ON j.id = e.job_id
+    WHERE n.tenant = :tenant AND n.last_seq > :position AND n.seq > :position AND n.seq <= :last {narrower}
+    ORDER BY n.last_seq, n.seq LIMIT :limit
 """
 
 
@@ -64,6 +65,7 @@ def events(
     session: Session, news: Unheard, *, types: Collection[str], job_types: Collection[str], limit: int
 ) -> list[HeardEvent]:
     """Of the events of ``news`` the first ones of these types (none: all) of jobs of these types, in order."""
+    read_in_order(session)
     narrower = ("AND e.type = ANY(:types) " if types else "") + ("AND j.type = ANY(:job_types)" if job_types else "")
     rows = session.execute(
         text(_EVENTS.format(narrower=narrower)),

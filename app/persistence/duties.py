@@ -39,7 +39,7 @@ _LOOK: Final = Prepared(
         EXISTS (SELECT FROM workers WHERE lease_until < clock_timestamp()) AS rescue,
         EXISTS (SELECT FROM schedules WHERE NOT paused AND next_fire_at <= clock_timestamp()) AS fire,
         EXISTS (SELECT FROM jobs WHERE {OVERDUE}) AS end_overdue,
-        EXISTS (SELECT FROM job_events WHERE seq IS NULL) AS fold,
+        EXISTS (SELECT FROM event_segments WHERE last_seq IS NULL) AS fold,
         EXISTS (SELECT FROM families WHERE stirred) OR EXISTS (SELECT FROM jobs WHERE {RETRYING}) AS stir,
         EXISTS (SELECT FROM jobs WHERE queue = '{PARENT_QUEUE}' AND state = 'open' AND NOT paused) AS begin,
         EXISTS (SELECT FROM jobs WHERE {WAITING}) AS admit,

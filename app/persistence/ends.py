@@ -26,8 +26,10 @@ def _statement(event: Event, sets: str, *, data: str = "'{}'", unless: str = "fa
         ), held AS (
             SELECT j.id, given.result AS new_result, given.outcome AS new_outcome,
                    given.extension AS new_extension
-            FROM jobs AS j JOIN given ON j.id = given.id AND j.fence = given.fence
-            WHERE {STATE} = 'running' AND NOT ({unless}) ORDER BY j.id FOR UPDATE OF j
+            FROM (SELECT * FROM given ORDER BY id) AS given CROSS JOIN LATERAL (
+                SELECT id FROM jobs WHERE id = given.id AND fence = given.fence AND {STATE} = 'running'
+                AND NOT ({unless}) FOR UPDATE
+            ) AS j
         ), moved AS (
             UPDATE jobs SET state = '{TRANSITIONS[event].target}', worker = NULL, event_no = event_no + 1,
                 updated_at = clock_timestamp(), {sets}
@@ -52,7 +54,7 @@ _HAND_BACK: Final = _statement(
     Event.HAND_BACK,
     "due_at = clock_timestamp(), attempts = greatest(attempts - 1, 0)",
     data="jsonb_build_object('reason', CAST(:reason AS text), 'rows_done', rows_done)",
-    unless="j.cancel_requested",
+    unless="cancel_requested",
 )
 
 

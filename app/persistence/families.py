@@ -107,8 +107,8 @@ _DUE: Final = Prepared(
     f"""
     SELECT {COLUMNS} FROM jobs AS p WHERE queue = '{PARENT_QUEUE}' AND state = 'open' AND NOT paused
     AND due_at <= now() AND ((SELECT reopened FROM families WHERE job_id = p.id) IS NOT TRUE OR (
-        SELECT true FROM job_events AS e
-        WHERE seq IS NULL AND (SELECT parent_id FROM jobs WHERE id = e.job_id) = p.id LIMIT 1
+        SELECT true FROM event_segments AS s CROSS JOIN LATERAL unnest(s.jobs) AS e (job_id)
+        WHERE s.last_seq IS NULL AND (SELECT parent_id FROM jobs WHERE id = e.job_id) = p.id LIMIT 1
     ) IS NULL)
     ORDER BY priority, due_at LIMIT :most FOR UPDATE SKIP LOCKED
     """

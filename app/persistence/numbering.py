@@ -17,35 +17,43 @@ from app.domain.lifecycle import Event, JobState
 from app.persistence.job_rows import ENDED
 from app.persistence.prepared import Prepared
 
+# A trigger notes what each statement wrote of a tenant, a hundred events a segment, and the segments are numbered as
+# they are: no event is written again. Only those that may hand on an end are looked into.
 _NUMBER: Final = Prepared(
     f"""
-    WITH fresh AS MATERIALIZED (
-        SELECT job_id, number, tenant, at FROM job_events WHERE seq IS NULL ORDER BY at, job_id, number LIMIT :most
+    WITH waiting AS MATERIALIZED (
+        SELECT id, at, tenant, cardinality(jobs) AS events FROM event_segments
+        WHERE last_seq IS NULL ORDER BY id LIMIT :most
+    ), fresh AS MATERIALIZED (
+        SELECT * FROM (SELECT *, sum(events) OVER (ORDER BY id) - events AS before FROM waiting) AS w
+        WHERE before < :most
     ), counted AS (
-        SELECT tenant, count(*) AS events FROM fresh GROUP BY tenant
+        SELECT tenant, sum(events) AS events FROM fresh GROUP BY tenant
     ), counters AS (
         INSERT INTO event_counters AS c (tenant, last) SELECT tenant, events FROM counted ORDER BY tenant
         ON CONFLICT (tenant) DO UPDATE SET last = c.last + excluded.last RETURNING tenant, last
     ), placed AS (
-        SELECT f.job_id, f.number, n.last - c.events
-               + row_number() OVER (PARTITION BY f.tenant ORDER BY f.at, f.job_id, f.number) AS seq
+        SELECT f.id, f.at, n.last - c.events + sum(f.events) OVER (PARTITION BY f.tenant ORDER BY f.id) AS last_seq
         FROM fresh AS f JOIN counted AS c USING (tenant) JOIN counters AS n USING (tenant)
     ), numbered AS (
-        UPDATE job_events AS e SET seq = p.seq FROM placed AS p
-        WHERE e.job_id = p.job_id AND e.number = p.number
-        RETURNING e.job_id, e.number, e.type, e.source, e.target, e.seq
+        UPDATE event_segments AS s SET last_seq = p.last_seq FROM placed AS p
+        WHERE s.id = p.id AND s.at = p.at AND s.last_seq IS NULL
+        RETURNING cardinality(jobs) AS events, s.last_seq, jobs, numbers, hands_on
     )
-    SELECT count(*) AS events, NULL AS job_id, NULL AS source, NULL AS target, 0 AS seq, NULL AS parent_id,
-           NULL AS tenant, false AS is_needed, false AS extends FROM numbered
+    SELECT coalesce(sum(events), 0) AS events, NULL AS job_id, NULL AS source, NULL AS target, 0 AS seq,
+           NULL AS parent_id, NULL AS tenant, false AS is_needed, false AS extends FROM numbered
     UNION ALL
-    SELECT 0, n.job_id, n.source, n.target, n.seq, j.parent_id, j.tenant, j.is_needed, j.extension IS NOT NULL
-    FROM numbered AS n JOIN LATERAL (
+    SELECT 0, e.job_id, e.source, e.target, n.last_seq - n.events + p.place, j.parent_id, j.tenant, j.is_needed,
+           j.extension IS NOT NULL
+    FROM numbered AS n CROSS JOIN LATERAL unnest(n.jobs, n.numbers) WITH ORDINALITY AS p (job_id, number, place)
+    JOIN job_events AS e ON e.job_id = p.job_id AND e.number = p.number
+    JOIN LATERAL (
         SELECT parent_id, tenant, extension,
-               (SELECT true FROM job_needs WHERE needs_id = n.job_id AND NOT over LIMIT 1) IS NOT NULL AS is_needed
-        FROM jobs WHERE id = n.job_id
+               (SELECT true FROM job_needs WHERE needs_id = e.job_id AND NOT over LIMIT 1) IS NOT NULL AS is_needed
+        FROM jobs WHERE id = e.job_id
     ) AS j ON j.parent_id IS NOT NULL OR j.is_needed
-    WHERE n.source IS DISTINCT FROM n.target AND n.type <> '{Event.RERUN}'
-    AND (n.target IN ({ENDED}, '{JobState.RETRY_WAIT}') OR n.source IN ({ENDED}))
+    WHERE n.hands_on AND e.source IS DISTINCT FROM e.target AND e.type <> '{Event.RERUN}'
+    AND (e.target IN ({ENDED}, '{JobState.RETRY_WAIT}') OR e.source IN ({ENDED}))
     ORDER BY seq
     """
 )
@@ -68,7 +76,7 @@ class Ended:
 
 
 def number(session: Session, *, most: int) -> tuple[int, Sequence[Ended]]:
-    """Number up to ``most`` events.
+    """Number ``most`` events or a few more; fewer are all there are.
 
     Returns:
         How many there were, and of them the ends that parents and dependents must hear of, in order.

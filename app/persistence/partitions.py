@@ -2,10 +2,12 @@
 
 A job's events, failed rows and books stand in the partitions of the same period, since all are cut by the job's id. One
 partition beside them takes what none was made for: ids of elsewhere, and the jobs of a time for which nobody prepared.
+The order of the events is cut by its own time: a segment may name jobs of any age, and goes when no older job is left.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -29,6 +31,8 @@ _COLUMNS: Final = {
 }
 TABLES: Final = tuple(_COLUMNS)
 """In the order in which a period is dropped: the jobs last, so that a drop that was cut off goes on."""
+SEGMENTS: Final = "event_segments"
+"""Cut by ``at``."""
 _FILLED_TO: Final = {"jobs": 70}
 """Per cent: rows that are updated often find room for their next version on the same page."""
 _HANGING_ON: Final = (
@@ -92,20 +96,21 @@ def prepare(session: Session, *, now: datetime) -> list[Period]:
         session.execute(text(_PATIENCE))
     for period in missing:
         for table, column in _COLUMNS.items():
-            _make(session, table, column, period)
+            _make(session, table, column, period, {"low": first_id(period.start), "high": first_id(period.end)})
+        _make(session, SEGMENTS, "at", period, {"low": period.start, "high": period.end})
     return missing
 
 
-def _made(session: Session) -> set[str]:
+def _made(session: Session, table: str = "jobs") -> set[str]:
     names = session.execute(
-        text("SELECT inhrelid::regclass::text AS name FROM pg_inherits WHERE inhparent = 'jobs'::regclass")
+        text("SELECT inhrelid::regclass::text AS name FROM pg_inherits WHERE inhparent = CAST(:table AS regclass)"),
+        {"table": table},
     )
-    return {row.name.removeprefix("jobs_") for row in names} - {"other"}
+    return {row.name.removeprefix(f"{table}_") for row in names} - {"other"}
 
 
-def _make(session: Session, table: str, column: str, period: Period) -> None:
+def _make(session: Session, table: str, column: str, period: Period, bounds: Mapping[str, UUID | datetime]) -> None:
     name = f"{table}_{period.suffix}"
-    bounds = {"low": first_id(period.start), "high": first_id(period.end)}
     filled = f" WITH (fillfactor = {_FILLED_TO[table]})" if table in _FILLED_TO else ""
     session.execute(text(f"LOCK TABLE {table}_other IN ACCESS EXCLUSIVE MODE"))
     session.execute(text(f"CREATE TABLE {name} (LIKE {table} INCLUDING ALL){filled}"))
@@ -125,8 +130,18 @@ def _make(session: Session, table: str, column: str, period: Period) -> None:
 
 def over(session: Session, *, before: datetime) -> list[Period]:
     """The periods, oldest first, that nobody needs: all of their jobs, and their artifacts, ended before that."""
-    made = [Period(datetime.strptime(suffix, "%Y%m%d").replace(tzinfo=UTC)) for suffix in sorted(_made(session))]
+    made = [_of_suffix(suffix) for suffix in sorted(_made(session))]
     return [period for period in made if period.end <= before and not _is_needed(session, period, before)]
+
+
+def over_segments(session: Session) -> list[Period]:
+    """The periods whose segments name no job that is left: those before all periods of jobs."""
+    oldest = min(_made(session), default="")
+    return [_of_suffix(suffix) for suffix in sorted(_made(session, SEGMENTS)) if suffix < oldest]
+
+
+def _of_suffix(suffix: str) -> Period:
+    return Period(datetime.strptime(suffix, "%Y%m%d").replace(tzinfo=UTC))
 
 
 def _is_needed(session: Session, period: Period, before: datetime) -> bool:
@@ -137,7 +152,8 @@ def _is_needed(session: Session, period: Period, before: datetime) -> bool:
                 SELECT EXISTS (SELECT FROM artifacts WHERE job_id >= :low AND job_id < :high AND removed_at IS NULL)
                     OR EXISTS (SELECT FROM jobs WHERE id >= :low AND id < :high
                                AND (state NOT IN ({ENDED}) OR finished_at > :before))
-                    OR EXISTS (SELECT FROM job_events WHERE job_id >= :low AND job_id < :high AND seq IS NULL)
+                    OR EXISTS (SELECT FROM event_segments, unnest(jobs) AS e (job_id)
+                               WHERE last_seq IS NULL AND job_id >= :low AND job_id < :high)
                 """
             ),
             {"low": first_id(period.start), "high": first_id(period.end), "before": before},

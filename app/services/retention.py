@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from datetime import timedelta
 
 from sqlalchemy.exc import OperationalError
@@ -41,11 +42,16 @@ class Retention:
             return []
         with self._sessions.begin() as session:
             old = partitions.over(session, before=self._clock.now() - timedelta(days=self._days))
-        return [period for period in old if self._drop(period)]
+        dropped = [period for period in old if self._drop(period, partitions.TABLES)]
+        with self._sessions.begin() as session:
+            unused = partitions.over_segments(session)
+        for period in unused:
+            self._drop(period, [partitions.SEGMENTS])
+        return dropped
 
-    def _drop(self, period: Period) -> bool:
+    def _drop(self, period: Period, tables: Sequence[str]) -> bool:
         try:
-            for table in partitions.TABLES:
+            for table in tables:
                 with self._sessions.begin() as session:
                     partitions.drop(session, table, period)
         except OperationalError as error:

@@ -197,12 +197,52 @@ CREATE TABLE job_events (
     target   text NOT NULL,
     fence    integer NOT NULL,
     data     jsonb NOT NULL DEFAULT '{}',
-    seq      bigint,
+    xact     xid8 NOT NULL DEFAULT pg_current_xact_id(),
     PRIMARY KEY (job_id, number)
 ) PARTITION BY RANGE (job_id);
 CREATE TABLE job_events_other PARTITION OF job_events DEFAULT;
-CREATE INDEX job_events_unnumbered_idx ON job_events (at, job_id, number) WHERE seq IS NULL;
-CREATE INDEX job_events_seq_idx ON job_events (tenant, seq) WHERE seq IS NOT NULL;
+
+-- The order of the events: each row is a piece of what one statement wrote of a tenant, numbered as a whole. Its last
+-- event has the number last_seq; hands_on says whether parents or dependents may have to hear of one of its events.
+CREATE SEQUENCE event_segment_ids;
+CREATE TABLE event_segments (
+    id       bigint NOT NULL DEFAULT nextval('event_segment_ids'),
+    tenant   text NOT NULL,
+    at       timestamptz NOT NULL DEFAULT clock_timestamp(),
+    xact     xid8 NOT NULL DEFAULT pg_current_xact_id(),
+    jobs     uuid[] NOT NULL,
+    numbers  integer[] NOT NULL,
+    hands_on boolean NOT NULL,
+    last_seq bigint
+) PARTITION BY RANGE (at);
+CREATE TABLE event_segments_other PARTITION OF event_segments DEFAULT;
+CREATE INDEX event_segments_unnumbered_idx ON event_segments (id) WHERE last_seq IS NULL;
+CREATE INDEX event_segments_seq_idx ON event_segments (tenant, last_seq) WHERE last_seq IS NOT NULL;
+CREATE INDEX event_segments_xact_idx ON event_segments (xact);
+
+-- The id is drawn when the statement holds the locks of its jobs, so the segments of a job's events are in their order.
+CREATE FUNCTION note_event_segments() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO event_segments (tenant, jobs, numbers, hands_on)
+    SELECT tenant, array_agg(job_id ORDER BY place), array_agg(number ORDER BY place), bool_or(hands_on)
+    FROM (
+        SELECT tenant, job_id, number, row_number() OVER (PARTITION BY tenant ORDER BY at, job_id, number) - 1 AS place,
+               source IS DISTINCT FROM target AND type <> 'job.rerun'
+               AND (target IN ('completed', 'failed', 'cancelled', 'retry_wait')
+                    OR coalesce(source, '') IN ('completed', 'failed', 'cancelled')) AS hands_on
+        FROM written
+    ) AS noted
+    GROUP BY tenant, place / 100 ORDER BY tenant, place / 100;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER job_events_noted AFTER INSERT ON job_events REFERENCING NEW TABLE AS written
+    FOR EACH STATEMENT EXECUTE FUNCTION note_event_segments();
+
+CREATE VIEW numbered_events AS
+    SELECT s.tenant, s.xact, s.last_seq, s.last_seq - cardinality(s.jobs) + e.place AS seq, e.job_id, e.number
+    FROM event_segments AS s
+    CROSS JOIN LATERAL unnest(s.jobs, s.numbers) WITH ORDINALITY AS e (job_id, number, place)
+    WHERE s.last_seq IS NOT NULL;
 
 -- The last number given to an event of each tenant; only the leading engine gives one.
 CREATE TABLE event_counters (
@@ -537,13 +577,14 @@ CREATE EXTENSION IF NOT EXISTS pg_trgm;
 """
 
 DOWN = """
+DROP VIEW numbered_events;
 DROP TABLE mirrors, mirror_changes;
 DROP TABLE changes, limit_uses, limits, queues, picker_values, picker_touches, export_names, line_keys, sinks, uploads,
     workbooks, cursors, cache_entries, artifacts, before_images, job_logs, failed_records, import_batches, import_lanes,
-    table_claims, declared_tables, idempotency_keys, leaders, workers, event_counters, job_events, schedule_fires,
-    schedules, pipeline_stages, families, job_needs, jobs, api_keys, tenants;
-DROP SEQUENCE job_numbers, mirror_versions;
-DROP FUNCTION note_mirror_changes;
+    table_claims, declared_tables, idempotency_keys, leaders, workers, event_counters, event_segments, job_events,
+    schedule_fires, schedules, pipeline_stages, families, job_needs, jobs, api_keys, tenants;
+DROP SEQUENCE job_numbers, event_segment_ids, mirror_versions;
+DROP FUNCTION note_mirror_changes, note_event_segments;
 """
 
 

@@ -33,7 +33,7 @@ from tests.bench.peers import WORKERS, RawCelery, bullmq, celery_worker, drain_r
 
 _LEFT = "SELECT count(*) FROM jobs WHERE tenant = 'default' AND state IN ('blocked', 'open', 'queued', 'running')"
 _ANY_LEFT = f"SELECT EXISTS ({_LEFT.replace('count(*)', '')})"
-_TABLES = "jobs, job_events, families, event_counters, workers"
+_TABLES = "jobs, job_events, event_segments, families, event_counters, workers"
 _CLIENTS = 8
 _LOOK_EVERY_S = 0.05
 """To look costs Postgres milliseconds of the time that is measured."""

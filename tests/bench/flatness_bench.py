@@ -68,13 +68,17 @@ WITH made AS (
            'native', 'bench', at, at, 1, 1, 3, at, at, at, at, at, at, 'success', jsonb_build_object('value', n),
            CASE WHEN n <= 50 THEN '{"run": "first"}' WHEN n %% 100 = 3 THEN '{"run": "nightly"}' ELSE '{}' END::jsonb
     FROM (SELECT n, %(first)s + n * %(step)s AS at FROM generate_series(%(low)s, %(high)s) AS n) AS one
-    RETURNING id, number, tenant, state, created_at
+    RETURNING id, tenant, state, created_at
 )
-INSERT INTO job_events (job_id, number, tenant, type, at, actor, source, target, fence, seq)
-SELECT id, e.number, tenant, e.type, created_at, 'bench', e.source, coalesce(e.target, state), 1,
-       made.number * 3 + e.number
+INSERT INTO job_events (job_id, number, tenant, type, at, actor, source, target, fence)
+SELECT id, e.number, tenant, e.type, created_at, 'bench', e.source, coalesce(e.target, state), 1
 FROM made, (VALUES (1, 'job.submitted', NULL, 'queued'), (2, 'job.started', 'queued', 'running'),
                    (3, 'job.ended', 'running', NULL)) AS e (number, type, source, target)
+"""
+_NUMBER = """
+UPDATE event_segments AS s SET last_seq = n.last_seq FROM (
+    SELECT id, at, sum(cardinality(jobs)) OVER (PARTITION BY tenant ORDER BY id) AS last_seq FROM event_segments
+) AS n WHERE s.id = n.id AND s.at = n.at
 """
 
 
@@ -83,13 +87,14 @@ def fill(url: str, finished: int) -> None:
     connection = psycopg2.connect(url)
     connection.autocommit = True
     cursor = connection.cursor()
-    cursor.execute("TRUNCATE jobs, job_events, event_counters")
+    cursor.execute("TRUNCATE jobs, job_events, event_segments, event_counters")
     span = timedelta(weeks=WEEKS) - timedelta(hours=1)
     when = {"first": datetime.now(UTC) - timedelta(weeks=WEEKS), "step": span / finished}
     for low in range(1, finished + 1, _AT_ONCE):
         cursor.execute(_FILL, {**when, "low": low, "high": min(finished, low + _AT_ONCE - 1)})
-    cursor.execute("INSERT INTO event_counters SELECT tenant, max(seq) FROM job_events GROUP BY tenant")
-    cursor.execute("VACUUM (ANALYZE) jobs, job_events")
+    cursor.execute(_NUMBER)
+    cursor.execute("INSERT INTO event_counters SELECT tenant, max(last_seq) FROM event_segments GROUP BY tenant")
+    cursor.execute("VACUUM (ANALYZE) jobs, job_events, event_segments")
     cursor.execute("CHECKPOINT")
     connection.close()
 

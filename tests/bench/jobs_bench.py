@@ -86,7 +86,7 @@ def submission(stack: Stack, *, seconds: int, runs: int, folder: Path) -> dict[s
         for _ in range(runs + 1):
             _execute(url, BARE_TABLE)
             bare = _rate(bare_url, BARE_BODY, "-", seconds, folder)
-            _execute(url, "TRUNCATE jobs, job_events")
+            _execute(url, "TRUNCATE jobs, job_events, event_segments")
             ours = _rate(f"{stack.url}/v1/jobs", BODY, stack.admin_key, seconds, folder)
             ratios.append(ours / bare)
             print(f"POST /v1/jobs: {ours:,.0f}/s, bare {bare:,.0f}/s, ratio {ours / bare:.2f}", flush=True)

@@ -104,8 +104,8 @@ class Cluster:
         self.sessions = make_sessions(self.engine)
         with self.sessions.begin() as session:
             session.execute(text("CREATE TABLE IF NOT EXISTS effects (job_id uuid, step int, fence int)"))
-            tables = "effects, jobs, job_events, workers, leaders, queues, limits, schedules, schedule_fires"
-            session.execute(text(f"TRUNCATE {tables}"))
+            tables = "effects, jobs, job_events, event_segments, workers, leaders, queues, limits, schedules"
+            session.execute(text(f"TRUNCATE {tables}, schedule_fires"))
         self.services: Services = build_services(self.settings(), application_name="fault client", pool_size=4)
 
     def settings(self) -> Settings:

@@ -87,5 +87,5 @@ class Installation:
     def sequence(self) -> list[int]:
         """The numbers of the tenant's events, in order."""
         with self.sessions.begin() as session:
-            rows = session.execute(text("SELECT seq FROM job_events WHERE tenant = 'default' ORDER BY seq NULLS LAST"))
+            rows = session.execute(text("SELECT seq FROM numbered_events WHERE tenant = 'default' ORDER BY seq"))
             return [row.seq for row in rows]

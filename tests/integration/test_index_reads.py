@@ -1,4 +1,4 @@
-"""What the statements that every job passes read when the statistics are of an idle hour, before a flood came."""
+"""What the statements that every job passes read when the statistics are of a time before a flood came."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from app.domain.job_types import Result
-from app.domain.jobs import Priority
-from app.persistence import admission, ends, new_jobs
+from app.domain.jobs import JobEvent, Priority
+from app.domain.lifecycle import Event
+from app.persistence import admission, ends, events, new_jobs, numbering
 from app.persistence.jobs import advance, claim
 from app.persistence.sessions import Sessions, make_sessions, open_engine
 from app.services.jobs import new_id
@@ -23,45 +24,67 @@ AT_ONCE = 100
 EACH = 10
 """Index entries that may be read for a job, on all partitions."""
 
+PLANNED_AFTER = 8
+"""Executions, more than after which Postgres keeps the plan of a prepared statement."""
+
 T = TypeVar("T")
 _READ = text(
     "SELECT coalesce(sum(idx_tup_read), 0) FROM pg_stat_user_indexes "
-    "WHERE relid IN (SELECT inhrelid FROM pg_inherits WHERE inhparent = 'jobs'::regclass)"
+    "WHERE relid IN (SELECT inhrelid FROM pg_inherits WHERE inhparent = CAST(:table AS regclass))"
 )
 
 
 @pytest.fixture
-def flooded(sessions: Sessions, settings: Settings) -> Iterator[Sessions]:
-    """The engine's connection to a queue whose jobs came after the last look at the table, when none waited or ran."""
-    with sessions.begin() as session:
-        new_jobs.add_all(session, many(FLOOD), room=0)
-        session.execute(text("UPDATE jobs SET state = 'completed', finished_at = now()"))
-    with sessions.kw["bind"].execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
-        connection.execute(text("VACUUM ANALYZE jobs"))
-    with sessions.begin() as session:
-        new_jobs.add_all(session, many(FLOOD), room=0)
+def engines(settings: Settings) -> Iterator[Sessions]:
+    """One connection, as the engine's are."""
     url = settings.database_url.get_secret_value()
     engine = open_engine(url, application_name="engine", pool_size=1, by_index=True)
     yield make_sessions(engine)
     engine.dispose()
 
 
+@pytest.fixture(params=["a new installation", "an idle hour"])
+def flooded(sessions: Sessions, engines: Sessions, request: pytest.FixtureRequest) -> Sessions:
+    """A queue whose jobs came after the last look at its tables.
+
+    Of a new installation, the statements were planned for its first jobs; after an idle hour, none waited or ran.
+    """
+    if request.param == "a new installation":
+        slot = a_slot(engines)
+        for _ in range(PLANNED_AFTER):
+            with engines.begin() as session:
+                new_jobs.add_all(session, many(1), room=0)
+                admission.admit(session, "small", Priority.NORMAL, bound=1)
+                [job] = claim(session, "small", slot)
+                advance(session, job, rows=1)
+                ends.complete(session, [(job, Result())])
+    else:
+        with sessions.begin() as session:
+            new_jobs.add_all(session, many(FLOOD), room=0)
+            session.execute(text("UPDATE jobs SET state = 'completed', finished_at = now()"))
+        with sessions.kw["bind"].execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+            connection.execute(text("VACUUM ANALYZE jobs, job_events, event_segments"))
+    with sessions.begin() as session:
+        new_jobs.add_all(session, many(FLOOD), room=0)
+    return engines
+
+
 def many(count: int) -> list[new_jobs.NewJob]:
     return [new_jobs.new_job(a_request(), job_id=new_id(), queue="small", retry=NO_POLICY) for _ in range(count)]
 
 
-def entries_read(sessions: Sessions, work: Callable[[Session], T]) -> tuple[int, T]:
-    """How many index entries of jobs a transaction reads, and what it answers."""
+def entries_read(sessions: Sessions, work: Callable[[Session], T], *, table: str = "jobs") -> tuple[int, T]:
+    """How many of a table's index entries a transaction reads, and what it answers."""
     with sessions.begin() as session:
-        before = session.execute(_READ).scalar_one()
+        before = session.execute(_READ, {"table": table}).scalar_one()
     with sessions.begin() as session:
         answer = work(session)
         session.execute(text("SELECT pg_stat_force_next_flush()"))
     with sessions.begin() as session:
-        return int(session.execute(_READ).scalar_one() - before), answer
+        return int(session.execute(_READ, {"table": table}).scalar_one() - before), answer
 
 
-def test_what_every_job_passes_reads_few_entries_a_job_after_an_idle_hour(flooded: Sessions) -> None:
+def test_what_every_job_passes_reads_few_entries_a_job(flooded: Sessions) -> None:
     slot = a_slot(flooded)
 
     def admit(session: Session) -> int:
@@ -74,3 +97,17 @@ def test_what_every_job_passes_reads_few_entries_a_job_after_an_idle_hour(floode
 
     assert count == len(held) == len(done) == AT_ONCE
     assert max(admitted, claimed, advanced, ended) < EACH * AT_ONCE
+
+
+def test_a_page_of_events_reads_few_events(flooded: Sessions) -> None:
+    with flooded.begin() as session:
+        while numbering.number(session, most=1000)[0]:
+            pass
+
+    def page(session: Session) -> list[JobEvent]:
+        return events.after(session, "default", FLOOD // 2, types=[Event.SUBMIT], limit=AT_ONCE)
+
+    read, found = entries_read(flooded, page, table="job_events")
+
+    assert [event.seq for event in found] == list(range(FLOOD // 2 + 1, FLOOD // 2 + 1 + AT_ONCE))
+    assert read < EACH * AT_ONCE

@@ -39,10 +39,11 @@ def _retention(sessions: Sessions, at: datetime, *, days: int = 30) -> Retention
 def sessions(sessions: Sessions) -> Iterator[Sessions]:
     """Afterwards the weeks of these tests are gone again."""
     yield sessions
-    for step in range(AHEAD + 1):
-        for table in partitions.TABLES:
-            with sessions.begin() as session:
-                partitions.drop(session, table, Period(THEN.start + PERIOD * step))
+    for first in (THEN, period_of(LATER)):
+        for step in range(AHEAD + 1):
+            for table in (*partitions.TABLES, partitions.SEGMENTS):
+                with sessions.begin() as session:
+                    partitions.drop(session, table, Period(first.start + PERIOD * step))
 
 
 def _job_of(sessions: Sessions, at: datetime, *, state: str = "completed", numbered: bool = True) -> UUID:
@@ -56,7 +57,7 @@ def _job_of(sessions: Sessions, at: datetime, *, state: str = "completed", numbe
             {"state": state, "at": at + timedelta(hours=1), "id": job_id},
         )
         if numbered:
-            session.execute(text("UPDATE job_events SET seq = 1 WHERE job_id = :id"), {"id": job_id})
+            session.execute(text("UPDATE event_segments SET last_seq = 1 WHERE :id = ANY(jobs)"), {"id": job_id})
     return job_id
 
 
@@ -170,3 +171,27 @@ def test_tables_in_use_are_left_for_the_next_time(sessions: Sessions) -> None:
 
     assert THEN not in busy
     assert THEN in _retention(sessions, LATER).drop_old()
+
+
+def test_the_order_of_events_stays_while_an_older_job_does(sessions: Sessions) -> None:
+    _retention(sessions, WEDNESDAY).prepare()
+    job_id = _job_of(sessions, WEDNESDAY, state="running")
+    _retention(sessions, LATER).prepare()
+    next_week = Period(THEN.end)
+
+    dropped = _retention(sessions, LATER).drop_old()
+    before = _segments_stand(sessions, THEN), _segments_stand(sessions, next_week)
+    with sessions.begin() as session:
+        session.execute(text("UPDATE jobs SET state = 'completed' WHERE id = :id"), {"id": job_id})
+    _retention(sessions, LATER).drop_old()
+
+    assert next_week in dropped
+    assert before == (True, True)
+    assert not _segments_stand(sessions, THEN)
+    assert not _segments_stand(sessions, next_week)
+
+
+def _segments_stand(sessions: Sessions, period: Period) -> bool:
+    with sessions.begin() as session:
+        name = f"{partitions.SEGMENTS}_{period.suffix}"
+        return session.execute(text("SELECT to_regclass(:name)"), {"name": name}).scalar_one() is not None

@@ -122,7 +122,7 @@ def _is_quiet(site: Site) -> bool:
     return not (
         site.cluster.count("schedules WHERE next_fire_at IS NOT NULL")
         or site.cluster.count("jobs WHERE state NOT IN ('completed', 'failed', 'cancelled')")
-        or site.cluster.count("job_events WHERE seq IS NULL")
+        or site.cluster.count("event_segments WHERE last_seq IS NULL")
         or site.cluster.count(UNHEARD)
     )
 
