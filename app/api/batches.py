@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import wraps
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from flask import Response, make_response, request
@@ -13,6 +13,7 @@ from flask_smorest import Blueprint
 from marshmallow import Schema, ValidationError, fields, validate
 
 from app.api.accepted import KEY, accepted
+from app.api.alike import AlikeField, AlikeReader
 from app.api.deliveries import ResultsSinkSchema
 from app.api.job_requests import BeginSchema, ChildSchema, OptionsSchema, RetrySchema
 from app.api.job_schemas import FinishedJobSchema, JobSchema
@@ -26,6 +27,8 @@ from app.web.errors import problems
 from app.web.paging import link_next, page
 
 blueprint = Blueprint("batches", __name__, url_prefix="/v1", description="Jobs whose work is their children.")
+_OWN: Final = ("name",)
+"""What payloads hardly ever have in common, beside their configs."""
 
 
 class PayloadSchema(ChildSchema):
@@ -33,6 +36,13 @@ class PayloadSchema(ChildSchema):
 
     makes = Payload
     name = fields.String(load_default=None, allow_none=True, validate=validate.Length(1, 255))
+
+
+class PayloadsField(AlikeField):
+    """Payloads, in any number; most differ in their configs and names alone."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(PayloadSchema(), Payload.filled, own=_OWN, required=True, **options)
 
 
 class BatchOptionsSchema(OptionsSchema, BeginSchema):
@@ -76,13 +86,13 @@ class FirstLineSchema(BatchOptionsSchema):
 class SubmitBatchSchema(BatchOptionsSchema):
     """A batch to be made."""
 
-    payloads = fields.List(fields.Nested(PayloadSchema), required=True, validate=validate.Length(1))
+    payloads = PayloadsField(validate=validate.Length(1))
 
 
 class ExtendSchema(Schema):
     """More payloads."""
 
-    payloads = fields.List(fields.Nested(PayloadSchema), required=True, validate=validate.Length(1, 10_000))
+    payloads = PayloadsField(validate=validate.Length(1, 10_000))
 
 
 class TotalSchema(Schema):
@@ -150,7 +160,7 @@ def create(body: dict[str, Any]) -> Any:
 def _create_from_lines() -> Any:
     with services().upload_places.taken():
         lines = read_lines()
-        options = _loaded(FirstLineSchema(), 0, next(lines, None))
+        options = _loaded(FirstLineSchema().load, 0, next(lines, None))
         payloads = _payloads(lines, options.pop("count"))
         batch = SubmitBatch(
             tenant=tenant(),
@@ -171,9 +181,9 @@ def _payloads(lines: Iterator[Any], count: int | None) -> Iterator[Payload]:
             "the body has no Content-Length, so its first line must say how many payloads follow",
             problems=(Problem("/0/count", "expected the number of payloads, because the body has no Content-Length"),),
         )
-    schema, place = PayloadSchema(), 0
+    reader, place = AlikeReader(PayloadSchema(), Payload.filled, own=_OWN), 0
     for place, line in enumerate(lines, start=1):
-        yield _loaded(schema, place, line)
+        yield _loaded(reader.load, place, line)
     if place == 0:
         raise misfit(1, "expected a payload, got no second line")
     if count is not None and place != count:
@@ -183,11 +193,11 @@ def _payloads(lines: Iterator[Any], count: int | None) -> Iterator[Payload]:
         )
 
 
-def _loaded(schema: Schema, place: int, value: Any) -> Any:
+def _loaded(load: Callable[[Any], Any], place: int, value: Any) -> Any:
     if not isinstance(value, dict):
         raise misfit(place, f"expected an object, got {value!r}"[:500])
     try:
-        return schema.load(value)
+        return load(value)
     except ValidationError as error:
         raise InvalidRequestError(
             f"line {place + 1} of the body does not fit", problems=tuple(problems(error.messages, f"/{place}"))

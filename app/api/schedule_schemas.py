@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from marshmallow import Schema, fields, pre_dump, validate
 
-from app.api.batches import PayloadSchema, SubmitBatchSchema
+from app.api.batches import PayloadsField, SubmitBatchSchema
 from app.api.job_requests import BeginSchema, SteeredSchema
 from app.api.pipelines import SubmitPipelineSchema
 from app.domain.calendars import MissedPolicy, OverlapPolicy
@@ -39,7 +39,7 @@ class BatchTemplateSchema(SubmitBatchSchema):
         exclude = tuple(BeginSchema().fields)
 
     type = fields.Constant(Kind.BATCH)
-    payloads = fields.List(fields.Nested(PayloadSchema), required=True, validate=validate.Length(1, MAX_PAYLOADS))
+    payloads = PayloadsField(validate=validate.Length(1, MAX_PAYLOADS))
 
 
 class PipelineTemplateSchema(SubmitPipelineSchema):

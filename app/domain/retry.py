@@ -104,6 +104,9 @@ class RetryChanges:
 
     given: Mapping[str, Any] = field(default_factory=dict)
 
+    def __hash__(self) -> int:
+        return hash(frozenset(self.given))
+
     def applied_to(self, policy: RetryPolicy) -> RetryPolicy:
         """``policy`` with these changes; a longest wait that is not given never cuts the first one that is."""
         first_s = self.given.get("initial_interval_s", 0.0)

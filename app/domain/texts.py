@@ -15,10 +15,15 @@ def is_storable(value: Any) -> bool:
     """Whether no text in a JSON value, however deep, holds U+0000 or half of a surrogate pair."""
     if isinstance(value, str):
         return _UNSTORABLE.search(value) is None
+    # Loops: a generator for each value of a small object costs more than to look at it.
     if isinstance(value, dict):
-        return all(is_storable(name) and is_storable(inner) for name, inner in value.items())
-    if isinstance(value, list):
-        return all(is_storable(inner) for inner in value)
+        for name, inner in value.items():
+            if not is_storable(name) or not is_storable(inner):
+                return False
+    elif isinstance(value, list):
+        for inner in value:
+            if not is_storable(inner):
+                return False
     return True
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from sqlalchemy.orm import Session
@@ -27,7 +27,7 @@ class Child(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class NewJob:
-    """A job that is ready to be stored; ``text`` is its JSON for the statement.
+    """A job that is ready to be stored.
 
     Args:
         child: Its parent, its place among the parent's children, and its name there, which is ``name``.
@@ -38,7 +38,6 @@ class NewJob:
     request: SubmitJob
     queue: str
     retry: RetryPolicy
-    text: str
     child: Child | None = None
     needs_left: int = 0
     name: str | None = None
@@ -55,16 +54,35 @@ def new_job(
     name: str | None = None,
 ) -> NewJob:
     """``request`` as a job of ``queue``, to be given to ``add_all``; ``name`` for one that is no child."""
-    name = child.name if child else name
-    text = json.dumps(
-        {
-            "id": str(job_id),
+    return NewJob(job_id, request, queue, retry, child, needs_left, child.name if child else name)
+
+
+@dataclass(frozen=True, slots=True)
+class Alike:
+    """What jobs have in common that differ in id, config, name and place alone.
+
+    Args:
+        request: Its config is none of theirs.
+        parent_id: Whose children they are.
+        blocked: Whether they begin so; those that wait for others always do.
+    """
+
+    request: SubmitJob
+    queue: str
+    retry: RetryPolicy
+    parent_id: UUID | None = None
+    blocked: bool = False
+    needs_left: int = 0
+
+    def as_json(self) -> dict[str, Any]:
+        """As the statement takes it."""
+        request = self.request
+        return {
             "tenant": request.tenant,
             "type": request.type,
-            "queue": queue,
+            "queue": self.queue,
             "priority": int(request.priority),
-            "config": request.config,
-            "retry": retry.as_json(),
+            "retry": self.retry.as_json(),
             "origin": request.origin,
             "created_by": request.created_by,
             "run_after": request.run_after.isoformat() if request.run_after else None,
@@ -74,47 +92,78 @@ def new_job(
             "schedule_id": str(request.schedule_id) if request.schedule_id else None,
             "labels": request.labels,
             "dialect": request.dialect,
-            "blocked": child is not None or needs_left > 0,
-            "needs_left": needs_left,
+            "blocked": self.blocked or self.needs_left > 0,
+            "needs_left": self.needs_left,
             "on_dependency_failure": request.on_dependency_failure,
-            "parent_id": str(child.parent_id) if child else None,
-            "child_no": child.child_no if child else None,
-            "name": name,
+            "parent_id": str(self.parent_id) if self.parent_id else None,
             "concurrency_key": request.concurrency_key or "",
             "max_concurrency": request.max_concurrency or 0,
             "memory_mb": request.resources.memory_mb,
             "cpu_m": request.resources.cpu_m,
         }
-    )
-    return NewJob(job_id, request, queue, retry, text, child, needs_left, name)
 
 
-def waiting(new: NewJob, needs_left: int) -> NewJob:
-    """``new`` as a job that waits for so many others."""
-    return new_job(
-        new.request,
-        job_id=new.id,
-        queue=new.queue,
-        retry=new.retry,
-        child=new.child,
-        needs_left=needs_left,
-        name=new.name,
-    )
+class Chunk:
+    """Jobs for one statement, in their order; what many of them have in common goes to Postgres once.
+
+    To read twenty fields of each of a thousand jobs costs it more than to store them.
+    """
+
+    def __init__(self) -> None:
+        self._alike: dict[int, tuple[Alike, list[dict[str, Any]]]] = {}
+        self._jobs = 0
+
+    def __len__(self) -> int:
+        return self._jobs
+
+    def add(
+        self, alike: Alike, job_id: str, config: dict[str, Any], *, child_no: int | None = None, name: str | None = None
+    ) -> None:
+        """One more job.
+
+        Args:
+            alike: The same object for all that have it in common.
+            child_no: Its place among its parent's children.
+        """
+        job = {"id": job_id, "config": config, "place": self._jobs}
+        if child_no is not None:
+            job["child_no"] = child_no
+        if name is not None:
+            job["name"] = name
+        self._alike.setdefault(id(alike), (alike, []))[1].append(job)
+        self._jobs += 1
+
+    def text(self) -> str:
+        """As ``insert`` takes it: one line."""
+        return json.dumps([{**alike.as_json(), "jobs": jobs} for alike, jobs in self._alike.values()])
+
+
+def chunk(new: Sequence[NewJob]) -> Chunk:
+    """Jobs that have little in common, or that are few."""
+    made = Chunk()
+    for job in new:
+        child, parent_id, child_no = job.child, None, None
+        if child is not None:
+            parent_id, child_no = child.parent_id, child.child_no
+        alike = Alike(job.request, job.queue, job.retry, parent_id, child is not None, job.needs_left)
+        made.add(alike, str(job.id), job.request.config, child_no=child_no, name=job.name)
+    return made
 
 
 # No EXISTS: a plan that was made while there was little may hash all that waits, at each submit.
 _STORE: Final = f"""
     WITH given AS MATERIALIZED (
-        SELECT * FROM ROWS FROM (jsonb_to_recordset(CAST(:given AS jsonb)) AS (
-            id uuid, tenant text, type text, queue text, priority smallint, config jsonb, retry jsonb, origin text,
-            created_by text, run_after timestamptz, timeout_s double precision, attempt_timeout_s double precision,
-            clone_of uuid, schedule_id uuid, labels jsonb, dialect jsonb, blocked boolean, needs_left integer,
-            on_dependency_failure text, parent_id uuid, child_no integer, name text, concurrency_key text,
-            max_concurrency integer, memory_mb integer, cpu_m integer
-        )) WITH ORDINALITY AS new (
-            id, tenant, type, queue, priority, config, retry, origin, created_by, run_after, timeout_s,
-            attempt_timeout_s, clone_of, schedule_id, labels, dialect, blocked, needs_left, on_dependency_failure,
-            parent_id, child_no, name, concurrency_key, max_concurrency, memory_mb, cpu_m, place
+        SELECT id, tenant, type, queue, priority, config, retry, origin, created_by, run_after, timeout_s,
+               attempt_timeout_s, clone_of, schedule_id, labels, dialect, blocked, needs_left, on_dependency_failure,
+               parent_id, child_no, name, concurrency_key, max_concurrency, memory_mb, cpu_m, place
+        FROM jsonb_to_recordset(CAST(:given AS jsonb)) AS alike (
+            tenant text, type text, queue text, priority smallint, retry jsonb, origin text, created_by text,
+            run_after timestamptz, timeout_s double precision, attempt_timeout_s double precision, clone_of uuid,
+            schedule_id uuid, labels jsonb, dialect jsonb, blocked boolean, needs_left integer,
+            on_dependency_failure text, parent_id uuid, concurrency_key text, max_concurrency integer,
+            memory_mb integer, cpu_m integer, jobs jsonb
+        ) CROSS JOIN LATERAL jsonb_to_recordset(alike.jobs) AS job (
+            id uuid, config jsonb, place integer, child_no integer, name text
         )
     ), judged AS MATERIALIZED (
         SELECT given.*, run_after IS NULL AND NOT blocked AND concurrency_key = ''
@@ -123,7 +172,7 @@ _STORE: Final = f"""
             AS may_go
         FROM given
     ), classes AS MATERIALIZED (
-        SELECT DISTINCT queue, priority FROM judged WHERE may_go
+        SELECT DISTINCT queue, priority FROM judged WHERE may_go AND :room > 0
     ), rooms AS MATERIALIZED (
         SELECT queue, priority, CASE
             WHEN (SELECT paused FROM queues WHERE name = queue) THEN 0
@@ -170,7 +219,7 @@ def add_all(session: Session, new: Sequence[NewJob], *, room: int) -> list[Job]:
         room: Queued jobs of a class below which the engine need not be asked. Two submits that race may each see the
             last place, so callers pass less than the queue's bound and leave the rest to the engine.
     """
-    rows = _ADD.execute(session, {"given": f"[{','.join(job.text for job in new)}]", "room": room})
+    rows = _ADD.execute(session, {"given": chunk(new).text(), "room": room})
     stored = {row.id: row for row in rows}
     jobs = []
     for job in new:
@@ -211,11 +260,11 @@ def add_all(session: Session, new: Sequence[NewJob], *, room: int) -> list[Job]:
     return jobs
 
 
-def insert(session: Session, texts: Sequence[str], *, room: int = 0) -> dict[str, int]:
-    """``add_all`` for jobs that are each their ``NewJob.text``, when nobody asks for what they look like.
+def insert(session: Session, given: str, *, room: int = 0) -> dict[str, int]:
+    """``add_all`` for the jobs of a ``Chunk``, given as its text, when nobody asks for what they look like.
 
     Returns:
         How many of them stand in each queue.
     """
-    rows = _INSERT.execute(session, {"given": f"[{','.join(texts)}]", "room": room})
+    rows = _INSERT.execute(session, {"given": given, "room": room})
     return {row.queue: row.queued for row in rows}

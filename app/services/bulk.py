@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from sqlalchemy.orm import Session
@@ -14,16 +14,30 @@ from app.domain.job_types import CHEAP_AT_ONCE, CHEAP_QUEUE
 from app.domain.jobs import SubmitJob
 from app.domain.ports import Bell
 from app.persistence import idempotency, new_jobs
-from app.persistence.new_jobs import NewJob
+from app.persistence.new_jobs import Alike, Chunk
 from app.persistence.sessions import Sessions
 from app.services import depending
-from app.services.jobs import Jobs
-from app.services.once import earlier, fingerprint
+from app.services.jobs import Jobs, new_id
+from app.services.once import Fingerprint, earlier
+from app.services.submissions import Form
 
 MAX_JOBS: Final = 10_000
 _AT: Final = "/jobs/{}"
 _JOBS_AT_ONCE: Final = 1000
 """In one statement."""
+_Checked = Sequence[tuple[Form, dict[str, Any]]]
+"""Requests in their order, and the configs that their jobs get."""
+
+
+class Variant(NamedTuple):
+    """A request for a job: ``options`` but for its config.
+
+    Args:
+        options: The same object for all that say the same; it is looked at once.
+    """
+
+    options: SubmitJob
+    config: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +61,7 @@ class Bulk:
         self._jobs = jobs
         self._room = queue_bound // 2
 
-    def submit(self, requests: Sequence[SubmitJob], *, idempotency_key: str | None = None) -> SubmittedMany:
+    def submit(self, requests: Sequence[Variant], *, idempotency_key: str | None = None) -> SubmittedMany:
         """Accept jobs of one tenant, all or none.
 
         Args:
@@ -57,12 +71,12 @@ class Bulk:
             NotFoundError: One depends on a job that the tenant does not have.
             ConflictError: A request with the same key is in flight.
         """
-        checked = [self._jobs.checked(request, at=_AT.format(place)) for place, request in enumerate(requests)]
+        checked = self._checked(requests)
         with self._sessions.begin() as session:
             if idempotency_key is None:
                 ids, queued = self._store(session, checked)
             else:
-                tenant, said = checked[0].tenant, fingerprint(checked)
+                tenant, said = requests[0].options.tenant, _fingerprint(checked)
                 made = earlier(session, tenant, idempotency_key, said)
                 if made is not None:
                     return SubmittedMany(made, replayed=True)
@@ -71,25 +85,54 @@ class Bulk:
         self._ring(queued)
         return SubmittedMany(ids)
 
-    def _store(self, session: Session, requests: Sequence[SubmitJob]) -> tuple[list[UUID], Counter[str]]:
-        """Insert them; their ids, and how many went straight to each queue."""
-        waits = depending.waits(session, requests, at=_AT)
-        new = [depending.waiting(self._jobs.new(request), wait) for request, wait in zip(requests, waits, strict=True)]
-        queued = self._insert(session, new)
-        depending.keep(session, [(job.id, wait) for job, wait in zip(new, waits, strict=True)])
-        for job, wait in zip(new, waits, strict=True):
-            if wait.stopped:
-                depending.stop(session, job.request.tenant, job.id, job.request.on_dependency_failure)
-        return [job.id for job in new], queued
+    def _checked(self, requests: Sequence[Variant]) -> _Checked:
+        forms: dict[int, Form] = {}
+        checked = []
+        for place, (options, config) in enumerate(requests):
+            at = _AT.format(place)
+            form = forms.get(id(options))
+            if form is None:
+                form = forms[id(options)] = self._jobs.form(options, at=at)
+            checked.append((form, self._jobs.config(form, config, at=at)))
+        return checked
 
-    def _insert(self, session: Session, new: Sequence[NewJob]) -> Counter[str]:
+    def _store(self, session: Session, checked: _Checked) -> tuple[list[UUID], Counter[str]]:
+        """Insert them; their ids, and how many went straight to each queue."""
+        waits = depending.waits(session, [form.request for form, _ in checked], at=_AT)
+        ids = [new_id() for _ in checked]
         queued: Counter[str] = Counter()
-        for start in range(0, len(new), _JOBS_AT_ONCE):
-            texts = [job.text for job in new[start : start + _JOBS_AT_ONCE]]
-            queued.update(new_jobs.insert(session, texts, room=self._room))
-        return queued
+        for given in _chunks(ids, checked, waits):
+            queued.update(new_jobs.insert(session, given, room=self._room))
+        depending.keep(session, zip(ids, waits, strict=True))
+        for job_id, (form, _), wait in zip(ids, checked, waits, strict=True):
+            if wait.stopped:
+                depending.stop(session, form.request.tenant, job_id, form.request.on_dependency_failure)
+        return ids, queued
 
     def _ring(self, queued: Counter[str]) -> None:
         for queue, jobs in queued.items():
             self._bell.ring(queue, -(-jobs // CHEAP_AT_ONCE) if queue == CHEAP_QUEUE else jobs)
         self._bell.ring_engine()
+
+
+def _chunks(ids: Sequence[UUID], checked: _Checked, waits: Sequence[depending.Wait]) -> Iterator[str]:
+    """Jobs ready to be stored, as many at a time as one statement takes."""
+    alike: dict[tuple[int, int], Alike] = {}
+    chunk = Chunk()
+    for job_id, (form, config), wait in zip(ids, checked, waits, strict=True):
+        key = id(form), wait.needs_left
+        if key not in alike:
+            alike[key] = Alike(form.request, form.queue, form.retry, needs_left=wait.needs_left)
+        chunk.add(alike[key], str(job_id), config)
+        if len(chunk) == _JOBS_AT_ONCE:
+            yield chunk.text()
+            chunk = Chunk()
+    if len(chunk):
+        yield chunk.text()
+
+
+def _fingerprint(checked: _Checked) -> bytes:
+    said = Fingerprint()
+    for form, config in checked:
+        said.add(form.request, config)
+    return said.bytes()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
 from uuid import UUID
 
 from sqlalchemy.orm import Session
@@ -33,6 +34,9 @@ class Wait:
         return sum(not is_over for is_over in self.over.values()) or int(self.stopped)
 
 
+_FREE: Final = Wait({}, stopped=False)
+
+
 def waits(session: Session, requests: Sequence[SubmitJob], *, at: str = "") -> list[Wait]:
     """How requests of one tenant stand to what they depend on; none of it ends before the transaction does.
 
@@ -42,7 +46,9 @@ def waits(session: Session, requests: Sequence[SubmitJob], *, at: str = "") -> l
         NotFoundError: The tenant has no such job.
     """
     needed = sorted({job_id for request in requests for job_id in request.depends_on})
-    states = needs.lock(session, requests[0].tenant, needed) if needed else {}
+    if not needed:
+        return [_FREE] * len(requests)
+    states = needs.lock(session, requests[0].tenant, needed)
     return [_wait(request, states, at.format(place)) for place, request in enumerate(requests)]
 
 
@@ -57,7 +63,7 @@ def _wait(request: SubmitJob, states: Mapping[UUID, JobState], at: str) -> Wait:
     return Wait(over, failed and request.on_dependency_failure is not OnDependencyFailure.RUN)
 
 
-def keep(session: Session, waiting: Sequence[tuple[UUID, Wait]]) -> None:
+def keep(session: Session, waiting: Iterable[tuple[UUID, Wait]]) -> None:
     """Store what new jobs wait for."""
     edges = [(job_id, needed, is_over) for job_id, wait in waiting for needed, is_over in wait.over.items()]
     if edges:
@@ -88,4 +94,4 @@ def add(session: Session, new: NewJob, *, room: int) -> Job:
 
 def waiting(new: NewJob, wait: Wait) -> NewJob:
     """``new`` as a job that waits so."""
-    return new_jobs.waiting(new, wait.needs_left) if wait.needs_left else new
+    return replace(new, needs_left=wait.needs_left) if wait.needs_left else new

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
-from itertools import islice
+from operator import attrgetter
 from tempfile import SpooledTemporaryFile
 from typing import IO, Any, Final
 from uuid import UUID
@@ -23,12 +21,13 @@ from app.domain.resources import Resources
 from app.domain.retry import RetryChanges
 from app.persistence import families, new_jobs, results
 from app.persistence.families import PARENT_QUEUE
-from app.persistence.new_jobs import NewJob
+from app.persistence.new_jobs import Alike, Chunk, NewJob
 from app.persistence.sessions import Sessions
 from app.services import delivering
 from app.services.founding import CHILDREN_AT_ONCE, NO_RETRY, add_parent, child, insert, skip_if_over
-from app.services.jobs import Jobs
-from app.services.once import Submitted, check_key, once
+from app.services.jobs import Jobs, new_id
+from app.services.once import Fingerprint, Submitted, check_key, once
+from app.services.submissions import Form
 
 MAX_PAYLOADS: Final = 1_000_000
 _SPOOL_BYTES: Final = 8 * 2**20
@@ -48,6 +47,20 @@ class Payload:
     concurrency_key: str | None = None
     max_concurrency: int | None = None
     resources: Resources = Resources()
+
+    def filled(self, *, config: dict[str, Any], name: str | None = None) -> Payload:
+        """Another like it."""
+        return Payload(
+            self.type,
+            config,
+            self.retry,
+            self.attempt_timeout_s,
+            name,
+            self.priority,
+            self.concurrency_key,
+            self.max_concurrency,
+            self.resources,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,40 +115,26 @@ class Families:
         """
         check_key(idempotency_key)
         parent, plan = self._jobs.prepared(_parent(batch), queue=PARENT_QUEUE), self._plan(batch)
+        children = _Children(self._jobs, parent, batch, keyed=idempotency_key is not None)
         # Checked and put by before the transaction begins: it waits for nobody who sends slowly or not at all.
         with SpooledTemporaryFile(max_size=_SPOOL_BYTES) as spool:
-            total, members = self._put_by(parent, batch, spool)
+            for text in children.texts():
+                spool.write(text.encode() + b"\n")
+            spool.seek(0)
             with self._sessions.begin() as session:
                 submitted = once(
                     session,
                     parent.request,
                     idempotency_key,
-                    lambda: _store(session, parent, plan, total, spool),
-                    members=members,
+                    lambda: _store(session, parent, plan, children.total, spool),
+                    members=children.said.bytes(),
                 )
         self._bell.ring_engine()
         return submitted
 
-    def _put_by(self, parent: NewJob, batch: SubmitBatch, spool: IO[bytes]) -> tuple[int, bytes]:
-        """Write a line for each payload, ready to be stored; how many there are, and a digest of what they say."""
-        total, digest = 0, hashlib.sha256()
-        for member in self._members(batch):
-            spool.write(child(parent, total, member).text.encode() + b"\n")
-            digest.update(json.dumps(member.as_json(), sort_keys=True).encode() + b"\n")
-            total += 1
-        spool.seek(0)
-        return total, digest.digest()
-
     def _members(self, batch: SubmitBatch) -> Iterator[Member]:
         of_all = batch.retry or RetryChanges()
-        for place, payload in enumerate(batch.payloads):
-            at = f"{batch.payloads_at}/{place + batch.first_place}"
-            if place >= batch.max_payloads:
-                raise InvalidRequestError(
-                    f"the batch holds {batch.max_payloads:,} payloads at most",
-                    code="batch.too_many",
-                    problems=(Problem(at, f"expected at most {batch.max_payloads} payloads"),),
-                )
+        for at, payload in _placed(batch):
             yield self._member(batch.tenant, batch.created_by, payload, of_all=of_all, at=at)
 
     def planned(self, batch: SubmitBatch) -> tuple[SubmitJob, Plan]:
@@ -232,23 +231,107 @@ class Families:
         return parent
 
     def _member(self, tenant: str, actor: str, payload: Payload, *, of_all: RetryChanges, at: str) -> Member:
-        request = SubmitJob(
-            tenant=tenant,
-            type=payload.type,
-            config=payload.config,
-            created_by=actor,
-            retry=(payload.retry or RetryChanges()).over(of_all),
-            attempt_timeout_s=payload.attempt_timeout_s,
-            concurrency_key=payload.concurrency_key,
-            max_concurrency=payload.max_concurrency,
-            resources=payload.resources,
-        )
-        return replace(self._jobs.member(request, at=at), name=payload.name, priority=payload.priority)
+        member = self._jobs.member(_request(tenant, actor, payload, of_all), at=at)
+        return replace(member, name=payload.name, priority=payload.priority)
+
+
+_OPTIONS: Final = attrgetter(
+    "type", "retry", "attempt_timeout_s", "priority", "concurrency_key", "max_concurrency", "resources"
+)
+"""Of a payload: all but its config and its name."""
+_FORMS_KEPT: Final = 1000
+
+
+class _Children:
+    """A batch's payloads as children of its job, ready to be stored; options that are alike are looked at once.
+
+    As many as may be at work at once begin ``open``, unless the batch waits for something: its first children need no
+    step of the engine's. The others are ``blocked`` until it releases them.
+
+    Args:
+        keyed: Whether it is asked for what the payloads ``said``.
+    """
+
+    def __init__(self, jobs: Jobs, parent: NewJob, batch: SubmitBatch, *, keyed: bool) -> None:
+        self.total = 0
+        self.said = Fingerprint()
+        self._jobs = jobs
+        self._parent = parent
+        self._batch = batch
+        self._keyed = keyed
+        self._open = 0 if batch.run_after or batch.depends_on else batch.max_concurrency
+        self._forms: dict[Any, tuple[Form, Alike, Alike]] = {}
+
+    def texts(self) -> Iterator[str]:
+        """Chunks of them, as ``new_jobs.insert`` takes them.
+
+        Raises:
+            InvalidRequestError: One does not fit its type, or there are too many.
+        """
+        chunk = Chunk()
+        for at, payload in _placed(self._batch):
+            self._add(chunk, payload, at)
+            if len(chunk) == CHILDREN_AT_ONCE:
+                yield chunk.text()
+                chunk = Chunk()
+        if len(chunk):
+            yield chunk.text()
+
+    def _add(self, chunk: Chunk, payload: Payload, at: str) -> None:
+        options = _OPTIONS(payload)
+        known = self._forms.get(options)
+        if known is None:
+            known = self._form(payload, at)
+            if len(self._forms) == _FORMS_KEPT:
+                self._forms.clear()
+            self._forms[options] = known
+        form, first, later = known
+        config = self._jobs.config(form, payload.config, at=at)
+        alike = first if self.total < self._open else later
+        chunk.add(alike, str(new_id()), config, child_no=self.total, name=payload.name)
+        if self._keyed:
+            self.said.add(form.request, config, payload.name)
+        self.total += 1
+
+    def _form(self, payload: Payload, at: str) -> tuple[Form, Alike, Alike]:
+        batch, parent = self._batch, self._parent.request
+        request = _request(batch.tenant, batch.created_by, payload, batch.retry or RetryChanges())
+        priority = parent.priority if payload.priority is None else payload.priority
+        form = self._jobs.form(replace(request, origin=parent.origin, priority=priority), at=at)
+        first = Alike(form.request, form.queue, form.retry, parent_id=self._parent.id)
+        return form, first, replace(first, blocked=True)
+
+
+def _placed(batch: SubmitBatch) -> Iterator[tuple[str, Payload]]:
+    """A batch's payloads, each with where it stands in what was sent; as many as it may have."""
+    for place, payload in enumerate(batch.payloads):
+        at = f"{batch.payloads_at}/{place + batch.first_place}"
+        if place >= batch.max_payloads:
+            raise InvalidRequestError(
+                f"the batch holds {batch.max_payloads:,} payloads at most",
+                code="batch.too_many",
+                problems=(Problem(at, f"expected at most {batch.max_payloads} payloads"),),
+            )
+        yield at, payload
+
+
+def _request(tenant: str, actor: str, payload: Payload, of_all: RetryChanges) -> SubmitJob:
+    return SubmitJob(
+        tenant=tenant,
+        type=payload.type,
+        config=payload.config,
+        created_by=actor,
+        retry=(payload.retry or RetryChanges()).over(of_all),
+        attempt_timeout_s=payload.attempt_timeout_s,
+        concurrency_key=payload.concurrency_key,
+        max_concurrency=payload.max_concurrency,
+        resources=payload.resources,
+    )
 
 
 def _store(session: Session, parent: NewJob, plan: Plan, total: int, spool: IO[bytes]) -> Job:
-    while chunk := list(islice(spool, CHILDREN_AT_ONCE)):
-        new_jobs.insert(session, [line.decode() for line in chunk])
+    for line in spool:
+        new_jobs.insert(session, line.decode())
     # Last: what it waits for is locked from here on, and cannot end meanwhile.
     job = add_parent(session, parent, plan, total=total)
     skip_if_over(session, job)

@@ -58,7 +58,7 @@ def add_parent(session: Session, parent: NewJob, plan: Plan, *, total: int) -> J
 def insert(session: Session, children: Sequence[NewJob]) -> None:
     """Store children of a parent that counts them already."""
     for start in range(0, len(children), CHILDREN_AT_ONCE):
-        new_jobs.insert(session, [one.text for one in children[start : start + CHILDREN_AT_ONCE]])
+        new_jobs.insert(session, new_jobs.chunk(children[start : start + CHILDREN_AT_ONCE]).text())
 
 
 def skip_if_over(session: Session, parent: Job) -> None:

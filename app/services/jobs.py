@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 import uuid_utils
@@ -24,7 +24,7 @@ from app.persistence.sessions import Sessions, SingleStatements
 from app.services import depending
 from app.services.once import Submitted, once
 from app.services.runs import is_connection_lost
-from app.services.submissions import Checks
+from app.services.submissions import Checks, Form
 from app.services.together import Together
 
 _TOGETHER: Final = 100
@@ -82,6 +82,22 @@ class Jobs:
             InvalidRequestError: Unknown type, or a config that does not fit it.
         """
         return self._checks.checked(request, at=at)
+
+    def form(self, request: SubmitJob, *, at: str = "") -> Form:
+        """What ``request`` and others that differ in their configs alone come to; ``at`` is where it stands.
+
+        Raises:
+            InvalidRequestError: Unknown type.
+        """
+        return self._checks.form(request, at=at)
+
+    def config(self, form: Form, config: dict[str, Any], *, at: str = "") -> dict[str, Any]:
+        """The config of a request of this form, as its job gets it; ``at`` is where the request stands.
+
+        Raises:
+            InvalidRequestError: It does not fit the type.
+        """
+        return self._checks.config(form, config, at=at)
 
     def new(self, request: SubmitJob) -> NewJob:
         """A checked request as a job that is ready to be stored."""

@@ -98,6 +98,28 @@ def fingerprint(requests: Sequence[SubmitJob], *, name: str | None = None, membe
     return digest.digest()
 
 
+class Fingerprint:
+    """``fingerprint`` of jobs that come one by one, many of which differ in their configs and names alone."""
+
+    def __init__(self) -> None:
+        self._digest = hashlib.sha256(b"jobs")
+        self._last: tuple[SubmitJob, bytes] | None = None
+
+    def add(self, options: SubmitJob, config: dict[str, Any], name: str | None = None) -> None:
+        """One more job.
+
+        Args:
+            options: But for its config; if it is the same object as the last one's, it is not read again.
+        """
+        if self._last is None or self._last[0] is not options:
+            self._last = options, fingerprint([options])
+        self._digest.update(self._last[1] + json.dumps([config, name], sort_keys=True).encode())
+
+    def bytes(self) -> bytes:
+        """What tells these jobs from others."""
+        return self._digest.digest()
+
+
 def _said(request: SubmitJob) -> dict[str, Any]:
     return {
         "type": request.type,

@@ -19,11 +19,11 @@ from app.domain.errors import (
     TransientError,
     UnavailableError,
 )
-from app.domain.job_types import Registry, Submission
+from app.domain.job_types import JobType, Registry, Submission
 from app.domain.jobs import SubmitJob
 from app.domain.pipelines import is_templated
 from app.domain.ports import ObjectInfo, ObjectRef, ObjectStore
-from app.domain.retry import policy_of
+from app.domain.retry import RetryPolicy, policy_of
 from app.domain.sinks import TenantSink
 from app.domain.tables import BUILT_IN, Table
 from app.domain.texts import is_storable
@@ -55,22 +55,64 @@ class Checks:
             InvalidRequestError: Unknown type, or a config that does not fit it.
         """
         job_type = self.registry.open.get(request.type, at=f"{at}/type")
-        _refuse_unstorable_text(request.config, at=f"{at}/config")
-        settled = request.config
-        if templates and is_templated(request.config):
-            self.registry.check_around(job_type, request.config, is_templated, at=f"{at}/config")
-        else:
-            config = self.registry.parse(job_type, request.config, at=f"{at}/config")
-            if job_type.check is not None:
-                job_type.check(self.submission(request.tenant), config)
-            if job_type.settle is not None:
-                settled = job_type.settle(self.submission(request.tenant), request.config)
-        return replace(
-            request,
-            config=settled,
-            retry=policy_of(request.retry, job_type.retry),
-            attempt_timeout_s=request.attempt_timeout_s or job_type.attempt_timeout_s,
-        )
+        config = self._config(job_type, request.tenant, request.config, at=f"{at}/config", templates=templates)
+        return _settled(request, job_type, config)
+
+    def form(self, request: SubmitJob, *, at: str = "") -> Form:
+        """What ``request`` and others like it come to, whatever config each of them has.
+
+        Raises:
+            InvalidRequestError: Unknown type.
+        """
+        job_type = self.registry.open.get(request.type, at=f"{at}/type")
+        settled = _settled(request, job_type, {})
+        return Form(settled, job_type, job_type.queue_for(settled), policy_of(settled.retry, job_type.retry))
+
+    def config(self, form: Form, config: dict[str, Any], *, at: str = "") -> dict[str, Any]:
+        """The config of a request of this form, with what it leaves to the installation.
+
+        Args:
+            at: Where the request stands in what was sent.
+        Raises:
+            InvalidRequestError: It does not fit the type.
+        """
+        return self._config(form.job_type, form.request.tenant, config, at=f"{at}/config")
+
+    def _config(
+        self, job_type: JobType, tenant: str, config: dict[str, Any], *, at: str, templates: bool = False
+    ) -> dict[str, Any]:
+        _refuse_unstorable_text(config, at=at)
+        if templates and is_templated(config):
+            self.registry.check_around(job_type, config, is_templated, at=at)
+            return config
+        parsed = self.registry.parse(job_type, config, at=at)
+        if job_type.check is not None:
+            job_type.check(self.submission(tenant), parsed)
+        return config if job_type.settle is None else job_type.settle(self.submission(tenant), config)
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What requests come to that differ in their configs alone.
+
+    Args:
+        request: With its type's defaults; its config is none of theirs.
+        queue: Where such jobs wait.
+    """
+
+    request: SubmitJob
+    job_type: JobType
+    queue: str
+    retry: RetryPolicy
+
+
+def _settled(request: SubmitJob, job_type: JobType, config: dict[str, Any]) -> SubmitJob:
+    return replace(
+        request,
+        config=config,
+        retry=policy_of(request.retry, job_type.retry),
+        attempt_timeout_s=request.attempt_timeout_s or job_type.attempt_timeout_s,
+    )
 
 
 def _refuse_unstorable_text(config: dict[str, Any], *, at: str) -> None:

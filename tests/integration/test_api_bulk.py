@@ -16,7 +16,7 @@ from app.domain.lifecycle import JobState
 from app.persistence import new_jobs
 from app.persistence.sessions import Sessions
 from app.services import bulk
-from app.services.bulk import Bulk, SubmittedMany
+from app.services.bulk import Bulk, SubmittedMany, Variant
 from tests.factories import RecordingBell, a_request, a_service, in_threads
 from tests.integration.conftest import Client
 
@@ -26,6 +26,10 @@ ECHO = {"type": "echo"}
 def a_bulk(sessions: Sessions, *, queue_bound: int = 100, bell: RecordingBell | None = None) -> Bulk:
     bell = bell or RecordingBell()
     return Bulk(sessions, bell, a_service(sessions, bell=bell), queue_bound=queue_bound)
+
+
+def many(count: int) -> list[Variant]:
+    return [Variant(a_request(), {}) for _ in range(count)]
 
 
 def stored(sessions: Sessions) -> int:
@@ -123,7 +127,7 @@ def test_of_requests_with_one_key_that_come_together_one_makes_jobs(sessions: Se
 
     def submit() -> SubmittedMany | None:
         try:
-            return service.submit([a_request(), a_request()], idempotency_key="once")
+            return service.submit(many(2), idempotency_key="once")
         except ConflictError:
             return None
 
@@ -175,7 +179,7 @@ def test_a_queue_takes_as_many_as_it_has_room_for_and_is_rung_once_for_each_clai
     monkeypatch.setattr(bulk, "_JOBS_AT_ONCE", 70)
     bell = RecordingBell()
 
-    made = a_bulk(sessions, queue_bound=2 * CHEAP_AT_ONCE + 40, bell=bell).submit([a_request() for _ in range(100)])
+    made = a_bulk(sessions, queue_bound=2 * CHEAP_AT_ONCE + 40, bell=bell).submit(many(100))
 
     states = Counter(job.state for job in a_service(sessions).batch_get("default", made.ids) if job)
     assert states == {JobState.QUEUED: 70, JobState.OPEN: 30}
@@ -184,7 +188,8 @@ def test_a_queue_takes_as_many_as_it_has_room_for_and_is_rung_once_for_each_clai
 
 def test_jobs_of_one_request_go_to_the_queues_and_classes_of_each(sessions: Sessions) -> None:
     bell = RecordingBell()
-    asked = [a_request(), a_request(priority=Priority.HIGH), a_request(timeout_s=60.0)]
+    options = [a_request(), a_request(priority=Priority.HIGH), a_request(timeout_s=60.0)]
+    asked = [Variant(one, {}) for one in options]
 
     made = a_bulk(sessions, queue_bound=2, bell=bell).submit(asked)
 
@@ -210,15 +215,15 @@ def test_a_request_that_breaks_off_between_its_statements_leaves_nothing(
 
     monkeypatch.setattr(new_jobs, "insert", breaks_off)
     with pytest.raises(KeyboardInterrupt):
-        a_bulk(sessions, bell=bell).submit([a_request() for _ in range(5)], idempotency_key="once")
+        a_bulk(sessions, bell=bell).submit(many(5), idempotency_key="once")
 
     monkeypatch.setattr(new_jobs, "insert", insert)
-    again = a_bulk(sessions).submit([a_request() for _ in range(5)], idempotency_key="once")
+    again = a_bulk(sessions).submit(many(5), idempotency_key="once")
 
     assert (bell.rings, again.replayed, stored(sessions)) == ([], False, 5)
 
 
 def test_ids_sort_as_the_request_does(sessions: Sessions) -> None:
-    ids: list[UUID] = a_bulk(sessions).submit([a_request() for _ in range(2000)]).ids
+    ids: list[UUID] = a_bulk(sessions).submit(many(2000)).ids
 
     assert ids == sorted(ids)

@@ -180,7 +180,7 @@ def _store(here: Installation, count: int, key: str) -> None:
             for place in range(1000)
         ]
         with here.sessions.begin() as session:
-            new_jobs.insert(session, [job.text for job in new])
+            new_jobs.insert(session, new_jobs.chunk(new).text())
 
 
 def test_more_keys_than_are_looked_at_at_once_are_looked_at_in_turn(here: Installation, monkeypatch: Any) -> None:
@@ -202,7 +202,7 @@ def _of_keys(here: Installation, count: int) -> list[UUID]:
         for place in range(count)
     ]
     with here.sessions.begin() as session:
-        new_jobs.insert(session, [job.text for job in new])
+        new_jobs.insert(session, new_jobs.chunk(new).text())
     return [job.id for job in new]
 
 
