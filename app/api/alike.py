@@ -18,7 +18,7 @@ class AlikeReader:
         schema: Of a whole object; it has a field ``config``, a JSON object that nobody reads here.
         fill: An object out of what the schema makes of one without its own fields (one value for all that are alike),
             and those of them that it came with.
-        own: The other fields, beside ``config``, that hardly two objects have in common.
+        own: The other fields, beside ``config``, that seldom two objects have in common.
     """
 
     def __init__(self, schema: Schema, fill: Callable[..., Any], *, own: tuple[str, ...] = ()) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from flask import Response, request
 from flask_smorest import Blueprint
@@ -20,14 +20,22 @@ from app.web.current import actor, services, tenant
 blueprint = Blueprint("bulk", __name__, url_prefix="/v1", description="Many independent jobs in one request.")
 
 
-def _of_request(options: dict[str, Any], *, config: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    return options, config
+class Asked(NamedTuple):
+    """One job as it was asked for; ``options`` is the same object for all that are alike."""
+
+    options: dict[str, Any]
+    config: dict[str, Any]
+    labels: dict[str, str]
+
+
+def _asked(options: dict[str, Any], *, config: dict[str, Any], labels: dict[str, str] | None = None) -> Asked:
+    return Asked(options, config, labels or {})
 
 
 class SubmitManySchema(Schema):
     """Jobs to be made."""
 
-    jobs = AlikeField(SubmitJobSchema(), _of_request, required=True, validate=validate.Length(1, MAX_JOBS))
+    jobs = AlikeField(SubmitJobSchema(), _asked, own=("labels",), required=True, validate=validate.Length(1, MAX_JOBS))
 
 
 class SubmittedManySchema(Schema):
@@ -54,10 +62,10 @@ def create(body: dict[str, Any]) -> Any:
     return Response(ids, 202, headers, mimetype="application/json")
 
 
-def _variants(jobs: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> Iterator[Variant]:
+def _variants(jobs: Sequence[Asked]) -> Iterator[Variant]:
     who, where = actor(), tenant()
     made: dict[int, SubmitJob] = {}
-    for options, config in jobs:
+    for options, config, labels in jobs:
         if id(options) not in made:
-            made[id(options)] = SubmitJob(tenant=where, created_by=who, **{**options, "config": {}})
-        yield Variant(made[id(options)], config)
+            made[id(options)] = SubmitJob(tenant=where, created_by=who, **options)
+        yield Variant(made[id(options)], config, labels)

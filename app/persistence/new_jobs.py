@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 from uuid import UUID
@@ -59,10 +59,10 @@ def new_job(
 
 @dataclass(frozen=True, slots=True)
 class Alike:
-    """What jobs have in common that differ in id, config, name and place alone.
+    """What jobs have in common that differ in id, config, labels, name and place alone.
 
     Args:
-        request: Its config is none of theirs.
+        request: Its config and its labels are none of theirs.
         parent_id: Whose children they are.
         blocked: Whether they begin so; those that wait for others always do.
     """
@@ -90,7 +90,6 @@ class Alike:
             "attempt_timeout_s": request.attempt_timeout_s,
             "clone_of": str(request.clone_of) if request.clone_of else None,
             "schedule_id": str(request.schedule_id) if request.schedule_id else None,
-            "labels": request.labels,
             "dialect": request.dialect,
             "blocked": self.blocked or self.needs_left > 0,
             "needs_left": self.needs_left,
@@ -117,7 +116,14 @@ class Chunk:
         return self._jobs
 
     def add(
-        self, alike: Alike, job_id: str, config: dict[str, Any], *, child_no: int | None = None, name: str | None = None
+        self,
+        alike: Alike,
+        job_id: str,
+        config: dict[str, Any],
+        *,
+        labels: Mapping[str, str] | None = None,
+        child_no: int | None = None,
+        name: str | None = None,
     ) -> None:
         """One more job.
 
@@ -125,7 +131,9 @@ class Chunk:
             alike: The same object for all that have it in common.
             child_no: Its place among its parent's children.
         """
-        job = {"id": job_id, "config": config, "place": self._jobs}
+        job: dict[str, Any] = {"id": job_id, "config": config, "place": self._jobs}
+        if labels:
+            job["labels"] = labels
         if child_no is not None:
             job["child_no"] = child_no
         if name is not None:
@@ -146,7 +154,8 @@ def chunk(new: Sequence[NewJob]) -> Chunk:
         if child is not None:
             parent_id, child_no = child.parent_id, child.child_no
         alike = Alike(job.request, job.queue, job.retry, parent_id, child is not None, job.needs_left)
-        made.add(alike, str(job.id), job.request.config, child_no=child_no, name=job.name)
+        request = job.request
+        made.add(alike, str(job.id), request.config, labels=request.labels, child_no=child_no, name=job.name)
     return made
 
 
@@ -154,16 +163,17 @@ def chunk(new: Sequence[NewJob]) -> Chunk:
 _STORE: Final = f"""
     WITH given AS MATERIALIZED (
         SELECT id, tenant, type, queue, priority, config, retry, origin, created_by, run_after, timeout_s,
-               attempt_timeout_s, clone_of, schedule_id, labels, dialect, blocked, needs_left, on_dependency_failure,
-               parent_id, child_no, name, concurrency_key, max_concurrency, memory_mb, cpu_m, place
+               attempt_timeout_s, clone_of, schedule_id, coalesce(labels, '{{}}') AS labels, dialect, blocked,
+               needs_left, on_dependency_failure, parent_id, child_no, name, concurrency_key, max_concurrency,
+               memory_mb, cpu_m, place
         FROM jsonb_to_recordset(CAST(:given AS jsonb)) AS alike (
             tenant text, type text, queue text, priority smallint, retry jsonb, origin text, created_by text,
             run_after timestamptz, timeout_s double precision, attempt_timeout_s double precision, clone_of uuid,
-            schedule_id uuid, labels jsonb, dialect jsonb, blocked boolean, needs_left integer,
+            schedule_id uuid, dialect jsonb, blocked boolean, needs_left integer,
             on_dependency_failure text, parent_id uuid, concurrency_key text, max_concurrency integer,
             memory_mb integer, cpu_m integer, jobs jsonb
         ) CROSS JOIN LATERAL jsonb_to_recordset(alike.jobs) AS job (
-            id uuid, config jsonb, place integer, child_no integer, name text
+            id uuid, config jsonb, labels jsonb, place integer, child_no integer, name text
         )
     ), judged AS MATERIALIZED (
         SELECT given.*, run_after IS NULL AND NOT blocked AND concurrency_key = ''

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 from uuid import UUID
@@ -25,12 +25,12 @@ MAX_JOBS: Final = 10_000
 _AT: Final = "/jobs/{}"
 _JOBS_AT_ONCE: Final = 1000
 """In one statement."""
-_Checked = Sequence[tuple[Form, dict[str, Any]]]
-"""Requests in their order, and the configs that their jobs get."""
+_Checked = Sequence[tuple[Form, dict[str, Any], Mapping[str, str] | None]]
+"""Requests in their order, with the configs and the labels that their jobs get."""
 
 
 class Variant(NamedTuple):
-    """A request for a job: ``options`` but for its config.
+    """A request for a job: ``options`` but for its config and its labels.
 
     Args:
         options: The same object for all that say the same; it is looked at once.
@@ -38,6 +38,7 @@ class Variant(NamedTuple):
 
     options: SubmitJob
     config: dict[str, Any]
+    labels: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,23 +89,23 @@ class Bulk:
     def _checked(self, requests: Sequence[Variant]) -> _Checked:
         forms: dict[int, Form] = {}
         checked = []
-        for place, (options, config) in enumerate(requests):
+        for place, (options, config, labels) in enumerate(requests):
             at = _AT.format(place)
             form = forms.get(id(options))
             if form is None:
                 form = forms[id(options)] = self._jobs.form(options, at=at)
-            checked.append((form, self._jobs.config(form, config, at=at)))
+            checked.append((form, self._jobs.config(form, config, at=at), labels))
         return checked
 
     def _store(self, session: Session, checked: _Checked) -> tuple[list[UUID], Counter[str]]:
         """Insert them; their ids, and how many went straight to each queue."""
-        waits = depending.waits(session, [form.request for form, _ in checked], at=_AT)
+        waits = depending.waits(session, [form.request for form, *_ in checked], at=_AT)
         ids = [new_id() for _ in checked]
         queued: Counter[str] = Counter()
         for given in _chunks(ids, checked, waits):
             queued.update(new_jobs.insert(session, given, room=self._room))
         depending.keep(session, zip(ids, waits, strict=True))
-        for job_id, (form, _), wait in zip(ids, checked, waits, strict=True):
+        for job_id, (form, *_), wait in zip(ids, checked, waits, strict=True):
             if wait.stopped:
                 depending.stop(session, form.request.tenant, job_id, form.request.on_dependency_failure)
         return ids, queued
@@ -119,11 +120,11 @@ def _chunks(ids: Sequence[UUID], checked: _Checked, waits: Sequence[depending.Wa
     """Jobs ready to be stored, as many at a time as one statement takes."""
     alike: dict[tuple[int, int], Alike] = {}
     chunk = Chunk()
-    for job_id, (form, config), wait in zip(ids, checked, waits, strict=True):
+    for job_id, (form, config, labels), wait in zip(ids, checked, waits, strict=True):
         key = id(form), wait.needs_left
         if key not in alike:
             alike[key] = Alike(form.request, form.queue, form.retry, needs_left=wait.needs_left)
-        chunk.add(alike[key], str(job_id), config)
+        chunk.add(alike[key], str(job_id), config, labels=labels)
         if len(chunk) == _JOBS_AT_ONCE:
             yield chunk.text()
             chunk = Chunk()
@@ -133,6 +134,6 @@ def _chunks(ids: Sequence[UUID], checked: _Checked, waits: Sequence[depending.Wa
 
 def _fingerprint(checked: _Checked) -> bytes:
     said = Fingerprint()
-    for form, config in checked:
-        said.add(form.request, config)
+    for form, config, labels in checked:
+        said.add(form.request, config, labels)
     return said.bytes()

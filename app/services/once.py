@@ -99,21 +99,22 @@ def fingerprint(requests: Sequence[SubmitJob], *, name: str | None = None, membe
 
 
 class Fingerprint:
-    """``fingerprint`` of jobs that come one by one, many of which differ in their configs and names alone."""
+    """``fingerprint`` of jobs that come one by one, most of which differ in few things alone."""
 
     def __init__(self) -> None:
         self._digest = hashlib.sha256(b"jobs")
         self._last: tuple[SubmitJob, bytes] | None = None
 
-    def add(self, options: SubmitJob, config: dict[str, Any], name: str | None = None) -> None:
+    def add(self, options: SubmitJob, *own: Any) -> None:
         """One more job.
 
         Args:
-            options: But for its config; if it is the same object as the last one's, it is not read again.
+            options: If it is the same object as the last one's, it is not read again.
+            own: What it says beside them, values of JSON.
         """
         if self._last is None or self._last[0] is not options:
             self._last = options, fingerprint([options])
-        self._digest.update(self._last[1] + json.dumps([config, name], sort_keys=True).encode())
+        self._digest.update(self._last[1] + json.dumps(own, sort_keys=True).encode())
 
     def bytes(self) -> bytes:
         """What tells these jobs from others."""
