@@ -24,6 +24,7 @@ GIVER: Final = "job:"
 """Begins the name of a job as the maker of another: a payload that gave its batch another payload."""
 _ACTIVE: Final = "state IN ('open', 'queued', 'running')"
 """Children in the window; one that waits for another attempt has left it."""
+_RELEASABLE: Final = "parent_id IS NOT NULL AND state = 'blocked' AND needs_left = 0"
 RETRYING: Final = "parent_id IS NOT NULL AND state = 'retry_wait' AND NOT paused"
 
 
@@ -150,16 +151,21 @@ def fold(session: Session, job_id: UUID, changes: Mapping[JobState, int]) -> Fam
     )
 
 
+# Those at work are not counted, all ten thousand of a wide window at each end, when none waits to be released.
 _RELEASE: Final = Prepared(
     f"""
     WITH room AS MATERIALIZED (
-        SELECT greatest(:window - count(*), 0) AS places FROM jobs WHERE parent_id = :parent AND {_ACTIVE}
+        SELECT CASE
+            WHEN (SELECT true FROM jobs WHERE parent_id = :parent AND {_RELEASABLE} LIMIT 1) IS NULL
+             AND (SELECT true FROM jobs WHERE parent_id = :parent AND {RETRYING} LIMIT 1) IS NULL THEN 0
+            ELSE greatest(:window - (SELECT count(*) FROM jobs WHERE parent_id = :parent AND {_ACTIVE}), 0)
+        END AS places
     ), again AS MATERIALIZED (
         SELECT id, state AS source FROM jobs
         WHERE parent_id = :parent AND {RETRYING} AND run_after <= clock_timestamp()
         ORDER BY run_after LIMIT (SELECT places FROM room) FOR UPDATE
     ), fresh AS (
-        SELECT id, state AS source FROM jobs WHERE parent_id = :parent AND state = 'blocked' AND needs_left = 0
+        SELECT id, state AS source FROM jobs WHERE parent_id = :parent AND {_RELEASABLE}
         ORDER BY child_no LIMIT (SELECT places FROM room) - (SELECT count(*) FROM again) FOR UPDATE
     ), next AS (
         SELECT * FROM again UNION ALL SELECT * FROM fresh

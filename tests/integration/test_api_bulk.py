@@ -57,6 +57,19 @@ def test_jobs_keep_the_options_that_each_of_them_was_given(member: Client) -> No
     assert [job["labels"] for job in jobs] == [{}, {}, {"run": "a"}, {}, {}]
 
 
+def test_jobs_of_several_kinds_stand_in_the_requests_order_with_their_own_labels(member: Client) -> None:
+    kinds: list[dict[str, Any]] = [{"priority": "high"}, {}, {"labels": {}}]
+    asked = [
+        {**ECHO, "labels": {"n": str(place)}, **kinds[place % 3], "config": {"value": place}} for place in range(9)
+    ]
+
+    ids = member.post("/v1/jobs:batch", {"jobs": asked}).get_json()["ids"]
+
+    jobs = [member.get(f"/v1/jobs/{job_id}").get_json() for job_id in ids]
+    assert [job["labels"] for job in jobs] == [one["labels"] for one in asked]
+    assert [job["config"]["value"] for job in sorted(jobs, key=lambda job: job["number"])] == list(range(9))
+
+
 @pytest.mark.parametrize(
     ("jobs", "pointer"),
     [
@@ -68,6 +81,7 @@ def test_jobs_keep_the_options_that_each_of_them_was_given(member: Client) -> No
         ([{**ECHO, "priority": "urgent"}, ECHO], "/jobs/0/priority"),
         ([ECHO, {**ECHO, "retry": {"maximum_attempts": 0}}], "/jobs/1/retry/maximum_attempts"),
         ([ECHO, {**ECHO, "query": 1}], "/jobs/1/query"),
+        ([ECHO, {**ECHO, "labels": {"a": 1}}], "/jobs/1/labels/a/value"),
         ([ECHO, "echo"], "/jobs/1"),
         ([], "/jobs"),
         ([ECHO] * (bulk.MAX_JOBS + 1), "/jobs"),

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from app.domain.errors import ConflictError, InvalidRequestError, TransientError
 from app.domain.families import Counts, OnFailure
-from app.domain.jobs import Job, Outcome
+from app.domain.jobs import Job, Outcome, Priority
 from app.domain.lifecycle import JobState
+from app.persistence import admission
 from app.persistence.sessions import Sessions
 from app.services.families import Payload, SubmitBatch
 from tests.integration.families import Installation
@@ -39,6 +41,49 @@ def test_no_more_than_the_window_are_at_work_and_all_complete(here: Installation
     ended = here.jobs.get("default", batch.id)
     assert (ended.state, ended.outcome) == (JobState.COMPLETED, Outcome.SUCCESS)
     assert here.families.counts("default", batch.id) == Counts(12, 0, 12, 0, 0)
+
+
+def test_the_first_payloads_need_no_step_of_the_engine_to_be_let_in(here: Installation) -> None:
+    batch = a_batch(here, 5, max_concurrency=3)
+
+    children = here.families.children("default", batch.id, after=-1, limit=10)
+
+    assert [child.state for child in children] == [JobState.OPEN] * 3 + [JobState.BLOCKED] * 2
+
+
+def test_payloads_of_a_batch_that_waits_wait_too(here: Installation) -> None:
+    first = a_batch(here, 1)
+    later = datetime.now(UTC) + timedelta(hours=1)
+
+    batches = [a_batch(here, 2, depends_on=(first.id,)), a_batch(here, 2, run_after=later)]
+
+    for batch in batches:
+        children = here.families.children("default", batch.id, after=-1, limit=10)
+        assert [child.state for child in children] == [JobState.BLOCKED] * 2
+
+
+def test_payloads_that_are_over_before_their_batch_begins_are_counted(here: Installation) -> None:
+    batch = a_batch(here, 3, max_concurrency=2)
+    with here.sessions.begin() as session:
+        admission.admit(session, "small", Priority.NORMAL, bound=10)
+    here.finish(*here.claim())
+
+    sizes = here.work_off()
+
+    assert sizes == [1]
+    assert here.jobs.get("default", batch.id).outcome is Outcome.SUCCESS
+    assert here.families.counts("default", batch.id) == Counts(3, 0, 3, 0, 0)
+
+
+def test_a_batch_that_is_paused_before_it_begins_starts_nothing(here: Installation) -> None:
+    batch = a_batch(here, 3, max_concurrency=2)
+
+    here.control.pause("default", batch.id, actor="test")
+    held = here.work_off()
+    here.control.resume("default", batch.id, actor="test")
+
+    assert (held, here.work_off()) == ([], [2, 1])
+    assert here.state(batch.id) is JobState.COMPLETED
 
 
 def test_payloads_start_in_their_order(here: Installation) -> None:
