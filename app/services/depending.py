@@ -31,7 +31,7 @@ class Wait:
     @property
     def needs_left(self) -> int:
         """What the job waits for; one that is to be stopped never becomes free."""
-        return sum(not is_over for is_over in self.over.values()) or int(self.stopped)
+        return (sum(not is_over for is_over in self.over.values()) or int(self.stopped)) if self.over else 0
 
 
 _FREE: Final = Wait({}, stopped=False)
