@@ -245,8 +245,8 @@ def test_a_job_says_which_jobs_it_waits_for_and_until_when(member: Client) -> No
 
 
 def test_a_child_outside_the_window_of_its_batch_says_so(member: Client) -> None:
-    batch = member.post("/v1/batches", {"payloads": [{"type": "echo"}]}).get_json()["id"]
-    [child] = member.get(f"/v1/jobs/{batch}/children").get_json()["items"]
+    batch = member.post("/v1/batches", {"payloads": [{"type": "echo"}] * 6}).get_json()["id"]
+    *_, child = member.get(f"/v1/jobs/{batch}/children").get_json()["items"]
 
     assert reasons(member, child["id"]) == {"window": {"parent_id": batch, "max_concurrency": 5}}
 
