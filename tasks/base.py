@@ -32,10 +32,10 @@ class RetriedAnywayError(TransientError):
     """A failure that is not transient, of a job whose policy retries every one; its cause is what failed."""
 
 
-def _storable(result: Result) -> Result:
+def _check_storable(result: Result) -> None:
     check_json(result.data, "result", code="job.result_invalid")
-    check_json(result.message, "result's message", code="job.result_invalid")
-    return result
+    if result.message is not None:
+        check_json(result.message, "result's message", code="job.result_invalid")
 
 
 class JobTask(Task):  # type: ignore[misc]  # Celery has no types
@@ -60,7 +60,6 @@ class JobTask(Task):  # type: ignore[misc]  # Celery has no types
             TransientError: The attempt failed and the policy decides; autoretry calls ``retry``.
             JobFailed: The job gave up; Postgres knows.
         """
-        self.request.update(haulier=(slot, context.job))
         try:
             result = self._run_held(slot, context)
             if result is None:
@@ -73,6 +72,8 @@ class JobTask(Task):  # type: ignore[misc]  # Celery has no types
             slot.let_go(context.job)
             log.info("job.fence_lost", extra={"job_id": str(context.id)})
         except BaseException:
+            # What ``retry`` needs, which is called when this was a transient error.
+            self.request.update(haulier=(slot, context.job))
             slot.let_go(context.job)
             raise
 
@@ -108,7 +109,11 @@ class JobTask(Task):  # type: ignore[misc]  # Celery has no types
             raise
         if context.refused and result.outcome is Outcome.SUCCESS:
             result = replace(result, outcome=Outcome.PARTIAL)
-        return replace(_storable(result), extension=context.extension.payloads, spent=context.spent)
+        _check_storable(result)
+        given, spent = context.given, context.spent
+        if result.extension == given and result.spent == spent:
+            return result
+        return replace(result, extension=given, spent=spent)
 
     def _config(self, context: RunContext, job_type: JobType) -> Any:
         """The job's config as its type's model; that of a stage, filled in since it was sent, is checked in full."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from time import monotonic
 from typing import Any, BinaryIO, Final
 from uuid import UUID
@@ -35,6 +35,10 @@ from tasks.types import reconcile_indexes
 
 _WRITE_EVERY_S: Final = 1.0
 _MOST_CHECKPOINT_BYTES: Final = 1 << 20
+_NO_TYPES: Final = Registry({})
+_NO_LIMIT: Final = nullcontext()
+_making = threading.Lock()
+"""Held to make a part of a context that threads share."""
 
 
 class HandBack(Exception):  # noqa: N818 - it is a signal, not an error
@@ -47,7 +51,8 @@ class RunContext:
     Args:
         sessions: Connections that carry the slot's name, so that the engine can end them when the slot is lost.
 
-    ``registry`` holds the job types of the worker that runs the job.
+    ``registry`` holds the job types of the worker that runs the job. What most short jobs never ask for (a ledger, a
+    log, payloads to give, something to wait on) is made when it is first asked for.
     """
 
     def __init__(self, job: Job, *, settings: Settings, sessions: Sessions, objects: ObjectStore, clock: Clock) -> None:
@@ -56,14 +61,14 @@ class RunContext:
         self.sessions = sessions
         self.objects = objects
         self.clock = clock
-        self.registry = Registry({})
-        self.extension = Extension(job, sessions)
+        self.registry = _NO_TYPES
+        self._extension: Extension | None = None
         self._stop: BaseException | None = None
-        self._stopping = threading.Event()
+        self._stopping: threading.Event | None = None
         self._written_at = 0.0
         self._resident_before_mb: float | None = None
-        self._refused = Refused(job, raw_rows=settings.ledger_raw_rows)
-        self._lines = LogLines(job)
+        self._refused: Refused | None = None
+        self._lines: LogLines | None = None
         self._logged_at = monotonic()
         self._writing = threading.RLock()
         self._clocks: dict[str, Callable[[], float]] | None = None
@@ -97,7 +102,7 @@ class RunContext:
     @property
     def cancelled(self) -> bool:
         """Whether the job was asked to stop, for whatever reason."""
-        return self._stopping.is_set()
+        return self._stop is not None
 
     def check(self) -> None:
         """Raise what the job was asked to stop for; call it between units of work."""
@@ -106,14 +111,20 @@ class RunContext:
 
     def wait(self, seconds: float) -> None:
         """Sleep, but wake and raise at once when the job is asked to stop."""
-        self._stopping.wait(seconds)
+        with _making:
+            if self._stopping is None:
+                self._stopping = threading.Event()
+        # Whoever stops the job sets the reason first: it is seen here, or the event there.
+        if self._stop is None:
+            self._stopping.wait(seconds)
         self.check()
 
     def stop(self, why: BaseException) -> None:
         """Ask the job to stop; the first reason stays, except that a lost fence outranks all."""
         if self._stop is None or isinstance(why, FenceLost):
             self._stop = why
-        self._stopping.set()
+        if self._stopping is not None:
+            self._stopping.set()
 
     def heed(self, signals: Signals) -> None:
         """Take up what a guarded write was told."""
@@ -122,13 +133,13 @@ class RunContext:
         elif signals.paused:
             self.stop(JobPaused("paused on request"))
 
-    @contextmanager
-    def memory_limited(self) -> Iterator[None]:
+    def memory_limited(self) -> AbstractContextManager[None]:
         """Hold the job to its memory: an allocation past it is a MemoryError."""
         limit_mb = self.job.resources.memory_mb
-        self._resident_before_mb = resident_mb() if limit_mb else None
-        with at_most(limit_mb):
-            yield
+        if limit_mb is None:
+            return _NO_LIMIT
+        self._resident_before_mb = resident_mb()
+        return at_most(limit_mb)
 
     def outgrown(self) -> bool:
         """Whether the job has got more memory all the same: mapped or shared, which its limit does not count."""
@@ -169,7 +180,14 @@ class RunContext:
 
     def extend(self, payloads: Sequence[Mapping[str, Any]]) -> None:
         """Add payloads to the batch this job is a payload of, when it has succeeded; if it fails, none is added."""
-        self.extension.add(payloads, self.checks)
+        if self._extension is None:
+            self._extension = Extension(self.job, self.sessions)
+        self._extension.add(payloads, self.checks)
+
+    @property
+    def given(self) -> tuple[dict[str, Any], ...]:
+        """The payloads that ``extend`` took, ready to be stored."""
+        return () if self._extension is None else self._extension.payloads
 
     @property
     def checks(self) -> Checks:
@@ -204,6 +222,8 @@ class RunContext:
     ) -> None:
         """Put a record into the ledger with the next write, by the hundreds, or at the end of the run."""
         with self._writing:
+            if self._refused is None:
+                self._refused = Refused(self.job, raw_rows=self.settings.ledger_raw_rows)
             self._refused.add(number, raw, field=field, code=code, message=message, place=(first_byte, end_byte))
             if self._refused.is_full:
                 self._advance()
@@ -211,10 +231,12 @@ class RunContext:
     @property
     def refused(self) -> int:
         """Records of the job that stand in the ledger."""
-        return self._refused.total
+        return self.job.error_count if self._refused is None else self._refused.total
 
     def flush(self) -> None:
         """Write what waits; FenceLost when the job is no longer held."""
+        if self._refused is None and self._lines is None:
+            return
         with self._writing:
             if self._refused or self._lines:
                 self._advance()
@@ -242,6 +264,8 @@ class RunContext:
 
     def _keep_line(self, level: int, event: str, data: Mapping[str, Any]) -> None:
         with self._writing:
+            if self._lines is None:
+                self._lines = LogLines(self.job)
             self._lines.add(level, event, data)
             if monotonic() - self._logged_at >= _WRITE_EVERY_S:
                 self._logged_at = monotonic()
@@ -264,9 +288,13 @@ class RunContext:
 
     def _advance(self, **what: Any) -> None:
         with self._writing:
+            refused, lines = self._refused, self._lines
             with self.sessions.begin() as session:
-                new, lines = self._refused.write(session), self._lines.write(session)
+                new = 0 if refused is None else refused.write(session)
+                logged = 0 if lines is None else lines.write(session)
                 signals = jobs.advance(session, self.job, failed=new, **what)
-            self._refused.written(new)
-            self._lines.written(lines)
+            if refused is not None:
+                refused.written(new)
+            if lines is not None:
+                lines.written(logged)
         self.heed(signals)

@@ -36,23 +36,27 @@ class Ends:
     def __init__(self, slot: Slot) -> None:
         self._slot = slot
         self._waiting: list[tuple[Job, Result]] = []
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._writing = threading.Lock()
         self._closed = False
         self._thread: threading.Thread | None = None
 
     def add(self, job: Job, result: Result) -> None:
         """Take a job's result, to be written soon."""
-        with self._changed:
+        with self._lock:
             self._waiting.append((job, result))
-            if len(self._waiting) == 1:
-                self._changed.notify()
-            full = len(self._waiting) >= FLUSH_AT
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._flush_in_time, name="ends", daemon=True)
-                self._thread.start()
-        if full:
+            count = len(self._waiting)
+            if count == 1:
+                self._begin_to_wait()
+        if count >= FLUSH_AT:
             self.flush()
+
+    def _begin_to_wait(self) -> None:
+        self._changed.notify()
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._flush_in_time, name="ends", daemon=True)
+            self._thread.start()
 
     def flush(self) -> None:
         """Write what waits now."""
@@ -84,12 +88,12 @@ class Ends:
             for one in ended:
                 self._write([one])
             return
-        process().bell.tell_ended(job.id for job, _ in ended)
+        ids = {job.id: str(job.id) for job, _ in ended}
+        process().bell.tell_ended(ids.values())
         for job in lost:
-            log.info("job.fence_lost", extra={"job_id": str(job.id)})
+            log.info("job.fence_lost", extra={"job_id": ids.pop(job.id)})
         # One line for all: a line each would cost as much as a third of what else is done for a job here.
-        lost_ids = {job.id for job in lost}
-        log.info("jobs.completed", extra={"job_ids": [str(job.id) for job, _ in ended if job.id not in lost_ids]})
+        log.info("jobs.completed", extra={"job_ids": [*ids.values()]})
 
     def _flush_in_time(self) -> None:
         while True:

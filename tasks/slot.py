@@ -38,6 +38,7 @@ from tasks.meter import Tally
 log = logging.getLogger(__name__)
 
 HOST: Final = socket.gethostname()
+_CLOCK: Final = SystemClock()
 _LOOK_EVERY_S: Final = 1.0
 """Between two looks at whether a held job is to stop; a beat, which looks too, is rarer."""
 _DRAIN_GRACE_S: Final = 20.0
@@ -88,9 +89,7 @@ class Slot:
 
     def hold(self, job: Job) -> RunContext:
         """Keep a claimed job in sight of the heart, until ``let_go``."""
-        context = RunContext(
-            job, settings=self.settings, sessions=self.sessions, objects=self.objects, clock=SystemClock()
-        )
+        context = RunContext(job, settings=self.settings, sessions=self.sessions, objects=self.objects, clock=_CLOCK)
         if self.queue == OWN_PROCESS_QUEUE:
             context.meter({"database_s": self._database.total_s, "s3_s": self.objects.spent_s})
         self.holds[job.id] = context

@@ -61,7 +61,7 @@ class OnDependencyFailure(StrEnum):
     """It runs all the same, when all it waits for is over."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Job:
     """One row of ``jobs``; times are aware UTC.
 

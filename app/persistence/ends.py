@@ -39,7 +39,7 @@ def _statement(event: Event, sets: str, *, data: str = "'{}'", unless: str = "fa
             INSERT INTO job_events (job_id, number, tenant, type, actor, source, target, fence, data)
             SELECT id, event_no, tenant, '{event}', 'worker', 'running', state, fence, {data} FROM moved
         )
-        SELECT id FROM moved
+        SELECT id FROM given WHERE id NOT IN (SELECT id FROM moved)
         """
     )
 
@@ -59,10 +59,10 @@ _HAND_BACK: Final = _statement(
 
 
 def complete(session: Session, ended: Sequence[tuple[Job, Result]]) -> set[UUID]:
-    """Complete jobs with what they returned, each under its fence; the ids of those that were held."""
+    """Complete jobs with what they returned, each under its fence; the ids of those that were not held."""
     given = [
         {
-            "id": str(job.id),
+            "id": job.id.hex,
             "fence": job.fence,
             "result": result.kept,
             "outcome": result.outcome,
@@ -74,6 +74,6 @@ def complete(session: Session, ended: Sequence[tuple[Job, Result]]) -> set[UUID]
 
 
 def hand_back(session: Session, jobs: Sequence[Job], reason: str) -> set[UUID]:
-    """Put held jobs back to wait, not counted as attempts; the ids of those that were held and not asked to end."""
-    given = [{"id": str(job.id), "fence": job.fence} for job in jobs]
+    """Put held jobs back to wait, not counted as attempts; the ids of those that were not held, or asked to end."""
+    given = [{"id": job.id.hex, "fence": job.fence} for job in jobs]
     return {row.id for row in _HAND_BACK.execute(session, {"given": json.dumps(given), "reason": reason})}

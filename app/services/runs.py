@@ -135,8 +135,8 @@ class Runs:
     def _end_all(self, held: Sequence[Job], event: Event, end: Callable[[Session], set[UUID]]) -> list[Job]:
         def once() -> list[Job]:
             with self._single.begin() as session:
-                ended = end(session)
-                return [job for job in held if job.id not in ended and not self._is_done(session, job, event)]
+                left = end(session)
+                return [job for job in held if job.id in left and not self._is_done(session, job, event)]
 
         return patiently(once)
 
