@@ -10,6 +10,7 @@ from typing import Final
 from celery.exceptions import Retry
 from sqlalchemy.exc import DBAPIError
 
+from app.domain import portions
 from app.domain.errors import TransientError
 from app.domain.job_types import Result
 from app.domain.jobs import Job
@@ -22,9 +23,9 @@ log = logging.getLogger(__name__)
 
 KEEP_FOR_S: Final = 0.1
 """What a batch has not begun after this time goes back, to be run elsewhere."""
-LOOK_EVERY_S: Final = 0.01
+LOOK_EVERY_S: Final = 0.02
 FLUSH_AFTER_S: Final = 0.02
-FLUSH_AT: Final = 50
+FLUSH_AT: Final = portions.MOST
 
 
 class Ends:
@@ -109,17 +110,21 @@ def run_members(task: JobTask, slot: Slot, claimed: list[Job]) -> None:
     """Run a claimed batch; what its time was not enough for goes back."""
     contexts = [slot.hold(job) for job in claimed]
     ends = Ends(slot)
+    begun = 0
     started = looked_at = monotonic()
     try:
-        for place, context in enumerate(contexts):
+        for context in contexts:
             now = monotonic()
             if now - started > KEEP_FOR_S:
-                _hand_back(slot, claimed[place:])
+                _hand_back(slot, claimed[begun:])
                 break
+            begun += 1
             if now - looked_at > LOOK_EVERY_S:
                 process().heart.look(slot)
                 looked_at = now
             _run_member(task, slot, context, ends.add if len(claimed) > 1 else None)
+        if begun:
+            slot.portion.ran(len(claimed), begun=begun, took_s=monotonic() - started)
     finally:
         ends.close()
         for job in claimed:

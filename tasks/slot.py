@@ -26,6 +26,7 @@ from app.domain.clock import SystemClock
 from app.domain.errors import FenceLost, JobCancelled, JobError, JobPaused, TransientError
 from app.domain.job_types import OWN_PROCESS_QUEUE
 from app.domain.jobs import Job
+from app.domain.portions import Portion
 from app.domain.ports import ObjectStore
 from app.persistence import workers
 from app.persistence.sessions import SingleStatements, make_sessions, open_engine
@@ -59,6 +60,7 @@ class Slot:
         self.queue = queue_name
         self.process = process
         self.holds: dict[UUID, RunContext] = {}
+        self.portion = Portion()
         self._database = Tally()
         self._connect()
 

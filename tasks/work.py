@@ -9,7 +9,7 @@ from typing import Final
 
 from celery import current_app
 
-from app.domain.job_types import CHEAP_AT_ONCE, CHEAP_QUEUE
+from app.domain.job_types import CHEAP_QUEUE
 from app.domain.jobs import Job
 from app.services.runs import is_connection_lost
 from tasks.base import JobTask
@@ -57,9 +57,11 @@ def _work_one(task: JobTask, slot: Slot) -> None:
 
 def _work_cheap(task: JobTask, slot: Slot) -> None:
     started = monotonic()
-    while claimed := _claim(slot, CHEAP_AT_ONCE):
+    while claimed := _claim(slot, slot.portion.size):
         run_members(task, slot, claimed)
         if monotonic() - started > GO_ON_S:
             process().bell.ring(slot.queue)
             break
+    else:
+        slot.portion.rest()
     process().bell.ring_engine()

@@ -42,8 +42,8 @@ class RecordingBell:
     def ring_engine(self) -> None:
         self.rings.append("engine")
 
-    def tell_ended(self, job_ids: Iterable[UUID]) -> None:
-        self.ended = {*self.ended, *job_ids}
+    def tell_ended(self, job_ids: Iterable[UUID | str]) -> None:
+        self.ended = {*self.ended, *(UUID(str(job_id)) for job_id in job_ids)}
 
 
 def registry() -> Registry:

@@ -27,7 +27,7 @@ ENTRY_POINT_GROUP: Final = "haulier.job_types"
 OWN_PROCESS_QUEUE: Final = "data"
 """The queue whose workers run each job in a process of its own."""
 CHEAP_QUEUE: Final = "small"
-"""The queue whose workers claim up to ``CHEAP_AT_ONCE`` jobs together."""
+"""The queue whose workers claim ``CHEAP_AT_ONCE`` jobs together, or what has shown to fit (``portions``)."""
 CHEAP_AT_ONCE: Final = 50
 HOUSEKEEPING: Final = "housekeeping"
 """The type of the jobs in which the installation clears up."""

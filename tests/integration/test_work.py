@@ -12,6 +12,7 @@ import psycopg2
 import pytest
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
+from app.domain import portions
 from app.domain.errors import JobError
 from app.domain.job_types import Result
 from app.domain.lifecycle import JobState
@@ -99,7 +100,7 @@ def test_a_bell_of_cheap_jobs_rings_for_the_rest_when_its_time_is_over(
     start: Callable[..., Worker], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(work, "GO_ON_S", 0.0)
-    monkeypatch.setattr(work, "CHEAP_AT_ONCE", 2)
+    monkeypatch.setattr(portions, "CHEAP_AT_ONCE", 2)
     worker = start(cheap=True)
     ids = [worker.submit(answers) for _ in range(3)]
 
