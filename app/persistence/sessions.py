@@ -10,7 +10,7 @@ from typing import Any, Final, cast
 from weakref import WeakKeyDictionary
 
 from psycopg2.extensions import cursor
-from sqlalchemy import URL, Engine, create_engine, make_url, text
+from sqlalchemy import URL, Engine, create_engine, event, make_url, text
 from sqlalchemy.orm import Session, sessionmaker
 
 Sessions = sessionmaker[Session]
@@ -86,7 +86,7 @@ def open_engine(
 
 
 def _engine(url: URL, arguments: dict[str, Any], pool_size: int, *, pre_ping: bool, **options: Any) -> Engine:
-    return create_engine(
+    engine = create_engine(
         url,
         pool_size=pool_size,
         max_overflow=0,
@@ -96,6 +96,24 @@ def _engine(url: URL, arguments: dict[str, Any], pool_size: int, *, pre_ping: bo
         json_deserializer=_from_json,
         **options,
     )
+    event.listen(engine, "connect", _prune_safely)
+    return engine
+
+
+def prunes_safely(server_version: int) -> bool:
+    """Whether a statement may leave out partitions while it runs; the version as libpq tells it.
+
+    PostgreSQL 18 before 18.7 prunes through freed memory once a row that the statement waited for was changed
+    (commit 1b5dd3a): the server has crashed so.
+    """
+    return not 180_000 <= server_version < 180_007
+
+
+def _prune_safely(connection: Any, _record: Any) -> None:
+    if not prunes_safely(connection.server_version):
+        with connection.cursor() as cursor:
+            cursor.execute("SET enable_partition_pruning = off")
+        connection.commit()
 
 
 def _from_json(value: str) -> Any:
