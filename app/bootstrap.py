@@ -45,6 +45,7 @@ from app.services.reading import Reading
 from app.services.records import Records
 from app.services.replays import Replays
 from app.services.reverts import Reverts
+from app.services.row_texts import RowTexts
 from app.services.schedules import Schedules
 from app.services.sinks import Sinks
 from app.services.statistics import Statistics
@@ -145,6 +146,7 @@ def build_services(settings: Settings, *, application_name: str, pool_size: int)
         return TenantSubmission(tenant, settings=settings, sessions=sessions, tables=tables, objects=objects)
 
     jobs = Jobs(sessions, bell, registry, queue_bound=settings.job_in_queue_size, submission=submission)
+    row_texts = RowTexts(registry, objects, settings, submission)
     control = Control(sessions, bell)
     families, pipelines = Families(sessions, bell, jobs), Pipelines(sessions, bell, jobs)
     templates = Templates(
@@ -204,9 +206,9 @@ def build_services(settings: Settings, *, application_name: str, pool_size: int)
             Outgoing.from_settings(settings),
         ),
         download_places=Places(max(1, settings.web_threads // 4), hint="Come back after Retry-After."),
-        failed_records=FailedRecords(sessions),
-        replays=Replays(sessions, jobs),
-        corrections=Corrections(sessions, objects, submission),
+        failed_records=FailedRecords(sessions, row_texts),
+        replays=Replays(sessions, jobs, row_texts),
+        corrections=Corrections(sessions, objects, submission, row_texts),
         reverts=Reverts(sessions, jobs),
         import_batches=ImportBatches(sessions, tables, clock),
         inference=Inference(objects, settings, submission, Places(2, hint="Come back after Retry-After.")),

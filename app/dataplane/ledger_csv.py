@@ -24,6 +24,7 @@ COLUMNS: Final = (
     "message",
     "raw",
     "raw_is_base64",
+    "raw_missing",
     "corrected",
     "resolved_by",
     "resolved_at",
@@ -48,6 +49,7 @@ def as_csv(job_id: UUID, records: Iterable[FailedRecord], plan: Plan | None) -> 
     """The file in pieces; a row that cannot be read has nothing in the file's own columns.
 
     Args:
+        records: With the texts that the ledger did not keep, as far as they can be had.
         plan: The import's; ``None`` for a job of another kind, whose records have no columns.
     """
     text = io.StringIO()

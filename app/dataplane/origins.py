@@ -10,10 +10,11 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, Protocol, cast
 
 from app.dataplane.sources import ByteSource, StoredObject
 from app.domain.errors import JobError, PermanentError
+from app.domain.job_types import FilePlace
 from app.domain.ports import ObjectInfo, ObjectRef, ObjectStore
 
 BUFFER_BYTES: Final = 1 << 20
@@ -184,6 +185,27 @@ def _same(expected: ObjectInfo, came: ObjectInfo, what: str) -> None:
             code="source.changed",
             hint="Post a new job for the new file.",
         )
+
+
+def origin_at(
+    place: FilePlace,
+    *,
+    objects: ObjectStore,
+    received: Callable[[ObjectRef, ObjectInfo], None],
+    import_root: str | None,
+) -> Origin:
+    """The origin of a file that can be read at any place.
+
+    Args:
+        received: As of ``S3Origin``.
+        import_root: What a path is below; there is one where there are paths.
+    """
+    match place:
+        case ObjectRef():
+            return S3Origin(objects, place, received)
+        case bytes():
+            return TextOrigin(place)
+    return PathOrigin(Path(cast("str", import_root)), place)
 
 
 class Seekable(io.RawIOBase):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Final
 from uuid import UUID
 
@@ -22,7 +23,7 @@ from app.dataplane.merging import Counts, Merger, Rows, Target, companion_counte
 from app.dataplane.origins import Origin
 from app.dataplane.plan import Mode, Options, Plan, from_checkpoint
 from app.dataplane.postgres_errors import retried
-from app.dataplane.reading import nulls_told
+from app.dataplane.reading import nulls_told, open_planned
 from app.dataplane.rereading import Rereader, Text
 from app.dataplane.single import read_again
 from app.dataplane.spooling import UrlOrigin
@@ -68,7 +69,8 @@ def replay(context: ImportContext, work: Replay) -> Result:
         FenceLost: Another worker has the job.
     """
     engine = context.sessions.kw["bind"]
-    with engine.connect() as connection, closing(Rereader(context, work.origin, work.plan)) as file:
+    rereader = Rereader(partial(open_planned, context, work.origin, work.plan), work.plan, go_on=context.check)
+    with engine.connect() as connection, closing(rereader) as file:
         writer = _Writer(context, work, connection, file)
         writer.prepare()
         after = (context.job.checkpoint or {}).get("replay", {}).get("line", -1)
@@ -191,7 +193,7 @@ class _Writer:
         return last
 
     def _with_text(self, record: FailedRecord) -> FailedRecord:
-        if record.raw is not None or record.corrected is not None:
+        if record.has_text:
             return record
         raw, is_base64 = self._texts[record.line]
         return replace(record, raw=raw, raw_is_base64=is_base64)

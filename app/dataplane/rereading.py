@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
-from app.dataplane.context import ImportContext
 from app.dataplane.formats import Format
 from app.dataplane.loader import as_kept
-from app.dataplane.origins import Origin
 from app.dataplane.plan import Plan
-from app.dataplane.reading import open_planned
 from app.dataplane.sources import READ_BYTES, ByteSource
-from app.dataplane.spooling import UrlOrigin
-from app.domain.errors import JobError
+from app.domain.errors import JobError, TransientError
 
 MOST_BYTES: Final = 32 * 2**20
 """What is held of a file at once."""
@@ -28,12 +24,18 @@ class Rereader:
     """Reads records in the order of the file, from the very file that the import read.
 
     ``lost`` says why the file can no longer be had; from then on nothing is read.
+
+    Args:
+        opened: The file's bytes from a byte on.
+        go_on: Called before each record; raises when there is to be an end.
     """
 
-    def __init__(self, context: ImportContext, origin: Origin | UrlOrigin, plan: Plan) -> None:
-        self._context = context
-        self._origin = origin
+    def __init__(
+        self, opened: Callable[[int], ByteSource], plan: Plan, *, go_on: Callable[[], None] = lambda: None
+    ) -> None:
+        self._opened = opened
         self._plan = plan
+        self._go_on = go_on
         self._source: ByteSource | None = None
         self._at = 0
         self.lost: JobError | None = None
@@ -51,9 +53,12 @@ class Rereader:
         for line, begin, end in places:
             if self.lost or (found and held + end - begin > MOST_BYTES):
                 break
-            self._context.check()
+            self._go_on()
             try:
                 raw = self._read(begin, end)
+            except TransientError:
+                self.close()
+                raise
             except JobError as error:
                 self.lost = error
                 break
@@ -85,7 +90,7 @@ class Rereader:
         far = not self._plan.is_packed and begin - self._at > _SKIPPED_BYTES
         if self._source is None or begin < self._at or far:
             self.close()
-            self._source, self._at = open_planned(self._context, self._origin, self._plan, begin), begin
+            self._source, self._at = self._opened(begin), begin
         return self._source
 
     def _take(self, source: ByteSource, size: int) -> bytes:

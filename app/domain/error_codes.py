@@ -111,6 +111,7 @@ REMEDIES: Final[Mapping[str, str]] = {
     "ledger.not_replayable": "Replay the import whose rows they are, once it has begun.",
     "ledger.nothing_to_replay": "Nothing: every row that was refused is in the table.",
     "ledger.resolved": "Nothing: the row is in the table. Import it again to change it.",
+    "ledger.row_too_large": "Read the row from the file by its bytes, and send every column of it.",
     "ledger.values_invalid": "Name fields as the file's header does, or send the whole row as raw.",
     "limit.not_found": "List the limits: GET /v1/limits.",
     "line_key.invalid": "Make one with: openssl rand -base64 32.",

@@ -45,6 +45,7 @@ class FailedRecord:
         code: Stable machine word.
         message: What was expected and what came.
         corrected: The text that is to be loaded in its place; ``None`` while nobody has corrected it.
+        raw_missing: Code of why ``raw`` cannot be had, where it was sought in the file; ``None`` elsewhere.
         resolved_by: The job that loaded it after all, at ``resolved_at``; ``None`` while none has.
     """
 
@@ -60,6 +61,12 @@ class FailedRecord:
     corrected: str | None = None
     resolved_by: UUID | None = None
     resolved_at: datetime | None = None
+    raw_missing: str | None = None
+
+    @property
+    def has_text(self) -> bool:
+        """Whether the ledger has a text that it can be read from."""
+        return self.raw is not None or self.corrected is not None
 
     @property
     def stage(self) -> str | None:

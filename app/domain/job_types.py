@@ -31,6 +31,8 @@ CHEAP_QUEUE: Final = "small"
 CHEAP_AT_ONCE: Final = 50
 HOUSEKEEPING: Final = "housekeeping"
 """The type of the jobs in which the installation clears up."""
+FilePlace = ObjectRef | tuple[str, ...] | bytes
+"""Where a file lies: an object, the parts of a path below the import folder, or the bytes themselves."""
 QUEUES: Final = frozenset({OWN_PROCESS_QUEUE, CHEAP_QUEUE, "http"})
 """Those that job types may choose."""
 
@@ -271,6 +273,7 @@ class JobType:
         attempt_timeout_s: Limit of one attempt when the job brings none; ``None`` takes the installation's.
         check: More checks of a request, before a row is made; raises InvalidRequestError or ForbiddenError.
         settle: A checked config as JSON with what it leaves to the installation filled in, so that the job shows it.
+        source: Of an import, where the file of a config lies; ``None`` for one that only a copy is kept of.
         summary: One line for the catalogue.
     """
 
@@ -284,6 +287,7 @@ class JobType:
     attempt_timeout_s: float | None = None
     check: Callable[[Submission, Any], None] | None = None
     settle: Callable[[Submission, dict[str, Any]], dict[str, Any]] | None = None
+    source: Callable[[Submission, Any], FilePlace | None] | None = None
     summary: str = ""
 
     def queue_for(self, request: SubmitJob) -> str:

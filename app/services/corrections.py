@@ -26,11 +26,14 @@ from app.domain.texts import is_storable
 from app.persistence import failed_records
 from app.persistence.sessions import Sessions
 from app.services.replays import begun_import, value_problems
+from app.services.row_texts import RowTexts, Texts
 
 _ROWS_AT_ONCE: Final = 1_000
 _MOST_ROWS: Final = 100_000
 _MOST_BYTES: Final = 64 * 2**20
 _MOST_PROBLEMS: Final = 20
+_MOST_CHARACTERS: Final = 32 * 2**20
+"""Of corrected texts that are held before they are written."""
 _LINE_DIGITS: Final = 18
 
 
@@ -49,10 +52,13 @@ class Corrections:
         submission: What a tenant's uploads are asked of.
     """
 
-    def __init__(self, sessions: Sessions, objects: ObjectStore, submission: Callable[[str], Submission]) -> None:
+    def __init__(
+        self, sessions: Sessions, objects: ObjectStore, submission: Callable[[str], Submission], texts: RowTexts
+    ) -> None:
         self._sessions = sessions
         self._objects = objects
         self._submission = submission
+        self._texts = texts
 
     def apply(
         self, tenant: str, job_id: UUID, *, text: str | None = None, upload: str | None = None, at: str = ""
@@ -69,9 +75,13 @@ class Corrections:
             UnavailableError: S3 is away.
         """
         with self._sessions.begin() as session:
-            _, plan = begun_import(session, tenant, job_id)
-        with self._opened(tenant, text, upload, at) as file, self._sessions.begin() as session:
-            work = _Work(session, tenant, job_id, plan)
+            job, plan = begun_import(session, tenant, job_id)
+        with (
+            self._opened(tenant, text, upload, at) as file,
+            self._texts.of(job, plan) as texts,
+            self._sessions.begin() as session,
+        ):
+            work = _Work(session, tenant, job_id, plan, texts)
             try:
                 work.read(file)
             except (UnicodeDecodeError, csv.Error) as error:
@@ -124,6 +134,7 @@ class _Work:
     tenant: str
     job_id: UUID
     plan: Plan
+    texts: Texts
     corrected: int = 0
     unchanged: int = 0
     problems: list[Problem] = field(default_factory=list)
@@ -162,18 +173,26 @@ class _Work:
                 rows[line] = (number, dict(zip(header, fields, strict=True)))
         records = failed_records.of_lines(self.session, self.tenant, self.job_id, rows)
         texts: dict[int, str] = {}
-        for line, (number, row) in rows.items():
+        # In the order of the import's file, which is read for texts that the ledger does not have.
+        for line, (number, row) in sorted(rows.items()):
             record = records.get(line)
             if record is None:
                 self._refuse(number, f"the ledger of job {self.job_id} has no line {line}", "/line")
             elif record.resolved_at is not None:
                 self._refuse(number, f"line {line} was loaded by a replay already", "/line")
             else:
-                self._take(number, record, row, texts)
+                self._take(number, self.texts.needed(record), row, texts)
+            if sum(map(len, texts.values())) > _MOST_CHARACTERS:
+                self._write(texts, rows)
+        self._write(texts, rows)
+
+    def _write(self, texts: dict[int, str], rows: Mapping[int, tuple[int, dict[str, str]]]) -> None:
+        """Have the ledger take what ``texts`` holds, which is empty then."""
         got = failed_records.correct(self.session, self.tenant, self.job_id, texts)
-        for line in texts.keys() - got:
+        for line in sorted(texts.keys() - got):
             self._refuse(rows[line][0], f"line {line} was loaded by a replay meanwhile", "/line")
         self.corrected += len(got)
+        texts.clear()
 
     def _line(self, number: int, header: Sequence[str], row: Sequence[str]) -> int | None:
         """The line that a row is for; ``None`` when it is refused."""

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Final
 from uuid import UUID
 
 from app.dataplane.ledger_csv import as_csv
-from app.dataplane.plan import from_checkpoint
+from app.dataplane.plan import Plan, from_checkpoint
 from app.domain.failed_records import FailedGroup, FailedRecord
+from app.domain.jobs import Job
 from app.persistence import failed_records, jobs
 from app.persistence.sessions import Sessions
+from app.services.row_texts import RowTexts
 
 _ROWS_A_READ: Final = 2_000
 
@@ -19,8 +21,9 @@ _ROWS_A_READ: Final = 2_000
 class FailedRecords:
     """The use cases of the ledger."""
 
-    def __init__(self, sessions: Sessions) -> None:
+    def __init__(self, sessions: Sessions, texts: RowTexts) -> None:
         self._sessions = sessions
+        self._texts = texts
 
     def page(self, tenant: str, job_id: UUID, *, after: int, limit: int) -> list[FailedRecord]:
         """A job's failed records behind line ``after``, in the order of the file.
@@ -43,11 +46,19 @@ class FailedRecords:
             return failed_records.groups(session, tenant, job_id)
 
     def as_csv(self, tenant: str, job_id: UUID, *, most: int | None = None) -> Iterator[str]:
-        """All of them as a CSV file in pieces, with the file's own columns; errors and memory as ``all``."""
+        """All of them as a CSV file in pieces, with the file's own columns; errors and memory as ``all``.
+
+        Of rows whose text was not kept they are read from the import's file meanwhile.
+        """
         with self._sessions.begin() as session:
             job = jobs.get(session, tenant, job_id)
         plan = from_checkpoint(job.checkpoint or {}) if "import" in (job.checkpoint or {}) else None
-        return as_csv(job_id, islice(self.all(tenant, job_id), most), plan)
+        records = islice(self.all(tenant, job_id), most)
+        return as_csv(job_id, self._with_texts(job, plan, records) if plan else records, plan)
+
+    def _with_texts(self, job: Job, plan: Plan, records: Iterable[FailedRecord]) -> Iterator[FailedRecord]:
+        with self._texts.of(job, plan) as texts:
+            yield from map(texts.sought, records)
 
     def all(self, tenant: str, job_id: UUID) -> Iterator[FailedRecord]:
         """Every failed record in the order of the file; holds at most 2,000 and no transaction between reads.

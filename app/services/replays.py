@@ -21,6 +21,7 @@ from app.persistence import failed_records, jobs
 from app.persistence.sessions import Sessions
 from app.services.jobs import Jobs
 from app.services.once import Submitted
+from app.services.row_texts import RowTexts
 
 REPLAY: Final = "replay_failed_rows"
 
@@ -28,9 +29,10 @@ REPLAY: Final = "replay_failed_rows"
 class Replays:
     """The use cases of repair."""
 
-    def __init__(self, sessions: Sessions, jobs: Jobs) -> None:
+    def __init__(self, sessions: Sessions, jobs: Jobs, texts: RowTexts) -> None:
         self._sessions = sessions
         self._jobs = jobs
+        self._texts = texts
 
     def replay(
         self,
@@ -68,17 +70,19 @@ class Replays:
             NotFoundError: The tenant has no such job, or the job's ledger no such line.
             ConflictError: It is no import that has begun, or a replay has loaded the row already.
             InvalidRequestError: The text is not one record of the file's width, or a name is not in its header.
+            UnavailableError: The row has to be read from the import's file, and S3 is away.
         """
         at = "/raw" if raw is not None else "/values"
         if not is_storable([raw, dict(values or {})]):
             detail = "U+0000 and lone surrogates are not allowed"
             raise InvalidRequestError(detail, code="ledger.values_invalid", problems=(Problem(at, detail),))
         with self._sessions.begin() as session:
-            _, plan = begun_import(session, tenant, job_id)
+            job, plan = begun_import(session, tenant, job_id)
             record = failed_records.of_line(session, tenant, job_id, line)
             if record is None:
                 raise NotFoundError(f"the ledger of job {job_id} has no line {line}", code="ledger.no_such_line")
-            text = raw if raw is not None else _with_values(record, plan, values or {})
+        text = raw if raw is not None else self._with_values(job, record, plan, values or {})
+        with self._sessions.begin() as session:
             corrected = replace(record, corrected=text)
             fault = read_one(corrected, plan)
             if isinstance(fault, Fault):
@@ -89,6 +93,17 @@ class Replays:
                     code="ledger.resolved",
                 )
         return corrected
+
+    def _with_values(self, job: Job, record: FailedRecord, plan: Plan, values: Mapping[str, Any]) -> str:
+        """A record's text with other values in some fields."""
+        with self._texts.of(job, plan) as texts:
+            known = texts.needed(record)
+        problems = value_problems(known, plan, values, at="/values")
+        if problems:
+            raise InvalidRequestError(
+                "the values do not fit the row", code="ledger.values_invalid", problems=tuple(problems[:20])
+            )
+        return with_values(known, plan, values)
 
 
 def begun_import(session: Session, tenant: str, job_id: UUID) -> tuple[Job, Plan]:
@@ -105,16 +120,6 @@ def begun_import(session: Session, tenant: str, job_id: UUID) -> tuple[Job, Plan
             code="ledger.not_replayable",
         )
     return job, from_checkpoint(job.checkpoint or {})
-
-
-def _with_values(record: FailedRecord, plan: Plan, values: Mapping[str, Any]) -> str:
-    """A record's text with other values in some fields."""
-    problems = value_problems(record, plan, values, at="/values")
-    if problems:
-        raise InvalidRequestError(
-            "the values do not fit the row", code="ledger.values_invalid", problems=tuple(problems[:20])
-        )
-    return with_values(record, plan, values)
 
 
 def value_problems(record: FailedRecord, plan: Plan, values: Mapping[str, Any], *, at: str) -> list[Problem]:

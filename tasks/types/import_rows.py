@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, Self, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 from uuid import UUID
 
 from pydantic import Field, field_validator, model_validator
@@ -16,14 +15,14 @@ from app.dataplane.budget import OnInvalid
 from app.dataplane.dry_run import DryRun
 from app.dataplane.enriching import Enrich
 from app.dataplane.importer import import_file
-from app.dataplane.origins import Origin, PathOrigin, S3Origin, TextOrigin
+from app.dataplane.origins import Origin, origin_at
 from app.dataplane.plan import Options
 from app.dataplane.rules import Rule
 from app.dataplane.shaping import Shaping
 from app.dataplane.spooling import UrlOrigin
 from app.dataplane.transforms import Transform
 from app.domain.errors import InvalidRequestError, JobError, Problem
-from app.domain.job_types import JobConfig, JobType, Result, Submission
+from app.domain.job_types import FilePlace, JobConfig, JobType, Result, Submission
 from app.domain.jobs import Outcome
 from app.domain.ports import ObjectRef
 from app.domain.tables import Table
@@ -272,19 +271,23 @@ def _past_rows_per_s(job: RunContext, table: Table) -> float | None:
 
 def origin_of(job: RunContext, config: Import) -> Origin | UrlOrigin:
     """Where the file of a job of the same tenant lies."""
-    source = config.source
     submission = job.submission(job.job.tenant)
+    place = place_of(submission, config)
+    if place is None:
+        return UrlOrigin(config.source.url or "")
+    return origin_at(place, objects=job.objects, received=submission.received, import_root=job.settings.import_root)
+
+
+def place_of(submission: Submission, config: Import) -> FilePlace | None:
+    """Where the file lies; ``None`` for a URL, of which jobs make a copy."""
+    source = config.source
     if source.s3 is not None:
-        return S3Origin(job.objects, submission.place(source.s3.bucket, source.s3.key), submission.received)
+        return submission.place(source.s3.bucket, source.s3.key)
     if source.upload is not None:
-        return S3Origin(job.objects, _uploaded(submission, source.upload), submission.received)
+        return _uploaded(submission, source.upload)
     if source.path is not None:
-        parts = submission.path(source.path, pointer="/config/source/path")
-        root = cast("str", job.settings.import_root)  # path() refuses where there is none
-        return PathOrigin(Path(root), parts)
-    if source.url is not None:
-        return UrlOrigin(source.url)
-    return TextOrigin((source.text or "").encode())
+        return submission.path(source.path, pointer="/config/source/path")
+    return None if source.url is not None else (source.text or "").encode()
 
 
 JOB_TYPE = JobType(
@@ -293,5 +296,6 @@ JOB_TYPE = JobType(
     run=run,
     check=check,
     settle=settle,
+    source=place_of,
     summary="Import CSV, NDJSON, JSON or XLSX from S3, an upload, a path, a URL or text; every refused row kept.",
 )

@@ -11,6 +11,7 @@ from app.dataplane.origins import S3Origin
 from app.dataplane.plan import Options
 from app.domain.errors import InvalidRequestError, Problem
 from app.domain.job_types import JobType, Result, Submission
+from app.domain.ports import ObjectRef
 from app.domain.tables import Table
 from tasks.loading import LoadConfig, check_target, target
 
@@ -51,7 +52,7 @@ def check(submission: Submission, config: InsertCsvFile) -> None:
         InvalidRequestError: There is no such table, it has another key, or nothing comes beside its rows.
         ForbiddenError: The bucket or prefix is not the tenant's.
     """
-    submission.place(config.s3_bucket, config.s3_key)
+    place_of(submission, config)
     _check_key(check_target(submission, config), config.key)
 
 
@@ -70,7 +71,12 @@ def run(job: RunContext, config: InsertCsvFile) -> Result:
 def origin_of(job: RunContext, config: InsertCsvFile) -> S3Origin:
     """Where the file of a job of the same tenant lies."""
     submission = job.submission(job.job.tenant)
-    return S3Origin(job.objects, submission.place(config.s3_bucket, config.s3_key), submission.received)
+    return S3Origin(job.objects, place_of(submission, config), submission.received)
+
+
+def place_of(submission: Submission, config: InsertCsvFile) -> ObjectRef:
+    """The object."""
+    return submission.place(config.s3_bucket, config.s3_key)
 
 
 def _check_key(table: Table, key: list[str] | None) -> None:
@@ -89,5 +95,6 @@ JOB_TYPE = JobType(
     run=run,
     check=check,
     settle=settle,
+    source=place_of,
     summary="Import a CSV file from S3 into a table: checked, upserted by key, every refused row kept.",
 )

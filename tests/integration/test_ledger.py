@@ -13,11 +13,13 @@ import pytest
 
 from app.dataplane import replay as dataplane
 from app.dataplane import rereading
+from app.domain.errors import TransientError
 from app.domain.job_types import Result
 from app.domain.jobs import SubmitJob
 from app.domain.ports import ObjectStore
 from app.domain.tables import Column, ColumnType, Table
 from app.persistence.sessions import Sessions
+from app.services import row_texts
 from app.services.runs import Runs
 from app.services.tables import Tables
 from config.settings import Settings
@@ -109,6 +111,70 @@ def test_rows_whose_text_was_not_kept_are_read_again_from_the_file(
     assert [raw for *_, raw in imports.ledger(source)] == [None, None, None]
     assert imports.ledger(job_id) == imports.ledger(twin)
     assert (result.data["books"]["failed"], result.data["without_text"]) == (3, 0)
+
+
+@pytest.mark.parametrize("body", FILES[::4], ids=["csv", "packed"])
+def test_rows_whose_text_was_not_kept_are_downloaded_and_corrected_like_the_others(
+    imports: ImportingAny, member: Client, body: bytes
+) -> None:
+    source, twin = (imported(imports, body, raw_rows=rows, encoding="auto") for rows in (0, 100))
+    rows, others = download(member, source), download(member, twin)
+
+    same = sent_back(member, source, rows)
+    some = sent_back(member, source, [{"line": row["line"], "amount": "7"} for row in rows[:2]])
+    one = member.call("PATCH", f"/v1/jobs/{source}/failed-records/{rows[2]['line']}", json={"values": {"amount": "8"}})
+    _, result = replayed(imports, source)
+
+    assert [{**row, "id": ""} for row in rows] == [{**row, "id": ""} for row in others]
+    assert [answer.get_json() for answer in (same, some)] == [
+        {"corrected": 0, "unchanged": 3},
+        {"corrected": 2, "unchanged": 0},
+    ]
+    assert (one.status_code, one.get_json()["raw"]) == (200, None)
+    assert (result.data["resolved"], result.data["unresolved"]) == (3, 0)
+    assert amounts(imports) == [(0, 0), (1, 7), (2, 2), (3, 7), (4, 4), (5, 8)]
+
+
+def test_the_download_says_why_a_text_cannot_be_had(
+    imports: ImportingAny, member: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = imported(imports, CSV + f"9;{'n' * 50};x\n", raw_rows=1)
+    monkeypatch.setattr(row_texts, "_MOST_BYTES", 40)
+    before = download(member, source)
+    imports.put("id;name;amount\n", name=f"uploads/{imports.files}.csv")
+    after = download(member, source)
+
+    answer = sent_back(member, source, [{"line": "5", "amount": "7"}])
+    whole = sent_back(member, source, [{"line": "5", "row.id": "3", "name": "n", "amount": "7"}])
+
+    assert [(row["raw_missing"], row["name"]) for row in before[1:]] == [
+        ("", "n3"),
+        ("", "n5"),
+        ("ledger.row_too_large", ""),
+    ]
+    assert [(row["raw_missing"], row["name"]) for row in after[:3]] == [
+        ("", "n1"),
+        ("s3.changed", ""),
+        ("s3.changed", ""),
+    ]
+    assert [fault["pointer"] for fault in answer.get_json()["errors"]] == ["/text/rows/1/id", "/text/rows/1/name"]
+    assert whole.get_json() == {"corrected": 1, "unchanged": 0}
+
+
+def test_rows_that_are_sent_back_while_s3_is_away_are_not_taken(
+    imports: ImportingAny, member: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = imported(imports, CSV, raw_rows=0)
+
+    def away(*_: Any, **__: Any) -> Any:
+        raise TransientError("S3 does not answer", code="s3.unavailable")
+
+    monkeypatch.setattr(row_texts, "opened", away)
+    answer = sent_back(member, source, [{"line": "3", "amount": "7"}])
+    rows = download(member, source)
+
+    assert (answer.status_code, answer.get_json()["code"]) == (503, "s3.unavailable")
+    assert [row["raw_missing"] for row in rows] == ["s3.unavailable"] * 3
 
 
 def test_rows_without_a_text_wait_when_the_file_is_another_now(imports: ImportingAny) -> None:

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from app.bootstrap import Services
 from app.dataplane.merging import BY_INDEX, Target, merge_of
 from app.dataplane.plan import Mode
 from app.domain.errors import FenceLost, JobError, JobPaused
@@ -16,7 +17,6 @@ from app.domain.job_types import JobType, Result
 from app.domain.ports import ObjectStore
 from app.domain.tables import Column, ColumnType, Table
 from app.persistence.sessions import Sessions
-from app.services.failed_records import FailedRecords
 from app.services.runs import Runs
 from app.services.tables import Tables
 from config.settings import Settings
@@ -109,7 +109,9 @@ def _reads_whole_table(session: Session, sql: str) -> bool:
 
 
 @pytest.mark.feature("S2-29")
-def test_rows_are_transformed_and_one_that_breaks_a_rule_stays_as_it_was(imports: Importing) -> None:
+def test_rows_are_transformed_and_one_that_breaks_a_rule_stays_as_it_was(
+    imports: Importing, web_services: Services
+) -> None:
     loaded(imports)
 
     context = imports.context(submitted(imports, TRANSFORM, transforms=TRANSFORMS, rules=RULES, batch_rows=2))
@@ -132,7 +134,7 @@ def test_rows_are_transformed_and_one_that_breaks_a_rule_stays_as_it_was(imports
         ("validate", "rule.range", "age", 2)
     ]
     assert imports.rows("SELECT rows_total, rows_done, error_count FROM jobs WHERE type = 'transform'") == [(5, 5, 2)]
-    assert "".join(FailedRecords(imports.sessions).as_csv("default", context.id)).count("rule.range") == 2
+    assert "".join(web_services.failed_records.as_csv("default", context.id)).count("rule.range") == 2
 
 
 def test_every_type_comes_back_as_it_was_and_rows_without_a_change_are_not_written(imports: Importing) -> None:

@@ -11,10 +11,11 @@ import pytest
 from app.domain.error_codes import REMEDIES
 from app.domain.retry import CRASHED
 from app.security.outgoing.targets import FORBIDDEN
+from app.services.row_texts import TOO_LARGE
 from app.services.runs import WORKER_LOST
 
 _ROOT = Path(__file__).parents[2]
-_MADE_UP = {CRASHED, FORBIDDEN, WORKER_LOST, "value.bigint", "value.integer"}
+_MADE_UP = {CRASHED, FORBIDDEN, TOO_LARGE, WORKER_LOST, "value.bigint", "value.integer"}
 """Codes that stand in the source by a name, or are put together."""
 
 
