@@ -6,6 +6,7 @@ from typing import Final
 
 from sqlalchemy import text
 
+from app.dataplane import images
 from app.dataplane.context import TableContext
 from app.dataplane.walking import Key, Walk, same_key, walk_on
 from app.persistence import jobs
@@ -13,15 +14,21 @@ from app.persistence import jobs
 DELETED: Final = "deleted"
 
 
-def delete(context: TableContext, walk: Walk, *, batch_rows: int) -> int:
+def delete(context: TableContext, walk: Walk, *, batch_rows: int, revertible: bool = False) -> int:
     """Delete the rows of a walk; how many were, by all runs of the job.
 
     A row that another changes meanwhile goes only if it is still meant.
 
+    Args:
+        revertible: Keep what the rows were, so that the job can be reverted.
     Raises:
         JobError: The table refuses; ``TransientError``: another attempt may do better.
         FenceLost: Another worker has the job.
     """
+    returned, kept = "1", ""
+    if revertible:
+        returned = f"{images.key_of(walk.table, 'kept')} AS key, {images.image_of(walk.table, 'kept')} AS image"
+        kept = f", images AS ({images.keep(walk.table, 'deleted', deleted=True)})"
 
     def batch(after: Key | None) -> Key | None:
         page = walk.page(walk.key_columns(), after=after, limit=batch_rows)
@@ -29,12 +36,12 @@ def delete(context: TableContext, walk: Walk, *, batch_rows: int) -> int:
             WITH doomed AS MATERIALIZED ({page.sql} FOR UPDATE OF m),
             deleted AS (
                 DELETE FROM {walk.relation} AS kept USING doomed
-                WHERE {same_key(walk.table, "kept", "doomed")} RETURNING 1
-            )
+                WHERE {same_key(walk.table, "kept", "doomed")} RETURNING {returned}
+            ){kept}
             SELECT (SELECT count(*) FROM deleted) AS rows, {walk.last("doomed")} AS last
             """
         with context.sessions.begin() as session:
-            found = session.execute(text(statement), page.parameters).one()
+            found = session.execute(text(statement), {**page.parameters, "job": context.id}).one()
             if found.last is None:
                 return None
             signals = jobs.advance(

@@ -50,11 +50,15 @@ def image_of(table: Table, alias: str) -> str:
     return f"(to_jsonb({alias}){''.join(texts)})"
 
 
-def keep(table: Table, source: str) -> str:
-    """The statement that keeps ``key`` and ``image`` of a source; the first image of a job and key stays."""
+def keep(table: Table, source: str, *, deleted: bool = False) -> str:
+    """The statement that keeps ``key`` and ``image`` of a source; the first image of a job and key stays.
+
+    Args:
+        deleted: The job has deleted the rows.
+    """
     return (
-        f"INSERT INTO before_images (job_id, table_name, key, image) "
-        f"SELECT CAST(:job AS uuid), '{table.name}', key, image FROM {source} ON CONFLICT DO NOTHING"
+        f"INSERT INTO before_images (job_id, table_name, key, image, is_deleted) "
+        f"SELECT CAST(:job AS uuid), '{table.name}', key, image, {deleted} FROM {source} ON CONFLICT DO NOTHING"
     )
 
 

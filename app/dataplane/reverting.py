@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from app.dataplane import books
 from app.dataplane.context import TableContext
+from app.dataplane.images import key_of
 from app.dataplane.postgres_errors import retried
 from app.dataplane.tables import qualified, quoted
 from app.domain.job_types import Result
@@ -140,7 +141,6 @@ class _Table:
 
     def _entry(self, number: int, row: Row[Any]) -> ledger.Entry:
         key = dict(zip(self._table.key, row.key, strict=True))
-        since = "was deleted since" if row.is_gone else f"was changed since by {_who(row.holder)}"
         return ledger.Entry(
             line=number,
             first_byte=0,
@@ -149,8 +149,16 @@ class _Table:
             raw_is_base64=False,
             field=None,
             code="revert.moved_on",
-            message=f"row {', '.join(f'{name} {value}' for name, value in key.items())} {since}"[:2_000],
+            message=f"row {', '.join(f'{name} {value}' for name, value in key.items())} {_since(row)}"[:2_000],
         )
+
+
+def _since(row: Row[Any]) -> str:
+    """What others did to a row that is not given back."""
+    if row.is_deleted:
+        # One that was written while the statement ran stood in its way, unseen.
+        return "was written again since" + ("" if row.is_gone else f" by {_who(row.holder)}")
+    return "was deleted since" if row.is_gone else f"was changed since by {_who(row.holder)}"
 
 
 def _who(job_id: UUID | None) -> str:
@@ -160,12 +168,14 @@ def _who(job_id: UUID | None) -> str:
 def _statement(tenant: str, table: Table) -> str:
     """Give back one batch, whose images go; those of rows that others changed stay.
 
-    ``held`` locks the rows as they are now, not as they were when the statement began.
+    ``held`` locks the rows as they are now, not as they were when the statement began. Rows that the job deleted are
+    put back where their keys are free.
     """
     relation = qualified(tenant, table.name)
     types = {column.name: column.type.sql for column in table.columns}
     names = [quoted(name) for name in table.column_names if name not in table.key]
     names += SYSTEM_COLUMNS
+    every = [*(quoted(name) for name in table.key), *names]
     typed = "".join(
         f", CAST(key[{number}] AS {types[name]}) AS haulier_k{number}" for number, name in enumerate(table.key, start=1)
     )
@@ -174,7 +184,7 @@ def _statement(tenant: str, table: Table) -> str:
     )
     return f"""
         WITH page AS MATERIALIZED (
-            SELECT key, image{typed} FROM before_images
+            SELECT key, image, is_deleted{typed} FROM before_images
             WHERE job_id = :source AND table_name = :table
                 AND (CAST(:after AS text[]) IS NULL OR key > CAST(:after AS text[]))
             ORDER BY key LIMIT :limit
@@ -186,35 +196,41 @@ def _statement(tenant: str, table: Table) -> str:
             WHERE {same} AND held.holder = :source AND page.image IS NULL RETURNING page.key
         ), restored AS (
             UPDATE {relation} AS kept SET ({", ".join(names)}) = (
-                SELECT {", ".join(_restored(table, name) for name in names)}
+                SELECT {", ".join(_restored(table, name, f"kept.{name}") for name in names)}
                 FROM jsonb_populate_record(kept, page.image) AS past
             )
             FROM page JOIN held USING (key)
-            WHERE {same} AND held.holder = :source AND page.image IS NOT NULL RETURNING page.key
+            WHERE {same} AND held.holder = :source AND page.image IS NOT NULL AND NOT page.is_deleted
+            RETURNING page.key
+        ), put_back AS (
+            INSERT INTO {relation} AS kept ({", ".join(every)})
+            SELECT {", ".join(_restored(table, name, "NULL") for name in every)}
+            FROM page CROSS JOIN LATERAL jsonb_populate_record(CAST(NULL AS {relation}), page.image) AS past
+            WHERE page.is_deleted
+            ORDER BY {", ".join(f"page.haulier_k{number}" for number in range(1, len(table.key) + 1))}
+            ON CONFLICT DO NOTHING RETURNING {key_of(table, "kept")} AS key
         ), fates AS MATERIALIZED (
-            SELECT page.key, held.holder, held.key IS NULL AS is_gone, CASE
+            SELECT page.key, held.holder, held.key IS NULL AS is_gone, page.is_deleted, CASE
                 WHEN deleted.key IS NOT NULL THEN 'deleted'
-                WHEN restored.key IS NOT NULL THEN 'restored'
+                WHEN restored.key IS NOT NULL OR put_back.key IS NOT NULL THEN 'restored'
                 WHEN held.key IS NULL AND page.image IS NULL THEN 'gone'
                 ELSE 'failed' END AS fate
             FROM page LEFT JOIN held USING (key) LEFT JOIN deleted USING (key) LEFT JOIN restored USING (key)
+                LEFT JOIN put_back USING (key)
         ), done AS (
             DELETE FROM before_images AS b USING fates
             WHERE b.job_id = :source AND b.table_name = :table AND b.key = fates.key AND fates.fate <> 'failed'
         )
-        SELECT key, holder, is_gone, fate FROM fates ORDER BY key
+        SELECT key, holder, is_gone, is_deleted, fate FROM fates ORDER BY key
         """
 
 
-def _restored(table: Table, name: str) -> str:
-    """A column as the image has it, or as it is when it was declared later."""
+def _restored(table: Table, name: str, later: str) -> str:
+    """A column as the image has it; ``later`` of JSON when it was declared later."""
     column = table.column(name.strip('"'))
     if column is None or column.type is not ColumnType.JSON:
         return f"past.{name}"
-    return (
-        f"CASE WHEN page.image ? '{column.name}' THEN CAST(page.image ->> '{column.name}' AS jsonb) "
-        f"ELSE kept.{name} END"
-    )
+    return f"CASE WHEN page.image ? '{column.name}' THEN CAST(page.image ->> '{column.name}' AS jsonb) ELSE {later} END"
 
 
 def _close(context: TableContext, source: Job) -> Result:

@@ -161,7 +161,7 @@ REMEDIES: Final[Mapping[str, str]] = {
     "results.not_over": "Submit it with depends_on, the job whose results are meant, and on_dependency_failure run.",
     "revert.early": "Cancel the job, or wait for its end.",
     "revert.moved_on": "Revert what changed the row after the job first; or leave the row as it is.",
-    "revert.nothing_kept": "Submit imports with revertible: true; what they keep goes when the job is past its time.",
+    "revert.nothing_kept": "Submit jobs with revertible: true; what they keep goes when the job is past its time.",
     "rule.cross_field": "Correct one of the two values.",
     "rule.custom": "Correct the row as the rule's message says.",
     "rule.enum": "Write one of the values that the rule lists.",

@@ -401,12 +401,14 @@ CREATE TABLE job_logs (
 ) PARTITION BY RANGE (job_id);
 CREATE TABLE job_logs_other PARTITION OF job_logs DEFAULT;
 
--- What rows were before a revertible job first wrote them; image is null where there was none.
+-- What rows were before a revertible job first wrote them; image is null where there was none. One that the job deleted
+-- is to stand there no more.
 CREATE TABLE before_images (
     job_id      uuid NOT NULL,
     table_name  text NOT NULL,
     key         text[] NOT NULL,
     image       jsonb,
+    is_deleted  boolean NOT NULL DEFAULT false,
     PRIMARY KEY (job_id, table_name, key)
 ) PARTITION BY RANGE (job_id);
 CREATE TABLE before_images_other PARTITION OF before_images DEFAULT;

@@ -35,6 +35,7 @@ class DeleteRecordsBefore(JobConfig):
         description="A column of type date or timestamptz, haulier_created_at or haulier_updated_at.",
     )
     vql: dict[str, Any] = Field(default_factory=dict, description="where: only rows that meet it go (docs/vql.md).")
+    revertible: bool = Field(False, description="Keep what the rows were, so that the job can be reverted.")
     batch_rows: int = Field(10_000, ge=1, le=100_000, description="Rows per transaction.")
 
     @model_validator(mode="after")
@@ -60,7 +61,7 @@ def run(job: RunContext, config: DeleteRecordsBefore) -> Result:
     tables.will_write(job.job.tenant, table, job.id, whole=True)
     walk = _walk(job.job.tenant, table, config)
     make_related(tables, job.job.tenant, walk.query)
-    deleted = delete(job, walk, batch_rows=config.batch_rows)
+    deleted = delete(job, walk, batch_rows=config.batch_rows, revertible=config.revertible)
     return Result(
         data={"table": config.table, "deleted": deleted},
         message=f"deleted {deleted} records of {config.table}",
