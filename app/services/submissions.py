@@ -84,10 +84,10 @@ class Checks:
         _refuse_unstorable_text(config, at=at)
         if templates and is_templated(config):
             self.registry.check_around(job_type, config, is_templated, at=at)
-            return config
-        parsed = self.registry.parse(job_type, config, at=at)
-        if job_type.check is not None:
-            job_type.check(self.submission(tenant), parsed)
+        else:
+            parsed = self.registry.parse(job_type, config, at=at)
+            if job_type.check is not None:
+                job_type.check(self.submission(tenant), parsed)
         return config if job_type.settle is None else job_type.settle(self.submission(tenant), config)
 
 

@@ -40,7 +40,9 @@ class ExportConfig(JobConfig):
     service: Literal["contact", "company"] | None = Field(None, description="A built-in table; or name a table.")
     table: str | None = Field(None, description="A declared table.", max_length=63)
     vql: dict[str, Any] = Field(description="The query; its select_columns are the file's columns (docs/vql.md).")
-    s3_bucket: str | None = Field(None, description="None takes the installation's own.", max_length=255)
+    s3_bucket: str | None = Field(
+        None, description="None takes the installation's own, as the job then shows.", max_length=255
+    )
     compression: Literal["none", "gzip"] = "none"
     header: bool = Field(True, description="Whether the first line names the columns.")
 
@@ -102,6 +104,11 @@ def check(submission: Submission, config: ExportConfig) -> None:
     """
     submission.place(config.s3_bucket, "any")
     _query(config, submission.table(config.table_name, pointer="/config/table"))
+
+
+def settle(submission: Submission, config: dict[str, Any]) -> dict[str, Any]:
+    """The config with its bucket."""
+    return {**config, "s3_bucket": config.get("s3_bucket") or submission.own_bucket}
 
 
 def run(job: RunContext, config: ExportConfig) -> Result:
@@ -313,6 +320,7 @@ JOB_TYPE: Final = JobType(
     config=ExportConfig,
     run=run,
     check=check,
+    settle=settle,
     retry=RetryPolicy(maximum_attempts=5, initial_interval_s=2.0),
     summary="Write the rows that a query finds to S3 as one CSV file.",
 )

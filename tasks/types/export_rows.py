@@ -102,7 +102,9 @@ class ExportRowsConfig(JobConfig):
     )
     encrypt_lines: LineEncryption | None = Field(None, description="For ndjson: encrypt every line by itself.")
     parallel: int = Field(1, ge=1, le=MAX_PARALLEL, description="Parts that are written side by side.")
-    s3_bucket: str | None = Field(None, description="None takes the installation's own.", max_length=255)
+    s3_bucket: str | None = Field(
+        None, description="None takes the installation's own, as the job then shows.", max_length=255
+    )
     destination: Destination | None = Field(None, description="None: artifacts, to be downloaded.")
 
     @property
@@ -153,6 +155,13 @@ def check(submission: Submission, config: ExportRowsConfig) -> None:
     elif not submission.may_write_folders:
         raise _invalid("/config/destination/folder", "this installation has no HAULIER_EXPORT_ROOT to write below")
     _query(config, submission.table(config.table, pointer="/config/table"))
+
+
+def settle(submission: Submission, config: dict[str, Any]) -> dict[str, Any]:
+    """The config with its bucket, if the files go to one of ours."""
+    if config.get("destination") is not None:
+        return config
+    return {**config, "s3_bucket": config.get("s3_bucket") or submission.own_bucket}
 
 
 def _probe(config: ExportRowsConfig) -> str:
@@ -242,6 +251,7 @@ JOB_TYPE: Final = JobType(
     config=ExportRowsConfig,
     run=run,
     check=check,
+    settle=settle,
     retry=RetryPolicy(maximum_attempts=5, initial_interval_s=2.0),
     summary="Write rows of a table as csv, ndjson, json, xlsx or parquet, with a signed manifest.",
 )

@@ -228,8 +228,9 @@ def _uploaded(submission: Submission, upload: str) -> ObjectRef:
 
 def settle(submission: Submission, config: dict[str, Any]) -> dict[str, Any]:
     """The config with the bucket of its object."""
-    place = config["source"].get("s3")
-    if place is None:
+    source = config["source"]
+    place = source.get("s3") if isinstance(source, dict) else None
+    if not isinstance(place, dict):
         return config
     return {**config, "source": {"s3": {**place, "bucket": place.get("bucket") or submission.own_bucket}}}
 

@@ -21,16 +21,17 @@ from app.services.families import Families
 from app.services.jobs import Jobs
 from app.services.pipelines import Pipelines
 from app.services.runs import Runs
+from config.settings import Settings
 from tests.factories import RecordingBell, a_service, a_slot
 
 
 class Installation:
     """Jobs, families, an engine that leads, and one slot of queue ``small``."""
 
-    def __init__(self, sessions: Sessions) -> None:
+    def __init__(self, sessions: Sessions, settings: Settings | None = None) -> None:
         self.sessions = sessions
         self.bell = RecordingBell()
-        self.jobs: Jobs = a_service(sessions, bell=self.bell)
+        self.jobs: Jobs = a_service(sessions, bell=self.bell, settings=settings)
         self.control = Control(sessions, self.bell)
         self.families = Families(sessions, self.bell, self.jobs)
         self.pipelines = Pipelines(sessions, self.bell, self.jobs)

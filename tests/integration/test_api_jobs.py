@@ -143,6 +143,41 @@ def test_an_import_that_names_no_bucket_shows_the_installations(
     assert shown[2]["config"]["source"] == {"text": "uuid\n"}
 
 
+@pytest.mark.feature("S4-20")
+def test_stages_and_exports_that_name_no_bucket_show_the_installations(member: Client, settings: Settings) -> None:
+    key, whole = "{{ stages.first.result.key }}", "{{ stages.first.result }}"
+    configs = [
+        ("insert_csv_file", {"s3_key": key}),
+        ("import", {"source": {"s3": {"key": key}}, "table": "contacts"}),
+        ("import", {"source": {"s3": whole}, "table": "contacts"}),
+        ("import", {"source": whole, "table": "contacts"}),
+        ("export", {"table": "contacts", "key": key}),
+        ("export", {"table": "contacts", "key": key, "destination": whole}),
+        ("export_csv_file", {"service": "contact", "vql": {"select_columns": [key]}}),
+    ]
+    waiting = [
+        {"name": f"s{no}", "type": kind, "config": config, "depends_on": ["first"]}
+        for no, (kind, config) in enumerate(configs)
+    ]
+    stages = [{"name": "first", "type": "echo"}, *waiting]
+
+    pipeline = member.post("/v1/pipelines", {"name": "nightly", "stages": stages})
+    export = member.post("/v1/jobs", {"type": "export", "config": {"table": "contacts"}})
+
+    children = member.get(f"{pipeline.headers['Location']}/children").get_json()["items"]
+    own = {"s3_bucket": settings.s3_bucket}
+    assert {child["name"]: child["config"] for child in children if child["name"] != "first"} == {
+        "s0": {**configs[0][1], **own},
+        "s1": {**configs[1][1], "source": {"s3": {"key": key, "bucket": settings.s3_bucket}}},
+        "s2": configs[2][1],
+        "s3": configs[3][1],
+        "s4": {**configs[4][1], **own},
+        "s5": configs[5][1],
+        "s6": {**configs[6][1], **own},
+    }
+    assert export.get_json()["config"] == {"table": "contacts", **own}
+
+
 @pytest.mark.feature("S2-49")
 def test_a_job_that_has_not_changed_is_304(member: Client, sessions: Sessions) -> None:
     location = member.post("/v1/jobs", {"type": "echo"}).headers["Location"]

@@ -185,10 +185,10 @@ def test_the_batch_size_of_the_environment_is_that_of_document_004s_jobs(setting
 
 @pytest.mark.feature("S0-06")
 def test_each_fire_of_a_schedule_of_an_export_makes_a_file_of_its_own(
-    worker: Worker, member: Client, sessions: Sessions
+    worker: Worker, member: Client, sessions: Sessions, settings: Settings
 ) -> None:
     add_contacts(sessions, 3)
-    here = Timetable(sessions)
+    here = Timetable(sessions, settings)
     template = {"type": "export_csv_file", "config": {"table": "contacts", **UUIDS}}
     policy = {"missed_policy": MissedPolicy.ALL, "missed_window_s": timedelta(hours=3).total_seconds()}
     schedule = here.hourly(slept=1, template=template, **policy)

@@ -15,6 +15,7 @@ from app.persistence.sessions import Sessions
 from app.services.firing import Firing
 from app.services.schedules import Schedules
 from app.services.templates import Templates
+from config.settings import Settings
 from tests.factories import registry
 from tests.integration.families import Installation
 
@@ -34,8 +35,8 @@ class RecordingTimer:
 class Timetable(Installation):
     """An installation with schedules that fire every hour, the last time ``ago`` before now."""
 
-    def __init__(self, sessions: Sessions) -> None:
-        super().__init__(sessions)
+    def __init__(self, sessions: Sessions, settings: Settings | None = None) -> None:
+        super().__init__(sessions, settings)
         self.timer = RecordingTimer()
         self.firing = Firing(sessions, self.bell, self.timer, queue_bound=100)
         self.templates = Templates(
