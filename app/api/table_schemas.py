@@ -92,6 +92,9 @@ class DescribedSchema(TableSchema):
     estimated_rows = fields.Integer(metadata={"description": "Of the planner; ask records:count for the number."})
     bytes_on_disk = fields.Integer()
     valid_indexes = fields.List(fields.String(), metadata={"description": "Secondary indexes that can be used now."})
+    missing_indexes = fields.List(
+        fields.String(), metadata={"description": "Declared, and not built yet, or put off by an import."}
+    )
     postgres_columns = fields.Dict(
         keys=fields.String(), values=fields.String(), metadata={"description": "Names to types; system columns too."}
     )

@@ -29,7 +29,10 @@ class Tables(MethodView):
     @blueprint.arguments(TableSchema)
     @blueprint.response(201, TableSchema, headers={"Location": {"schema": {"type": "string"}}})
     def post(self, table: Table) -> Any:
-        """Declare a table, or apply a higher version of its declaration; the one in force again changes nothing."""
+        """Declare a table, or apply a higher version of its declaration; the one in force again changes nothing.
+
+        Indexes that a changed declaration wants are built by a job of the system.
+        """
         require_admin()
         declared = services().tables.declare(tenant(), table)
         return declared, 201, {"Location": url_for("tables.Table", name=declared.name)}
@@ -58,5 +61,6 @@ def _body(described: Described) -> dict[str, Any]:
         "estimated_rows": described.existing.estimated_rows,
         "bytes_on_disk": described.existing.bytes_on_disk,
         "valid_indexes": described.existing.indexes,
+        "missing_indexes": described.missing_indexes,
         "postgres_columns": described.existing.columns,
     }

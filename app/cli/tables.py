@@ -53,6 +53,7 @@ def show(client: Client, name: str, as_json: bool) -> None:
             ("rows", output.number(table["rows"])),
             ("on disk", output.size(table["bytes_on_disk"])),
             ("indexes", ", ".join(table["valid_indexes"])),
+            ("to build", ", ".join(table["missing_indexes"]) or "none"),
             ("version", table["version"]),
             ("built in", "yes" if table["built_in"] else "no"),
         ]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, Protocol
 
 from sqlalchemy import Connection, text
 from sqlalchemy.orm import Session
@@ -60,6 +60,8 @@ def drop(session: Session, tenant: str, table: Table) -> None:
 def build(context: BuildContext, tenant: str, name: str, *, lock_s: float | None = None) -> list[str]:
     """Build what a table lacks; the names. A job that is to stop stops this too.
 
+    The declaration may change meanwhile: what it no longer wants is not left behind.
+
     Args:
         lock_s: Keep writers out of the table while an index is built, which is quicker and waits for nobody but those
             who write now, so long; ``None`` lets others read and write, and waits for every transaction that is open.
@@ -67,18 +69,31 @@ def build(context: BuildContext, tenant: str, name: str, *, lock_s: float | None
         JobError: Postgres refuses to build one.
         TransientError: Others are in the way; another attempt may do better.
     """
+    built = []
     with _connection(context, tenant, name) as connection:
+        table = _declared(context, connection, tenant, name)
         with context.sessions(bind=connection) as session:
-            table = catalogue.find(session, tenant, name)
             wanted = missing(session, tenant, table) if table else []
         for index in wanted:
-            place = f"{quoted(schema_of(tenant))}.{quoted(index.name(name))}"
-            retried(
-                partial(_build_one, context, connection, place, index_sql(tenant, cast("Table", table), index), lock_s),
-                again=context.check,
-                what=f"index {index.name(name)}",
-            )
-    return [index.name(name) for index in wanted]
+            table = _declared(context, connection, tenant, name)
+            if table is None or index not in table.indexes:
+                continue
+            called = index.name(name)
+            place = f"{quoted(schema_of(tenant))}.{quoted(called)}"
+            statement = index_sql(tenant, table, index)
+            work = partial(_build_one, context, connection, place, statement, lock_s)
+            retried(work, again=context.check, what=f"index {called}")
+            table = _declared(context, connection, tenant, name)
+            if table is None or index not in table.indexes:
+                _run(context, connection, f"DROP INDEX CONCURRENTLY IF EXISTS {place}")
+            else:
+                built.append(called)
+    return built
+
+
+def _declared(context: BuildContext, connection: Connection, tenant: str, name: str) -> Table | None:
+    with context.sessions(bind=connection) as session:
+        return catalogue.find(session, tenant, name)
 
 
 def _build_one(context: BuildContext, connection: Connection, place: str, statement: str, lock_s: float | None) -> None:

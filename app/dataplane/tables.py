@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -65,7 +66,7 @@ def qualified(tenant: str, name: str) -> str:
 
 
 def make(session: Session, tenant: str, table: Table) -> None:
-    """Create the table with its key and indexes; the caller holds the table's lock."""
+    """Create the table with its key and indexes; the caller holds the table's lock and has checked their names."""
     columns = [_column(column, column.name in table.key) for column in table.columns]
     key = ", ".join(quoted(name) for name in table.key)
     session.execute(text(f"CREATE SCHEMA IF NOT EXISTS {quoted(schema_of(tenant))}"))
@@ -76,24 +77,32 @@ def make(session: Session, tenant: str, table: Table) -> None:
         )
     )
     for index in table.indexes:
-        _make_index(session, tenant, table, index)
+        session.execute(text(index_sql(tenant, table, index)))
 
 
 def _column(column: Column, in_key: bool) -> str:
     return f"{quoted(column.name)} {column.type.sql}{' NOT NULL' if in_key else ''}"
 
 
-def _make_index(session: Session, tenant: str, table: Table, index: Index) -> None:
-    holder = _holder_of_index(session, tenant, index.name(table.name))
-    if holder == table.name:
-        return
-    if holder is not None:
-        raise ConflictError(
-            f"the index on {', '.join(index.columns)} of {table.name!r} would be called like one of table {holder!r}",
-            code="table.index_name_taken",
-            hint="Give the table another name.",
-        )
-    session.execute(text(index_sql(tenant, table, index)))
+def check_index_names(session: Session, tenant: str, table: Table, others: Iterable[Table]) -> None:
+    """Refuse an index that would be called like one of another table.
+
+    Args:
+        others: The tenant's tables, whose indexes need not be there yet.
+    Raises:
+        ConflictError: ``table.index_name_taken``.
+    """
+    holders = {index.name(other.name): other.name for other in others for index in other.indexes}
+    for index in table.indexes:
+        name = index.name(table.name)
+        holder = _holder_of_index(session, tenant, name) or holders.get(name)
+        if holder not in {None, table.name}:
+            raise ConflictError(
+                f"the index on {', '.join(index.columns)} of {table.name!r} would be called like one of table "
+                f"{holder!r}",
+                code="table.index_name_taken",
+                hint="Give the table another name.",
+            )
 
 
 def index_sql(tenant: str, table: Table, index: Index) -> str:
@@ -128,9 +137,10 @@ def _type_of(table: Table, name: str) -> ColumnType | None:
 
 
 def change(session: Session, tenant: str, before: Table, after: Table) -> None:
-    """Bring the table from one declaration to a later one: new and wider columns, other indexes.
+    """Bring the table from one declaration to a later one: new and wider columns; indexes that go are dropped.
 
-    The caller holds its lock. Wider columns cost that the table is written anew, while nobody reads it.
+    The caller holds its lock, and has new indexes built. Wider columns cost that the table is written anew, while
+    nobody reads it.
 
     Raises:
         ConflictError: ``table.change_unsupported``: a column would go or its values might not fit, or the key would
@@ -139,14 +149,10 @@ def change(session: Session, tenant: str, before: Table, after: Table) -> None:
     _check_change(before, after)
     changes = [change for column in after.columns if (change := _change_of(before.column(column.name), column))]
     if changes:
-        _alter(session, tenant, after.name, changes)
-    wanted = {index.name(after.name) for index in after.indexes}
-    for index in before.indexes:
-        name = index.name(before.name)
-        if name not in wanted:
-            session.execute(text(f"DROP INDEX IF EXISTS {quoted(schema_of(tenant))}.{quoted(name)}"))
-    for index in after.indexes:
-        _make_index(session, tenant, after, index)
+        _alone(session, after.name, f"ALTER TABLE {qualified(tenant, after.name)} {', '.join(changes)}")
+    gone = {index.name(before.name) for index in before.indexes} - {index.name(after.name) for index in after.indexes}
+    for name in sorted(gone):
+        _alone(session, after.name, f"DROP INDEX IF EXISTS {quoted(schema_of(tenant))}.{quoted(name)}")
 
 
 def _change_of(before: Column | None, column: Column) -> str | None:
@@ -158,10 +164,11 @@ def _change_of(before: Column | None, column: Column) -> str | None:
     return None
 
 
-def _alter(session: Session, tenant: str, name: str, changes: list[str]) -> None:
+def _alone(session: Session, name: str, statement: str) -> None:
+    """Change a table, for which nobody else may be at it."""
     session.execute(text(_PATIENCE))
     try:
-        session.execute(text(f"ALTER TABLE {qualified(tenant, name)} {', '.join(changes)}"))
+        session.execute(text(statement))
     except OperationalError as error:
         if getattr(error.orig, "pgcode", None) != "55P03":
             raise

@@ -64,6 +64,14 @@ def names(session: Session, tenant: str) -> list[str]:
     return [row.name for row in rows]
 
 
+def every(session: Session, tenant: str) -> list[Table]:
+    """The declarations in force of all of a tenant's tables, by name."""
+    kept = session.execute(
+        text("SELECT declaration FROM declared_tables WHERE tenant = :tenant ORDER BY name"), {"tenant": tenant}
+    )
+    return [from_declaration(declared) for declared in kept.scalars()]
+
+
 def put(session: Session, tenant: str, table: Table) -> None:
     """Keep ``table`` as the declaration in force."""
     session.execute(

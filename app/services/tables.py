@@ -9,12 +9,14 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
+from app.dataplane import indexes
 from app.dataplane import tables as real
 from app.domain.errors import ConflictError, InvalidRequestError, NotFoundError, Problem
 from app.domain.tables import BUILT_IN, Column, ColumnType, Index, Table, check_table
 from app.persistence import mirrors, picker_values, table_claims
 from app.persistence import tables as catalogue
 from app.persistence.sessions import Sessions
+from app.services import index_jobs
 
 _FORMATS: Final = frozenset({"email"})
 _NOT_FOR_KEYS: Final = frozenset({ColumnType.JSON, ColumnType.TEXT_ARRAY})
@@ -28,6 +30,12 @@ class Described:
     existing: real.Existing
     built_in: bool
 
+    @property
+    def missing_indexes(self) -> list[str]:
+        """Names of those that are declared and cannot be used yet."""
+        names = (index.name(self.table.name) for index in self.table.indexes)
+        return sorted(name for name in names if name not in self.existing.indexes)
+
 
 class Tables:
     """The tables of every tenant; ``contacts`` and ``companies`` exist for each, made at their first use."""
@@ -37,6 +45,8 @@ class Tables:
 
     def declare(self, tenant: str, table: Table) -> Table:
         """Make a table, or apply a higher version of its declaration; the version in force again is a no-op.
+
+        Indexes that a changed declaration wants are built by a job of the system.
 
         Raises:
             InvalidRequestError: The declaration cannot be used; one problem per fault.
@@ -120,11 +130,15 @@ def _apply(session: Session, tenant: str, table: Table) -> Table:
     catalogue.lock(session, tenant, table.name)
     before = catalogue.find(session, tenant, table.name)
     if before is None:
+        real.check_index_names(session, tenant, table, catalogue.every(session, tenant))
         real.make(session, tenant, table)
     elif before == table:
         return before
     elif table.version > before.version:
+        real.check_index_names(session, tenant, table, catalogue.every(session, tenant))
         real.change(session, tenant, before, table)
+        if indexes.missing(session, tenant, table):
+            index_jobs.build_soon(session, tenant, table.name)
     elif table.name in BUILT_IN:
         return before  # a newer release has been here
     else:

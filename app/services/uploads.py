@@ -9,8 +9,6 @@ from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
-import uuid_utils
-
 from app.domain import places
 from app.domain.artifacts import Upload
 from app.domain.errors import (
@@ -25,6 +23,7 @@ from app.domain.errors import (
 from app.domain.ports import Clock, ObjectInfo, ObjectRef, ObjectStore
 from app.persistence import uploads
 from app.persistence.sessions import Sessions
+from app.services.ids import uuid7
 from config.settings import Settings
 
 SINGLE_PUT_BYTES: Final = 100 * 10**6
@@ -90,7 +89,7 @@ class Uploads:
             UnavailableError: S3 is away.
         """
         _check(filename, size_bytes, parts)
-        upload_uuid = UUID(bytes=uuid_utils.uuid7().bytes)
+        upload_uuid = uuid7()
         ref = places.place(
             tenant,
             None,

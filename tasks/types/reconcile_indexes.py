@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
 from app.dataplane import indexes
 from app.domain.job_types import JobConfig, JobType, Result, Submission
 from app.domain.jobs import Outcome
-from app.domain.retry import RetryPolicy
 from app.persistence import table_claims
+from app.services import index_jobs
 
 if TYPE_CHECKING:
     from tasks.context import RunContext
-
-NAME: Final = "reconcile_indexes"
 
 
 class ReconcileIndexes(JobConfig):
@@ -56,10 +54,10 @@ def run(job: RunContext, config: ReconcileIndexes) -> Result:
 
 
 JOB_TYPE = JobType(
-    name=NAME,
+    name=index_jobs.TYPE,
     config=ReconcileIndexes,
     run=run,
     check=check,
-    retry=RetryPolicy(maximum_attempts=10, maximum_interval_s=600.0),
+    retry=index_jobs.RETRY,
     summary="Build the indexes that a table's declaration wants and that are missing or invalid.",
 )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
 import pytest
 from sqlalchemy import text
 
-from app.dataplane import bulk, postgres_errors
+from app.dataplane import bulk, indexes, postgres_errors
 from app.domain.errors import FenceLost, InvalidRequestError, JobCancelled
 from app.domain.job_types import Result
 from app.domain.jobs import Origin
@@ -292,6 +293,62 @@ def test_a_table_that_others_write_to_at_the_end_gets_its_indexes_afterwards(
 
     assert (result.data["indexes"], between) == ("pending", [])
     assert imports.valid() == NAMES
+
+
+WIDER = replace(THINGS, indexes=(*THINGS.indexes, Index(("name",), words=True)), version=2)
+
+
+def test_indexes_of_a_changed_declaration_are_built_by_a_job_while_others_write(imports: Bulk) -> None:
+    imports.load(BODY, table="things", settings={"bulk_path_bytes": 0})
+    with imports.sessions.begin() as writer:
+        writer.execute(text("INSERT INTO t_default.things (id) VALUES (-1)"))
+        Tables(imports.sessions).declare("default", WIDER)
+        between = imports.valid()
+        missing = Tables(imports.sessions).describe("default", "things").missing_indexes
+    (builder,) = imports.followers()
+
+    result = reconcile(imports, builder)
+
+    assert (between, missing) == (NAMES, ["things_name_word"])
+    assert result.data["built"] == missing
+    assert imports.valid() == sorted([*NAMES, *missing])
+
+
+def test_an_index_that_is_no_longer_wanted_when_it_is_built_does_not_stay(
+    imports: Bulk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    imports.load(BODY, table="things", settings={"bulk_path_bytes": 0})
+    tables = Tables(imports.sessions)
+    tables.declare("default", replace(WIDER, indexes=(*WIDER.indexes, Index(("id", "name")))))
+    (builder,) = imports.followers()
+    real, waits = indexes._build_one, iter([True])
+
+    def build(*arguments: Any) -> None:
+        if next(waits, False):
+            tables.declare("default", replace(THINGS, version=3))
+        real(*arguments)
+
+    monkeypatch.setattr(indexes, "_build_one", build)
+    result = reconcile(imports, builder)
+
+    assert (result.data["built"], result.outcome) == ([], "empty")
+    assert imports.valid() == NAMES
+
+
+def test_a_declaration_that_changes_while_a_table_is_filled_waits_for_nobody(
+    imports: Bulk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed = killed_while_loading(imports, monkeypatch)
+
+    with imports.sessions.begin() as writer:
+        writer.execute(text("INSERT INTO t_default.things (id) VALUES (-1)"))
+        Tables(imports.sessions).declare("default", WIDER)
+    between = imports.valid()
+    imports.rows("UPDATE jobs SET state = 'failed' WHERE id = :id RETURNING id", id=killed.id)
+    reconcile(imports, imports.followers()[-1])
+
+    assert between == []
+    assert imports.valid() == sorted([*NAMES, "things_name_word"])
 
 
 def test_a_table_that_is_not_there_has_no_indexes_to_build(imports: Bulk) -> None:

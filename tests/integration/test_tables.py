@@ -68,9 +68,12 @@ def test_a_higher_version_adds_columns_and_exchanges_indexes_and_keeps_rows(tabl
 
     described = tables.describe("default", "order")
     assert "paid" in described.existing.columns
-    assert described.existing.indexes == ("order_labels_idx", "order_paid_idx")
+    assert described.existing.indexes == ("order_labels_idx",)
+    assert described.missing_indexes == ["order_paid_idx"]
     with sessions.begin() as session:
         assert session.execute(text('SELECT number FROM t_default."order"')).scalar_one() == 1
+        builders = session.execute(text("SELECT type, config, origin FROM jobs")).all()
+    assert builders == [("reconcile_indexes", {"table": "order"}, "system")]
 
 
 def test_a_higher_version_widens_columns_and_keeps_their_values_and_indexes(tables: Tables, sessions: Sessions) -> None:
@@ -97,6 +100,21 @@ def test_a_higher_version_widens_columns_and_keeps_their_values_and_indexes(tabl
     with sessions.begin() as session:
         kept = session.execute(text("SELECT id, amount::text, day FROM t_default.widths")).one()
     assert tuple(kept) == (1, "9007199254740993", "2024-02-29")
+
+
+def test_a_change_that_drops_an_index_does_not_wait_for_who_reads_the_table(
+    tables: Tables, sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(real, "_PATIENCE", "SET LOCAL lock_timeout = '50ms'")
+    tables.declare("default", ORDERS)
+    with sessions.begin() as session:
+        session.execute(text('LOCK TABLE t_default."order" IN ACCESS SHARE MODE'))
+
+        with pytest.raises(ConflictError) as raised:
+            tables.declare("default", replace(ORDERS, indexes=(), version=2))
+
+    assert raised.value.code == "table.in_use"
+    assert len(tables.describe("default", "order").existing.indexes) == 3
 
 
 def test_a_table_that_is_in_use_is_not_waited_for(
@@ -147,6 +165,20 @@ def test_two_tables_whose_indexes_would_share_a_name_are_refused(tables: Tables)
 
     with pytest.raises(ConflictError) as raised:
         tables.declare("default", Table("a_b", (column, Column("c", ColumnType.TEXT)), ("x",), (Index(("c",)),)))
+
+    assert raised.value.code == "table.index_name_taken"
+
+
+def test_an_index_that_is_not_built_yet_has_its_name_already(tables: Tables) -> None:
+    column = Column("x", ColumnType.TEXT)
+    first = Table("a", (column, Column("b_c", ColumnType.TEXT)), ("x",))
+    second = Table("a_b", (column, Column("c", ColumnType.TEXT)), ("x",))
+    for table in (first, second):
+        tables.declare("default", table)
+    tables.declare("default", replace(first, indexes=(Index(("b_c",)),), version=2))
+
+    with pytest.raises(ConflictError) as raised:
+        tables.declare("default", replace(second, indexes=(Index(("c",)),), version=2))
 
     assert raised.value.code == "table.index_name_taken"
 

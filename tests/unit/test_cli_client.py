@@ -398,8 +398,8 @@ def test_a_table_is_shown_with_the_rules_of_its_columns(api: ScriptedApi, haulie
         {"name": "id", "type": "bigint", "required": True, "max_length": None, "format": None},
         {"name": "mail", "type": "text", "required": False, "max_length": 80, "format": "email"},
     ]
-    table = {"name": "people", "key": ["id"], "bytes_on_disk": 8_192, "valid_indexes": [], "version": 1,
-             "built_in": False, "columns": columns}  # fmt: skip
+    table = {"name": "people", "key": ["id"], "bytes_on_disk": 8_192, "valid_indexes": [],
+             "missing_indexes": [], "version": 1, "built_in": False, "columns": columns}  # fmt: skip
     api.answer("/v1/tables/people", (200, table))
     api.answer("/v1/tables/people/records:count", (200, {"count": 12_345}))
 

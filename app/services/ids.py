@@ -1,0 +1,12 @@
+"""Ids of what is stored."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+import uuid_utils
+
+
+def uuid7() -> UUID:
+    """An id that sorts by the time it was made."""
+    return UUID(bytes=uuid_utils.uuid7().bytes)
