@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -15,7 +13,16 @@ from sqlalchemy.orm import Session
 
 from app.dataplane.compressors import Compression
 from app.dataplane.encrypted_lines import LineKey
-from app.dataplane.export import ExportStream, Sealed, Snapshot, begin_snapshot, copy_as, ended_when
+from app.dataplane.export import (
+    ExportStream,
+    Sealed,
+    Snapshot,
+    begin_snapshot,
+    copy_as,
+    ended_when,
+    join_snapshot,
+    share_snapshot,
+)
 from app.dataplane.export_columns import KeyRange, Selection, count_invalid, select_rows
 from app.dataplane.export_formats import FileFormat, content_type_of, row_writer
 from app.dataplane.export_ranges import fingerprint, ranges
@@ -26,6 +33,7 @@ from app.domain.ports import ObjectRef, ObjectUpload
 from app.security.master_keys import MasterKeys
 from app.security.sealed_files import Sealer
 from app.services.downloads import context_of
+from app.services.reading import reader_of
 from app.storage.sealed import SealedUpload
 from tasks.context import RunContext
 from tasks.export_delivery import Delivery
@@ -146,8 +154,9 @@ class Export:
         return one.joined
 
     def _write(self, before: ExportState | None) -> ExportState:
+        reader = reader_of(self._job.sessions, self._job.job.tenant)
         with self._job.sessions.begin() as session:
-            snapshot = begin_snapshot(session)
+            snapshot = begin_snapshot(session, role=reader)
             # The snapshot lives as long as this transaction, which is idle while other connections write.
             session.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
             report = ExportReport(self._job, estimated_rows(session, select_rows(self._selection)))
@@ -162,7 +171,7 @@ class Export:
             if not self._shape.in_parts:
                 self._write_file(session, state, state.files[0], report)
             else:
-                self._write_parts(session, state, report)
+                self._write_parts(session, state, report, reader)
         return state
 
     def _begin(self, session: Session, snapshot: Snapshot, before: ExportState | None) -> ExportState:
@@ -204,14 +213,15 @@ class Export:
             json=self._shape.file_format != "csv",
         )
 
-    def _write_parts(self, session: Session, state: ExportState, report: ExportReport) -> None:
-        exported = session.execute(text("SELECT pg_export_snapshot()")).scalar_one()
+    def _write_parts(self, session: Session, state: ExportState, report: ExportReport, reader: str | None) -> None:
+        shared = share_snapshot(session)
 
         def write(one: FileState) -> None:
             if self._failed.is_set():
                 return
             try:
-                with self._in_snapshot(exported) as own:
+                with self._job.sessions.begin() as own:
+                    join_snapshot(own, shared, role=reader)
                     self._write_file(own, state, one, report)
             except BaseException:
                 self._failed.set()
@@ -221,14 +231,6 @@ class Export:
             waiting = [threads.submit(write, one) for one in state.files if not one.joined]
         for one in waiting:
             one.result()
-
-    @contextmanager
-    def _in_snapshot(self, exported: str) -> Iterator[Session]:
-        with self._job.sessions.begin() as session:
-            session.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"))
-            # The name is Postgres's own: hexadecimal digits and dashes.
-            session.execute(text(f"SET TRANSACTION SNAPSHOT '{exported}'"))
-            yield session
 
     def _write_file(self, session: Session, state: ExportState, one: FileState, report: ExportReport) -> None:
         ref = ObjectRef(state.bucket, one.key)

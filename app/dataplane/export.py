@@ -25,6 +25,7 @@ from app.domain.errors import JobError, TransientError
 BLOCK_BYTES: Final = 2**20
 BLOCKS_WAITING: Final = 8
 BLOCKS_PER_COUNT: Final = 16
+_ONE_SNAPSHOT: Final = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _LOOK_UP_S: Final = 0.2
 _CONNECTION_LOST: Final = frozenset({None, "57P01", "57P02", "57P03", "25P03"})
 
@@ -191,11 +192,30 @@ class ExportStream(io.RawIOBase):
             self._upload.write(data)
 
 
-def begin_snapshot(session: Session) -> Snapshot:
-    """Make the transaction, which must be new, read-only and of one snapshot."""
-    session.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"))
-    row = session.execute(text("SELECT pg_current_snapshot()::text AS id, transaction_timestamp() AS at")).one()
+def begin_snapshot(session: Session, *, role: str | None = None) -> Snapshot:
+    """Make the transaction, which must be new, read-only and of one snapshot.
+
+    Args:
+        role: What follows has this role's rights, not the connection's.
+    """
+    session.execute(text(_ONE_SNAPSHOT))
+    entered = "" if role is None else ", set_config('role', :role, true)"
+    statement = text(f"SELECT pg_current_snapshot()::text AS id, transaction_timestamp() AS at{entered}")
+    row = session.execute(statement, {"role": role} if role else {}).one()
     return Snapshot(row.id, row.at)
+
+
+def share_snapshot(session: Session) -> str:
+    """The name under which other transactions read in this one's snapshot, while this one lasts."""
+    return str(session.execute(text("SELECT pg_export_snapshot()")).scalar_one())
+
+
+def join_snapshot(session: Session, shared: str, *, role: str | None = None) -> None:
+    """Make the transaction, which must be new, read-only and of a snapshot that another shares; ``role`` as there."""
+    session.execute(text(_ONE_SNAPSHOT))
+    # The name is Postgres's own, hexadecimal digits and dashes; a role's is made of a checked tenant's.
+    entered = "" if role is None else f'; SET LOCAL ROLE "{role}"'
+    session.execute(text(f"SET TRANSACTION SNAPSHOT '{shared}'{entered}"))
 
 
 def copy_rows(session: Session, statement: Statement, sink: ExportStream, *, header: bool) -> int:

@@ -2,16 +2,39 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-_SET_OPTION_SINCE = 160_000
+# Since 16 who makes a role may grant it to others, and must to itself.
+_RIGHT: Final = "CASE WHEN current_setting('server_version_num')::int >= 160000 THEN 'SET' ELSE 'MEMBER' END"
+_UNREAD: Final = """
+    FROM pg_class AS c WHERE c.relnamespace = CAST(:schema AS regnamespace) AND c.relkind IN ('r', 'p')
+    AND NOT has_table_privilege(CAST(:role AS name), c.oid, 'SELECT')
+    """
 
 
 def name_of(session: Session, tenant: str) -> str:
     """The role's name: roles belong to the whole cluster, so the database's number is in it."""
     oid = session.execute(text("SELECT oid FROM pg_database WHERE datname = current_database()")).scalar_one()
     return f"haulier_r{oid}_{tenant}"
+
+
+def is_ready(session: Session, role: str, schema: str) -> bool:
+    """Whether there is the role, we may become it, and it reads every table of ``schema``."""
+    # The order in which AND looks at its sides is Postgres's own: of a role that is not there nothing is asked.
+    found = session.execute(
+        text(
+            f"""
+            SELECT CASE WHEN pg_has_role(rolname, {_RIGHT}) AND has_schema_privilege(rolname, :schema, 'USAGE')
+                THEN NOT EXISTS (SELECT {_UNREAD}) ELSE false END
+            FROM pg_roles WHERE rolname = :role
+            """
+        ),
+        {"role": role, "schema": schema},
+    )
+    return bool(found.scalar_one_or_none())
 
 
 def prepare(session: Session, role: str, schema: str) -> None:
@@ -38,26 +61,11 @@ def prepare(session: Session, role: str, schema: str) -> None:
 
 
 def _may_become(session: Session, role: str) -> bool:
-    # Since 16 who makes a role may grant it to others, and must to itself.
-    right = session.execute(
-        text("SELECT CASE WHEN current_setting('server_version_num')::int >= :since THEN 'SET' ELSE 'MEMBER' END"),
-        {"since": _SET_OPTION_SINCE},
-    ).scalar_one()
     return bool(
-        session.execute(
-            text("SELECT pg_has_role(CAST(:role AS name), :right)"), {"role": role, "right": right}
-        ).scalar_one()
+        session.execute(text(f"SELECT pg_has_role(CAST(:role AS name), {_RIGHT})"), {"role": role}).scalar_one()
     )
 
 
 def _unread(session: Session, role: str, schema: str) -> list[str]:
-    rows = session.execute(
-        text(
-            """
-            SELECT relname FROM pg_class WHERE relnamespace = CAST(:schema AS regnamespace)
-            AND relkind IN ('r', 'p') AND NOT has_table_privilege(:role, oid, 'SELECT') ORDER BY relname
-            """
-        ),
-        {"role": role, "schema": schema},
-    )
+    rows = session.execute(text(f"SELECT c.relname {_UNREAD} ORDER BY 1"), {"role": role, "schema": schema})
     return [row.relname for row in rows]

@@ -26,6 +26,23 @@ _NARROW_JOBS: Final = "Narrow the filter, by time or label."
 _ROLE_IS_OFF = (psycopg2.errors.InsufficientPrivilege, psycopg2.errors.InvalidParameterValue)
 
 
+def reader_of(sessions: Sessions, tenant: str) -> str | None:
+    """The role that reads for a tenant, whose schema is there; made if need be, ``None`` when it cannot be made."""
+    schema = schema_of(tenant)
+    try:
+        with sessions.begin() as session:
+            role = readers.name_of(session, tenant)
+            if not readers.is_ready(session, role, schema):
+                lock_schema(session, tenant)
+                readers.prepare(session, role, schema)
+    except DBAPIError as error:
+        if not isinstance(error.orig, psycopg2.errors.InsufficientPrivilege):
+            raise
+        log.warning("reader.not_made", extra={"tenant": tenant, "error": str(error.orig).strip()})
+        return None
+    return role
+
+
 class Reading:
     """Reads for one tenant at a time. The tenant's schema must be there, as it is once it has a table.
 
@@ -85,18 +102,5 @@ class Reading:
             return self._roles[tenant]
         with self._preparing:
             if tenant not in self._roles:
-                self._roles[tenant] = self._prepared(tenant)
+                self._roles[tenant] = reader_of(self.sessions, tenant)
             return self._roles[tenant]
-
-    def _prepared(self, tenant: str) -> str | None:
-        try:
-            with self.sessions.begin() as session:
-                lock_schema(session, tenant)
-                role = readers.name_of(session, tenant)
-                readers.prepare(session, role, schema_of(tenant))
-        except DBAPIError as error:
-            if not isinstance(error.orig, psycopg2.errors.InsufficientPrivilege):
-                raise
-            log.warning("reader.not_made", extra={"tenant": tenant, "error": str(error.orig).strip()})
-            return None
-        return role

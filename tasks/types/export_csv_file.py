@@ -24,6 +24,7 @@ from app.domain.ports import ObjectRef, ObjectUpload
 from app.domain.retry import RetryPolicy
 from app.domain.tables import COMPANIES, Table
 from app.persistence import artifacts, jobs
+from app.services.reading import reader_of
 from app.services.tables import Tables
 from app.storage.scope import export_key, resolve
 from tasks.context import RunContext
@@ -199,8 +200,9 @@ def _stream(
     job: RunContext, config: ExportConfig, table: Table, query: Query, upload: ObjectUpload
 ) -> tuple[int, Written, Snapshot]:
     statement = export_statement(job.job.tenant, table, query)
+    reader = reader_of(job.sessions, job.job.tenant)
     with job.sessions.begin() as session:
-        snapshot = begin_snapshot(session)
+        snapshot = begin_snapshot(session, role=reader)
         report = ExportReport(job, estimated_rows(session, statement))
         header_lines = int(config.header)
         stream = ExportStream(

@@ -483,6 +483,8 @@ def a_first_row_that_waits_for(sessions: Sessions, what: str) -> None:
         session.execute(text(f"CREATE FUNCTION t_acme.slow() RETURNS text LANGUAGE sql AS 'SELECT {what}::text'"))
         session.execute(text("ALTER TABLE t_acme.contacts RENAME TO held"))
         session.execute(text("CREATE VIEW t_acme.contacts AS SELECT h.id, t_acme.slow() AS uuid FROM t_acme.held AS h"))
+        # The role that reads is granted tables, and no views.
+        session.execute(text("GRANT SELECT ON t_acme.contacts TO PUBLIC"))
 
 
 def progressed_at(sessions: Sessions, job: Job) -> datetime | None:

@@ -9,16 +9,23 @@ import json
 from typing import Any
 
 import pytest
+from psycopg2.errors import InsufficientPrivilege
 from sqlalchemy import text
+from sqlalchemy.exc import ProgrammingError
+from sqlalchemy.orm import Session
 
+from app.dataplane.export import copy_as
 from app.domain.errors import FenceLost, JobError, TransientError
 from app.domain.job_types import Result
 from app.domain.ports import ObjectRef
 from app.domain.tables import Column, ColumnType, Table
+from app.persistence import readers
 from app.persistence.sessions import Sessions
+from app.services.reading import reader_of
 from app.services.tables import Tables
 from app.storage.s3 import S3Store
 from config.settings import Settings
+from tasks import export_run
 from tests.integration.exports import Exporting
 
 PAIRS = Table(
@@ -60,6 +67,38 @@ def test_parts_by_rows_tile_the_table_in_the_keys_order(exporting: Exporting, pa
     assert [len(part) for part in found] == [300, 300, 300, 100]
     assert [row for part in found for row in part] == whole(exporting)
     assert result.data["rows"] == 1_000
+
+
+def test_all_parts_are_read_as_the_tenants_role(exporting: Exporting, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+
+    def copy(session: Session, *arguments: Any, **named: Any) -> int:
+        seen.append(session.execute(text("SELECT current_user")).scalar_one())
+        return copy_as(session, *arguments, **named)
+
+    monkeypatch.setattr(export_run, "copy_as", copy)
+    exporting.export("pairs", max_rows_per_part=400, parallel=2, filter_invalid=True)
+    exporting.export("pairs")
+
+    with exporting.sessions.begin() as session:
+        ours = session.execute(text("SELECT current_user")).scalar_one()
+    assert seen == [reader_of(exporting.sessions, "default")] * 4
+    assert ours not in seen
+
+
+def test_an_export_reads_as_our_own_role_where_there_can_be_no_other(
+    exporting: Exporting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = whole(exporting)
+
+    def refused(*_: Any) -> None:
+        raise ProgrammingError("CREATE ROLE", {}, InsufficientPrivilege("permission denied to create role"))
+
+    monkeypatch.setattr(readers, "is_ready", lambda *_: False)
+    monkeypatch.setattr(readers, "prepare", refused)
+    found = parts(exporting, exporting.export("pairs", max_rows_per_part=400, parallel=2))
+
+    assert [row for part in found for row in part] == before
 
 
 @pytest.mark.parametrize(("file_format", "compression"), [("csv", "none"), ("ndjson", "gzip"), ("json", "none")])
