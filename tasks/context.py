@@ -14,13 +14,12 @@ from sqlalchemy.orm import Session
 
 from app.domain.errors import FenceLost, JobCancelled, JobError, JobPaused
 from app.domain.job_types import Registry
-from app.domain.jobs import Job, OnDependencyFailure, Origin, Signals, SubmitJob
+from app.domain.jobs import Job, Signals
 from app.domain.ports import Clock, ObjectStore
 from app.domain.texts import check_json
-from app.persistence import jobs, new_jobs
+from app.persistence import jobs
 from app.persistence.sessions import Sessions
-from app.services import depending
-from app.services.jobs import new_id
+from app.services import index_jobs
 from app.services.submissions import Checks, TenantSubmission
 from app.services.tables import Tables
 from config.settings import Settings
@@ -31,7 +30,6 @@ from tasks.log_lines import JobLog, LogLines
 from tasks.memory import at_most, resident_mb
 from tasks.meter import Meter
 from tasks.refused import Refused
-from tasks.types import reconcile_indexes
 
 _WRITE_EVERY_S: Final = 1.0
 _MOST_CHECKPOINT_BYTES: Final = 1 << 20
@@ -273,18 +271,7 @@ class RunContext:
 
     def build_indexes_after(self, session: Session, table: str, *, after: UUID) -> None:
         """Have a job of the system build what a table lacks of its indexes, when another is over in whatever way."""
-        kind = reconcile_indexes.JOB_TYPE
-        request = SubmitJob(
-            self.job.tenant,
-            kind.name,
-            {"table": table},
-            created_by="system",
-            origin=Origin.SYSTEM,
-            depends_on=(after,),
-            on_dependency_failure=OnDependencyFailure.RUN,
-        )
-        new = new_jobs.new_job(request, job_id=new_id(), queue=kind.queue_for(request), retry=kind.retry)
-        depending.add(session, new, room=0)
+        index_jobs.build_soon(session, self.job.tenant, table, after=after)
 
     def _advance(self, **what: Any) -> None:
         with self._writing:

@@ -24,7 +24,7 @@ from app.persistence import job_lists, new_jobs
 from app.persistence.job_lists import Filters
 from app.persistence.sessions import Sessions, make_sessions, open_engine
 from app.services.firing import Firing
-from app.services.jobs import new_id
+from app.services.ids import new_id
 from app.services.mirrors import Mirrors
 from app.services.retention import Retention
 from config.process import settings

@@ -17,7 +17,8 @@ from app.persistence import idempotency, new_jobs
 from app.persistence.new_jobs import Alike, Chunk
 from app.persistence.sessions import Sessions
 from app.services import depending
-from app.services.jobs import Jobs, new_id
+from app.services.ids import new_id
+from app.services.jobs import Jobs
 from app.services.once import Fingerprint, earlier
 from app.services.submissions import Form
 

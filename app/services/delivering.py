@@ -16,7 +16,8 @@ from app.domain.retry import RetryPolicy
 from app.domain.sinks import DELIVER_RESULTS
 from app.persistence import jobs, new_jobs, results
 from app.services import depending
-from app.services.jobs import Jobs, new_id
+from app.services.ids import new_id
+from app.services.jobs import Jobs
 
 _AT: Final = "/config/sink"
 

@@ -25,7 +25,8 @@ from app.persistence.new_jobs import Alike, Chunk, NewJob
 from app.persistence.sessions import Sessions
 from app.services import delivering
 from app.services.founding import CHILDREN_AT_ONCE, NO_RETRY, add_parent, child, insert, skip_if_over
-from app.services.jobs import Jobs, new_id
+from app.services.ids import new_id
+from app.services.jobs import Jobs
 from app.services.once import Fingerprint, Submitted, check_key, once
 from app.services.submissions import Form
 

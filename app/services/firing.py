@@ -20,7 +20,7 @@ from app.persistence import needs, new_jobs, schedules
 from app.persistence.new_jobs import NewJob
 from app.persistence.sessions import Sessions
 from app.services.founding import found
-from app.services.jobs import new_id
+from app.services.ids import new_id
 
 OVERDUE_S: Final = 2.0
 """A fire this late is nobody's any more: the engine does it."""

@@ -16,7 +16,7 @@ from app.persistence import families, needs, new_jobs, stages
 from app.persistence.new_jobs import Child, NewJob
 from app.persistence.stages import NewStage
 from app.services import delivering, depending
-from app.services.jobs import new_id
+from app.services.ids import new_id
 
 CHILDREN_AT_ONCE: Final = 1000
 NO_RETRY: Final = RetryPolicy(maximum_attempts=1)

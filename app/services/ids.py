@@ -7,6 +7,6 @@ from uuid import UUID
 import uuid_utils
 
 
-def uuid7() -> UUID:
+def new_id() -> UUID:
     """An id that sorts by the time it was made."""
     return UUID(bytes=uuid_utils.uuid7().bytes)

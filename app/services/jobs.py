@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 from uuid import UUID
 
-import uuid_utils
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
@@ -22,6 +21,7 @@ from app.persistence.job_lists import Filters
 from app.persistence.new_jobs import NewJob
 from app.persistence.sessions import Sessions, SingleStatements
 from app.services import depending
+from app.services.ids import new_id
 from app.services.once import Submitted, once
 from app.services.runs import is_connection_lost
 from app.services.submissions import Checks, Form
@@ -197,8 +197,3 @@ def ring(bell: Bell, job: Job) -> None:
 def _is_of_one(error: Exception) -> bool:
     """Whether one of several jobs could not be stored, rather than none."""
     return isinstance(error, DBAPIError) and not is_connection_lost(error)
-
-
-def new_id() -> UUID:
-    """An id that sorts by the time it was made."""
-    return UUID(bytes=uuid_utils.uuid7().bytes)

@@ -20,7 +20,7 @@ from app.persistence import families, job_lists, pausing, schedules
 from app.persistence.job_lists import Filters
 from app.persistence.sessions import Sessions
 from app.services.firing import Fired, Firing
-from app.services.jobs import new_id
+from app.services.ids import new_id
 from app.services.templates import Templates
 
 _NEVER: Final = datetime(1, 1, 1, tzinfo=UTC)

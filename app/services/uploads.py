@@ -23,7 +23,7 @@ from app.domain.errors import (
 from app.domain.ports import Clock, ObjectInfo, ObjectRef, ObjectStore
 from app.persistence import uploads
 from app.persistence.sessions import Sessions
-from app.services.ids import uuid7
+from app.services.ids import new_id
 from config.settings import Settings
 
 SINGLE_PUT_BYTES: Final = 100 * 10**6
@@ -89,7 +89,7 @@ class Uploads:
             UnavailableError: S3 is away.
         """
         _check(filename, size_bytes, parts)
-        upload_uuid = uuid7()
+        upload_uuid = new_id()
         ref = places.place(
             tenant,
             None,

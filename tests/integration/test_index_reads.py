@@ -15,7 +15,7 @@ from app.domain.lifecycle import Event
 from app.persistence import admission, ends, events, new_jobs, numbering
 from app.persistence.jobs import advance, claim
 from app.persistence.sessions import Sessions, make_sessions, open_engine
-from app.services.jobs import new_id
+from app.services.ids import new_id
 from config.settings import Settings
 from tests.factories import NO_POLICY, a_request, a_slot
 

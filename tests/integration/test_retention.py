@@ -13,7 +13,7 @@ from sqlalchemy import text
 from app.persistence import new_jobs, partitions
 from app.persistence.partitions import AHEAD, PERIOD, Period, first_id, period_of
 from app.persistence.sessions import Sessions
-from app.services.jobs import new_id
+from app.services.ids import new_id
 from app.services.retention import Retention
 from tests.factories import NO_POLICY, a_request, in_threads
 
