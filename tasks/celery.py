@@ -20,7 +20,7 @@ from app.broker.transport import install as install_transport
 from app.domain.job_types import discover
 from app.domain.plugins import PluginError
 from app.persistence import queues, workers
-from app.persistence.sessions import make_sessions, open_engine
+from app.persistence.sessions import SingleStatements, make_sessions, open_engine
 from app.telemetry.logs import set_up_logging
 from beat_schedule import BEAT_SCHEDULE
 from config.celery import QUEUES, celery_config
@@ -160,11 +160,12 @@ def _told(ask: Callable[[Session], T]) -> T | None:
     engine = open_engine(
         settings().database_url.get_secret_value(), application_name=f"haulier worker {_pool.get('name')}", pool_size=1
     )
+    single = SingleStatements(make_sessions(engine))
     try:
-        with make_sessions(engine).begin() as session:
+        with single.begin() as session:
             return ask(session)
     except SQLAlchemyError as error:
         log.warning("worker.not_told", extra={"error": str(error)})
         return None
     finally:
-        engine.dispose()
+        single.dispose()

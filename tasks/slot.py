@@ -125,8 +125,8 @@ class Heart:
         engine = open_engine(
             settings.database_url.get_secret_value(), application_name=f"haulier heart {process}", pool_size=2
         )
-        self._sessions = make_sessions(engine)
-        self._single = SingleStatements(self._sessions)
+        # Never within a transaction: a process that is stopped there would keep its slots locked, and its jobs.
+        self._single = SingleStatements(make_sessions(engine))
         self._slots = [Slot(settings, objects, queue_name, process, may_kill=may_kill) for _ in range(slots)]
         self._idle: queue.LifoQueue[Slot] = queue.LifoQueue()
         self._strangers: set[tuple[UUID, int]] = set()
@@ -142,7 +142,7 @@ class Heart:
         """Retire the slots. What they still hold is left to the engine."""
         self._stopped.set()
         try:
-            with self._sessions.begin() as session:
+            with self._single.begin() as session:
                 workers.retire(session, [slot.id for slot in self._slots])
         except SQLAlchemyError as error:
             log.warning("slot.not_retired", extra={"error": str(error)})
@@ -179,7 +179,7 @@ class Heart:
     def _register(self, slot: Slot) -> None:
         while not self._stopped.is_set():
             try:
-                with self._sessions.begin() as session:
+                with self._single.begin() as session:
                     workers.register(session, slot.record, lease_s=self._settings.lease_s)
                 return
             except SQLAlchemyError as error:
@@ -211,7 +211,7 @@ class Heart:
 
     def _beat(self) -> None:
         by_id = {slot.id: slot for slot in self._slots}
-        with self._sessions.begin() as session:
+        with self._single.begin() as session:
             alive, held = workers.beat(session, list(by_id), lease_s=self._settings.lease_s)
         for slot_id, slot in by_id.items():
             if slot_id not in alive:
@@ -257,7 +257,7 @@ class Heart:
 
     def _give_back(self, slot: Slot, hold: Held) -> None:
         """A claim whose answer never arrived: the database says we hold the job, but nobody here runs it."""
-        with self._sessions.begin() as session:
+        with self._single.begin() as session:
             found = [job for job in workers.jobs_of(session, slot.id) if job.id == hold.job_id]
         for job in found:
             slot.runs.rescue(job, "the claim's answer was lost", max_rescues=self._settings.max_rescues)
@@ -275,7 +275,7 @@ class Heart:
         """End the attempt in the database and then this process; a job that ended meanwhile by itself spares it."""
         try:
             _end_for(slot.runs, context.job, why)
-            with self._sessions.begin() as session:
+            with self._single.begin() as session:
                 workers.retire(session, [slot.id])
         except FenceLost:
             log.info("job.fence_lost", extra={"job_id": str(context.id)})

@@ -111,9 +111,10 @@ def prunes_safely(server_version: int) -> bool:
 
 def _prune_safely(connection: Any, _record: Any) -> None:
     if not prunes_safely(connection.server_version):
+        before, connection.autocommit = connection.autocommit, True
         with connection.cursor() as cursor:
             cursor.execute("SET enable_partition_pruning = off")
-        connection.commit()
+        connection.autocommit = before
 
 
 def _from_json(value: str) -> Any:
@@ -171,3 +172,7 @@ class SingleStatements:
     def begin(self) -> AbstractContextManager[Session]:
         """An executor for one statement function."""
         return cast(AbstractContextManager[Session], self._engine.connect())
+
+    def dispose(self) -> None:
+        """Close the connections."""
+        self._engine.dispose()

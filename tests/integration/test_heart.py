@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from uuid import UUID
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
 
 from app.domain.errors import FenceLost, JobCancelled, JobPaused, TransientError
 from app.domain.job_types import Result
@@ -20,6 +21,7 @@ from app.domain.ports import ObjectStore
 from app.domain.resources import Resources
 from app.persistence import workers
 from app.persistence.sessions import Sessions
+from app.persistence.workers import Held
 from app.services.runs import Runs
 from config.settings import Settings
 from tasks import slot as slots
@@ -411,3 +413,19 @@ def test_a_job_that_does_not_listen_goes_back_when_its_worker_leaves(
         slot.let_go(context.job)
     assert left
     assert (worker.state(job_id), worker.job(job_id).attempts) == (JobState.OPEN, 0)
+
+
+def test_a_process_that_is_stopped_in_its_beat_leaves_its_slots_to_the_rescue(
+    worker: Worker, sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beat, lapsed = workers.beat, []
+
+    def stopped_after(session: Session, slot_ids: Sequence[UUID], *, lease_s: float) -> tuple[set[UUID], list[Held]]:
+        found = beat(session, slot_ids, lease_s=-1)
+        with sessions.begin() as engine:
+            lapsed.extend(slot for slot in workers.lapsed(engine) if workers.is_lapsed(engine, slot))
+        return found
+
+    monkeypatch.setattr(workers, "beat", stopped_after)
+
+    assert within(5, lambda: lapsed)
