@@ -418,7 +418,8 @@ def test_a_job_that_does_not_listen_goes_back_when_its_worker_leaves(
 def test_a_process_that_is_stopped_in_its_beat_leaves_its_slots_to_the_rescue(
     worker: Worker, sessions: Sessions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    beat, lapsed = workers.beat, []
+    beat = workers.beat
+    lapsed: list[UUID] = []
 
     def stopped_after(session: Session, slot_ids: Sequence[UUID], *, lease_s: float) -> tuple[set[UUID], list[Held]]:
         found = beat(session, slot_ids, lease_s=-1)
