@@ -37,15 +37,14 @@ class Ends:
     def __init__(self, slot: Slot) -> None:
         self._slot = slot
         self._waiting: list[tuple[Job, Result]] = []
-        self._lock = threading.Lock()
-        self._changed = threading.Condition(self._lock)
+        self._changed = threading.Condition()
         self._writing = threading.Lock()
         self._closed = False
         self._thread: threading.Thread | None = None
 
     def add(self, job: Job, result: Result) -> None:
         """Take a job's result, to be written soon."""
-        with self._lock:
+        with self._changed:
             self._waiting.append((job, result))
             count = len(self._waiting)
             if count == 1:
@@ -89,12 +88,12 @@ class Ends:
             for one in ended:
                 self._write([one])
             return
-        ids = {job.id: str(job.id) for job, _ in ended}
-        process().bell.tell_ended(ids.values())
+        process().bell.tell_ended(job.id for job, _ in ended)
         for job in lost:
-            log.info("job.fence_lost", extra={"job_id": ids.pop(job.id)})
+            log.info("job.fence_lost", extra={"job_id": str(job.id)})
+        lost_ids = {job.id for job in lost}
         # One line for all: a line each would cost as much as a third of what else is done for a job here.
-        log.info("jobs.completed", extra={"job_ids": [*ids.values()]})
+        log.info("jobs.completed", extra={"job_ids": [str(job.id) for job, _ in ended if job.id not in lost_ids]})
 
     def _flush_in_time(self) -> None:
         while True:

@@ -42,7 +42,7 @@ class RecordingBell:
     def ring_engine(self) -> None:
         self.rings.append("engine")
 
-    def tell_ended(self, job_ids: Iterable[UUID | str]) -> None:
+    def tell_ended(self, job_ids: Iterable[UUID]) -> None:
         self.ended = {*self.ended, *(UUID(str(job_id)) for job_id in job_ids)}
 
 

@@ -90,7 +90,7 @@ class CeleryBell:
         """Wake the engine, soon."""
         self._want(None, 1)
 
-    def tell_ended(self, job_ids: Iterable[UUID | str]) -> None:
+    def tell_ended(self, job_ids: Iterable[UUID]) -> None:
         """Wake the requests that wait for these jobs, soon."""
         with self._wake:
             self._ended += map(str, job_ids)

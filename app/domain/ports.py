@@ -29,7 +29,7 @@ class Bell(Protocol):
         """Wake the engine before its next tick."""
         ...
 
-    def tell_ended(self, job_ids: Iterable[UUID | str]) -> None:
+    def tell_ended(self, job_ids: Iterable[UUID]) -> None:
         """Wake the requests that wait for these jobs."""
         ...
 

@@ -173,6 +173,7 @@ class _Work:
                 rows[line] = (number, dict(zip(header, fields, strict=True)))
         records = failed_records.of_lines(self.session, self.tenant, self.job_id, rows)
         texts: dict[int, str] = {}
+        characters = 0
         # In the order of the import's file, which is read for texts that the ledger does not have.
         for line, (number, row) in sorted(rows.items()):
             record = records.get(line)
@@ -182,8 +183,10 @@ class _Work:
                 self._refuse(number, f"line {line} was loaded by a replay already", "/line")
             else:
                 self._take(number, self.texts.needed(record), row, texts)
-            if sum(map(len, texts.values())) > _MOST_CHARACTERS:
+                characters += len(texts.get(line, ""))
+            if characters > _MOST_CHARACTERS:
                 self._write(texts, rows)
+                characters = 0
         self._write(texts, rows)
 
     def _write(self, texts: dict[int, str], rows: Mapping[int, tuple[int, dict[str, str]]]) -> None:

@@ -51,17 +51,7 @@ class Payload:
 
     def filled(self, *, config: dict[str, Any], name: str | None = None) -> Payload:
         """Another like it."""
-        return Payload(
-            self.type,
-            config,
-            self.retry,
-            self.attempt_timeout_s,
-            name,
-            self.priority,
-            self.concurrency_key,
-            self.max_concurrency,
-            self.resources,
-        )
+        return replace(self, config=config, name=name)
 
 
 @dataclass(frozen=True, slots=True)

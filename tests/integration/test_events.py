@@ -8,13 +8,16 @@ from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
+from sqlalchemy import text
 
 from app.domain.job_types import Result
 from app.domain.jobs import Job, JobEvent
+from app.domain.lifecycle import TERMINAL, TRANSITIONS, Event, JobState
 from app.persistence import jobs
 from app.persistence.keys import add_tenant
 from app.persistence.sessions import Sessions
 from app.services.feed import Feed, Wanted
+from app.services.ids import new_id
 from app.services.places import Places
 from tests.factories import a_request
 from tests.integration.families import Installation
@@ -174,3 +177,20 @@ def test_a_last_event_id_that_is_none_is_refused(here: Installation, admin: Flas
 
     assert answer.status_code == 400
     assert answer.get_json()["code"] == "request.bad_last_event_id"
+
+
+def test_segments_are_looked_into_for_ends_and_what_undoes_them(sessions: Sessions) -> None:
+    moves = [(event, source, move.target) for event, move in TRANSITIONS.items() for source in sorted(move.sources)]
+    insert = text(
+        "INSERT INTO job_events (job_id, number, tenant, type, actor, source, target, fence)"
+        " VALUES (:id, 1, 'default', :event, 'engine', :source, :target, 0)"
+    )
+    with sessions.begin() as session:
+        for event, source, target in moves:
+            session.execute(insert, {"id": new_id(), "event": event, "source": source, "target": target})
+        noted = session.execute(text("SELECT hands_on FROM event_segments ORDER BY id")).scalars().all()
+
+    ends = {*TERMINAL, JobState.RETRY_WAIT}
+    assert noted == [
+        (source in TERMINAL or target in ends) and event is not Event.RERUN for event, source, target in moves
+    ]
