@@ -24,7 +24,7 @@ from app.persistence.sessions import SingleStatements, make_sessions, open_engin
 from app.telemetry.logs import set_up_logging
 from beat_schedule import BEAT_SCHEDULE
 from config.celery import QUEUES, celery_config
-from config.process import settings
+from config.process import settings, settle_in
 from tasks.base import JobTask
 from tasks.growth import follow_wanted_slots
 from tasks.process import WorkerProcess, enter, process
@@ -98,6 +98,7 @@ def _enter(*, slots: int, may_kill: bool) -> None:
         may_kill=may_kill,
     )
     enter(WorkerProcess(heart=heart, bell=stores.bell, registry=stores.registry))
+    settle_in()
     heart.start()
     stores.bell.ring_engine()
 

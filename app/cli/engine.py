@@ -8,7 +8,7 @@ import click
 
 from app.engine.loop import Engine
 from app.telemetry.logs import set_up_logging
-from config.process import settings
+from config.process import settings, settle_in
 
 
 @click.command()
@@ -18,4 +18,5 @@ def engine() -> None:
     running = Engine(settings())
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: running.stop())
+    settle_in()
     running.run()

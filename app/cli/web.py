@@ -21,7 +21,7 @@ from app.domain.job_types import discover
 from app.domain.plugins import PluginError
 from app.factory import create_app
 from app.telemetry.logs import set_up_logging
-from config.process import settings
+from config.process import settings, settle_in
 
 _GRACE_S: Final = 10
 """How long a stop waits for requests; open streams end with it."""
@@ -81,7 +81,9 @@ def _application(parent: int) -> Flask:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
     threading.Thread(target=_end_with, args=(parent,), name="parent", daemon=True).start()
-    return create_app()
+    application = create_app()
+    settle_in()
+    return application
 
 
 def _end_with(parent: int) -> None:
