@@ -71,7 +71,7 @@ class Ends:
                     self._slot.let_go(job)
 
     def close(self) -> None:
-        """Write what waits and end the thread."""
+        """Write what waits, and end the thread; nothing is added afterwards."""
         with self._changed:
             self._closed = True
             self._changed.notify()
@@ -105,10 +105,9 @@ class Ends:
             self.flush()
 
 
-def run_members(task: JobTask, slot: Slot, claimed: list[Job]) -> None:
-    """Run a claimed batch; what its time was not enough for goes back."""
+def run_members(task: JobTask, slot: Slot, claimed: list[Job], ends: Ends) -> None:
+    """Run a claimed batch, whose ends are written when this returns; what its time was not enough for goes back."""
     contexts = [slot.hold(job) for job in claimed]
-    ends = Ends(slot)
     begun = 0
     started = looked_at = monotonic()
     try:
@@ -125,7 +124,7 @@ def run_members(task: JobTask, slot: Slot, claimed: list[Job]) -> None:
         if begun:
             slot.portion.ran(len(claimed), begun=begun, took_s=monotonic() - started)
     finally:
-        ends.close()
+        ends.flush()
         for job in claimed:
             slot.let_go(job)
 

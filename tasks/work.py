@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import closing
 from itertools import count
 from time import monotonic
 from typing import Final
@@ -13,7 +14,7 @@ from app.domain.job_types import CHEAP_QUEUE
 from app.domain.jobs import Job
 from app.services.runs import is_connection_lost
 from tasks.base import JobTask
-from tasks.members import run_members
+from tasks.members import Ends, run_members
 from tasks.process import process
 from tasks.slot import Slot
 
@@ -37,7 +38,10 @@ def work(self: JobTask, queue_name: str) -> None:
 
 def _claim(slot: Slot, most: int) -> list[Job]:
     try:
-        return slot.runs.claim(slot.queue, slot.id, most=most, oldest=next(_claims) % OLDEST_EVERY == 0)
+        oldest = next(_claims) % OLDEST_EVERY == 0
+        claimed = slot.runs.claim(slot.queue, slot.id, most=most, oldest=oldest)
+        # Others may have taken all of its class.
+        return claimed or (slot.runs.claim(slot.queue, slot.id, most=most, oldest=False) if oldest else [])
     except Exception as error:
         if not is_connection_lost(error):
             raise
@@ -57,11 +61,12 @@ def _work_one(task: JobTask, slot: Slot) -> None:
 
 def _work_cheap(task: JobTask, slot: Slot) -> None:
     started = monotonic()
-    while claimed := _claim(slot, slot.portion.size):
-        run_members(task, slot, claimed)
-        if monotonic() - started > GO_ON_S:
-            process().bell.ring(slot.queue)
-            break
-    else:
-        slot.portion.rest()
+    with closing(Ends(slot)) as ends:
+        while claimed := _claim(slot, slot.portion.size):
+            run_members(task, slot, claimed, ends)
+            if monotonic() - started > GO_ON_S:
+                process().bell.ring(slot.queue)
+                break
+        else:
+            slot.portion.rest()
     process().bell.ring_engine()

@@ -25,10 +25,9 @@ from app.services.runs import Runs
 from config.settings import Settings
 from tasks import members
 from tasks.context import RunContext
-from tasks.members import run_members
 from tasks.slot import Slot
 from tests.factories import a_control
-from tests.integration.worker import Action, Worker
+from tests.integration.worker import Action, Worker, run_claimed
 
 
 class Bench(Worker):
@@ -47,7 +46,7 @@ class Bench(Worker):
 
     def run(self) -> None:
         with self.claimed_together() as (slot, claimed):
-            run_members(self.task, slot, claimed)
+            run_claimed(self.task, slot, claimed)
             assert slot.holds == {}
 
     def states(self, ids: list[UUID]) -> list[JobState]:
@@ -268,6 +267,6 @@ def test_a_job_that_was_held_when_a_worker_was_lost_is_claimed_by_itself(bench: 
     for _ in range(2):
         with bench.claimed_together() as (slot, claimed):
             sizes.append([ids.index(job.id) for job in claimed])
-            run_members(bench.task, slot, claimed)
+            run_claimed(bench.task, slot, claimed)
 
     assert sizes == [[0, 2], [1]]

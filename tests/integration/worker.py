@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from time import monotonic, sleep
 from typing import Any
 from uuid import UUID
@@ -21,7 +21,7 @@ from app.services.jobs import Jobs
 from config.settings import Settings
 from tasks.base import JobFailed, JobTask
 from tasks.context import RunContext
-from tasks.members import run_members
+from tasks.members import Ends, run_members
 from tasks.process import WorkerProcess, enter
 from tasks.slot import Heart, Slot
 from tests.factories import RecordingBell
@@ -105,11 +105,17 @@ class Worker:
             yield slot, slot.hold(job)
 
 
+def run_claimed(task: JobTask, slot: Slot, claimed: list[Job]) -> None:
+    """Run a claimed batch of cheap jobs."""
+    with closing(Ends(slot)) as ends:
+        run_members(task, slot, claimed, ends)
+
+
 def run_small(worker: Worker, *, most: int = 50) -> int:
     """One claim's worth of cheap jobs, run to their ends; how many there were."""
     with worker.heart.slot() as slot:
         claimed = slot.runs.claim("small", slot.id, most=most, oldest=False)
-        run_members(worker.task, slot, claimed)
+        run_claimed(worker.task, slot, claimed)
     return len(claimed)
 
 
