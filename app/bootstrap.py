@@ -163,7 +163,7 @@ def build_services(settings: Settings, *, application_name: str, pool_size: int)
         control=control,
         amendments=Amendments(jobs, control),
         clones=Clones(jobs, families, pipelines),
-        bulk=Bulk(sessions, bell, jobs, queue_bound=settings.job_in_queue_size),
+        bulk=Bulk(sessions, bell, jobs),
         families=families,
         pipelines=pipelines,
         schedules=Schedules(sessions, templates, firing, timer),

@@ -2,6 +2,8 @@
 
 Whoever comes next, of another tenant, stands behind what is admitted, so that is to be little; but a queue that is
 empty before the next look leaves workers idle. A bound in jobs says neither for jobs of a millisecond.
+
+Jobs that nobody else waits with may stand admitted ahead of their turn, however many: whoever comes next passes them.
 """
 
 from __future__ import annotations
@@ -13,6 +15,12 @@ HORIZON_S: Final = 0.5
 MOST: Final = 50
 """Times the bound; an installation's bound is what it may always be."""
 _FORGET_S: Final = 2.0
+MOST_AHEAD: Final = 10_000
+"""Jobs of a class of the cheap queue that may stand admitted when a submit adds some ahead of their turn."""
+FIRST_TURN_S: Final = 1.0
+"""From the submit to the first turn of those ahead: until then they are stored and, mostly, begun."""
+TURN_S: Final = 0.001
+"""From turn to turn. Cheap jobs that take longer fall behind their turns, and wait with others once there are any."""
 
 
 class Pace:

@@ -35,7 +35,9 @@ def admit(leader: Leader, *, bound: int, memory: Memory | None = None) -> int:
     admitted = 0
     for queue in queues:
         with leader.transaction() as session:
-            admission.lock_queue(session, queue)
+            if not admission.try_lock_queue(session, queue):
+                # Many jobs are being stored, and whoever does that rings.
+                continue
             for priority in Priority:
                 pace = memory.pace(queue, priority, bound) if memory else None
                 places = memory.places if memory else None

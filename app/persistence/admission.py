@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from time import monotonic
 from typing import Final, NamedTuple
 
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from app.domain.job_types import CHEAP_QUEUE
 from app.domain.jobs import Job, Priority
-from app.domain.lifecycle import Event
+from app.domain.lifecycle import TRANSITIONS, Event
 from app.domain.pacing import MOST, Pace
 from app.persistence.families import PARENT_QUEUE
 from app.persistence.job_rows import COLUMNS, STATE, to_job
@@ -110,7 +112,7 @@ _ADMIT: Final = text(
         ) AS j
     ), admitted AS (
         UPDATE jobs SET state = 'queued', event_no = event_no + 1, updated_at = clock_timestamp(),
-            admitted_at = clock_timestamp()
+            admitted_at = clock_timestamp(), turn_at = clock_timestamp()
         FROM chosen WHERE jobs.id = chosen.id
         RETURNING jobs.id, event_no, jobs.tenant, jobs.type, jobs.concurrency_key, fence, chosen.source
     ), told AS (
@@ -134,7 +136,7 @@ _LOOK: Final = Prepared(
     f"""
     SELECT EXISTS (SELECT FROM jobs WHERE {_CLASS} AND due_at <= now()) AS waits, (
         SELECT count(*) FROM (SELECT FROM jobs WHERE state = 'queued' AND queue = :queue AND priority = :priority
-                              LIMIT :bound) AS ahead
+                              AND turn_at <= statement_timestamp() LIMIT :bound) AS before
     ) AS queued
     """
 )
@@ -147,10 +149,51 @@ def lock_queue(session: Session, queue: str) -> None:
     )
 
 
+def try_lock_queue(session: Session, queue: str) -> bool:
+    """The same, unless somebody else has it."""
+    return bool(
+        session.execute(
+            text("SELECT pg_try_advisory_xact_lock(:space, hashtext(:queue))"),
+            {"space": ADMISSION_LOCK, "queue": queue},
+        ).scalar_one()
+    )
+
+
 def look(session: Session, queue: str, priority: Priority, *, most: int) -> int | None:
-    """How many jobs of a class stand admitted, counted up to ``most``; ``None`` when none waits to be."""
+    """How many jobs of a class stand admitted in their turn, counted up to ``most``; ``None`` when none waits to be."""
     [found] = _LOOK.execute(session, {"queue": queue, "priority": int(priority), "bound": most})
     return int(found.queued) if found.waits else None
+
+
+_GIVE_BACK: Final = text(
+    f"""
+    WITH early AS (
+        SELECT id FROM jobs WHERE state = 'queued' AND queue = :queue AND priority = ANY(:priorities)
+        AND turn_at > admitted_at FOR UPDATE SKIP LOCKED
+    ), returned AS (
+        UPDATE jobs SET state = '{TRANSITIONS[Event.RETURN].target}', event_no = event_no + 1,
+            updated_at = clock_timestamp()
+        FROM early WHERE jobs.id = early.id RETURNING jobs.id, event_no, tenant, state, fence
+    ), told AS (
+        INSERT INTO job_events (job_id, number, tenant, type, actor, source, target, fence, data)
+        SELECT id, event_no, tenant, '{Event.RETURN}', :actor, 'queued', state, fence,
+               jsonb_build_object('reason', CAST(:reason AS text))
+        FROM returned
+    )
+    SELECT count(*) AS returned FROM returned
+    """
+)
+
+
+def give_back(
+    session: Session, queue: str, *, actor: str, reason: str, priorities: Sequence[Priority] = tuple(Priority)
+) -> int:
+    """Put the jobs that stand admitted ahead of their turn back to wait; how many there were.
+
+    The caller holds the queue's lock, so that none are being added.
+    """
+    bound = {"queue": queue, "priorities": [int(one) for one in priorities], "actor": actor, "reason": reason}
+    return int(session.execute(_GIVE_BACK, bound).scalar_one())
 
 
 def admit(
@@ -165,7 +208,8 @@ def admit(
     """Admit due jobs of a class, the tenants in turn, up to ``bound`` queued jobs; how many were admitted.
 
     The caller holds the queue's lock, so that the count is still true when the jobs are admitted; and no two callers
-    admit at a time, because limits count over all queues.
+    admit at a time, because limits count over all queues. Those that stand there ahead of their turn (0074) take no
+    place while they are quick; when there is none left, they go back and wait with the others.
 
     Args:
         places: Remembers from which lane to go on, where a class has more lanes with keys than are looked at at once.
@@ -175,6 +219,12 @@ def admit(
     if queued is None:
         return 0
     room = (pace.room(queued, now_s=monotonic()) if pace else bound) - queued
+    if (
+        room <= 0
+        and queue == CHEAP_QUEUE
+        and give_back(session, queue, actor="engine", reason="turn", priorities=[priority])
+    ):
+        return admit(session, queue, priority, bound=bound, places=places, pace=pace)
     admitted = _admit(session, queue, priority, room=room, places=places) if room > 0 else 0
     if pace:
         pace.stands(queued + admitted)

@@ -13,7 +13,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from app.domain.errors import FenceLost, NotFoundError
-from app.domain.jobs import Job, Signals
+from app.domain.jobs import Job, Priority, Signals
 from app.domain.lifecycle import TERMINAL, TRANSITIONS, Event, JobState
 from app.persistence.job_rows import COLUMNS, STATE, to_job
 from app.persistence.measuring import MIDWAY_TOO, NEW_STAGE
@@ -63,7 +63,20 @@ _COUNTED: Final = """), room AS MATERIALIZED (
 """Processors of a worker: as many as it has slots; and those that its jobs take, one each if they do not say."""
 
 
-def _claim_statement(order: str, *, counted: bool = False) -> str:
+_PRIORITIES: Final = [int(one) for one in Priority]
+# Each class has its oldest at hand; all that are queued would have to be sorted.
+_OLDEST_CLASS: Final = f"""
+    AND j.priority = (
+        SELECT class.priority FROM unnest(ARRAY{_PRIORITIES}) AS class (priority) CROSS JOIN LATERAL (
+            SELECT turn_at FROM jobs WHERE state = 'queued' AND queue = :queue AND priority = class.priority
+            AND NOT paused ORDER BY turn_at LIMIT 1
+        ) AS first ORDER BY turn_at LIMIT 1
+    )
+"""
+
+
+def _claim_statement(*, oldest: bool, counted: bool) -> str:
+    which, order = (_OLDEST_CLASS, "j.turn_at") if oldest else ("", "j.priority, j.turn_at")
     room, fits, fit = (_COUNTED, "AND coalesce(j.cpu_m, 1000) <= cpus_m", "JOIN room ON used_m + cpu_m <= cpus_m")
     if not counted:
         room = fits = fit = ""
@@ -78,7 +91,7 @@ def _claim_statement(order: str, *, counted: bool = False) -> str:
         SELECT j.id, j.alone, row_number() OVER () AS place, sum(j.cpu_m) OVER (ROWS UNBOUNDED PRECEDING) AS cpu_m
         FROM (
             SELECT j.id, j.alone, coalesce(j.cpu_m, 1000) AS cpu_m FROM jobs AS j, alive{", room" if counted else ""}
-            WHERE j.state = 'queued' AND j.queue = :queue AND NOT j.paused {fits}
+            WHERE j.state = 'queued' AND j.queue = :queue AND NOT j.paused {which} {fits}
             ORDER BY {order} LIMIT :most FOR UPDATE OF j SKIP LOCKED
         ) AS j
     ), fit AS (
@@ -95,14 +108,12 @@ def _claim_statement(order: str, *, counted: bool = False) -> str:
                jsonb_build_object('worker', CAST(:slot AS text), 'worker_name', process, 'attempt', attempts)
         FROM claimed, (SELECT process FROM alive) AS slot
     )
-    SELECT {_CLAIMED_COLUMNS} FROM claimed ORDER BY claimed.priority, claimed.admitted_at
+    SELECT {_CLAIMED_COLUMNS} FROM claimed ORDER BY claimed.priority, claimed.turn_at
     """
 
 
-_BEST: Final = "j.priority, j.admitted_at"
-_OLDEST: Final = "j.admitted_at"
 _CLAIMS: Final = {
-    (oldest, counted): Prepared(_claim_statement(_OLDEST if oldest else _BEST, counted=counted))
+    (oldest, counted): Prepared(_claim_statement(oldest=oldest, counted=counted))
     for oldest in (False, True)
     for counted in (False, True)
 }
@@ -119,7 +130,7 @@ def claim(
     Args:
         most: Jobs to take at most; more than one only for cheap types. A job that was held when a worker was lost
             (``alone``) is taken by itself.
-        oldest: Take the longest waiting instead of the most urgent, so that no class starves.
+        oldest: Take from the class of the longest waiting instead of the most urgent, so that no class starves.
         counted: Take the best only when the worker's processors are not taken up by what it runs; until then the slot
             stays free for it. The caller holds the worker's lock. A job that needs more than the worker has is left to
             another.
@@ -156,7 +167,7 @@ def move(
     if rule.target in TERMINAL:
         columns["finished_at"] = NOW
     if rule.target is JobState.QUEUED:
-        columns["admitted_at"] = NOW
+        columns["admitted_at"] = columns["turn_at"] = NOW
     if rule.target is JobState.OPEN:
         columns.setdefault("due_at", NOW)
     told_too = _TOLD_TOO.get(event, "")

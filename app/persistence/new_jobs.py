@@ -10,8 +10,10 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
+from app.domain.job_types import CHEAP_QUEUE
 from app.domain.jobs import Job, SubmitJob
 from app.domain.lifecycle import Event, JobState
+from app.domain.pacing import FIRST_TURN_S, MOST_AHEAD, TURN_S
 from app.domain.retry import RetryPolicy
 from app.persistence.jobs import ADMISSION_LOCK
 from app.persistence.prepared import Prepared
@@ -159,54 +161,63 @@ def chunk(new: Sequence[NewJob]) -> Chunk:
     return made
 
 
+_QUEUED: Final = "state = 'queued' AND queue = c.queue AND priority = c.priority"
 # No EXISTS: a plan that was made while there was little may hash all that waits, at each submit.
 _STORE: Final = f"""
-    WITH given AS MATERIALIZED (
-        SELECT id, tenant, type, queue, priority, config, retry, origin, created_by, run_after, timeout_s,
-               attempt_timeout_s, clone_of, schedule_id, coalesce(labels, '{{}}') AS labels, dialect, blocked,
-               needs_left, on_dependency_failure, parent_id, child_no, name, concurrency_key, max_concurrency,
-               memory_mb, cpu_m, place
-        FROM jsonb_to_recordset(CAST(:given AS jsonb)) AS alike (
+    WITH alike AS MATERIALIZED (
+        SELECT given.*, run_after IS NULL AND NOT blocked AND concurrency_key = ''
+            AND (SELECT true FROM limits WHERE kind = 'tenant' AND limits.tenant = given.tenant AND name = '') IS NULL
+            AND (SELECT true FROM limits WHERE kind = 'type' AND limits.tenant = '' AND name = given.type) IS NULL
+            AS may_go
+        FROM jsonb_to_recordset(CAST(:given AS jsonb)) AS given (
             tenant text, type text, queue text, priority smallint, retry jsonb, origin text, created_by text,
             run_after timestamptz, timeout_s double precision, attempt_timeout_s double precision, clone_of uuid,
             schedule_id uuid, dialect jsonb, blocked boolean, needs_left integer,
             on_dependency_failure text, parent_id uuid, concurrency_key text, max_concurrency integer,
             memory_mb integer, cpu_m integer, jobs jsonb
-        ) CROSS JOIN LATERAL jsonb_to_recordset(alike.jobs) AS job (
-            id uuid, config jsonb, labels jsonb, place integer, child_no integer, name text
         )
-    ), judged AS MATERIALIZED (
-        SELECT given.*, run_after IS NULL AND NOT blocked AND concurrency_key = ''
-            AND (SELECT true FROM limits WHERE kind = 'tenant' AND limits.tenant = given.tenant AND name = '') IS NULL
-            AND (SELECT true FROM limits WHERE kind = 'type' AND limits.tenant = '' AND name = given.type) IS NULL
-            AS may_go
-        FROM given
     ), classes AS MATERIALIZED (
-        SELECT DISTINCT queue, priority FROM judged WHERE may_go AND :room > 0
+        SELECT DISTINCT queue, priority FROM alike WHERE may_go AND :room > 0
     ), rooms AS MATERIALIZED (
         SELECT queue, priority, CASE
-            WHEN (SELECT paused FROM queues WHERE name = queue) THEN 0
-            WHEN NOT pg_try_advisory_xact_lock({ADMISSION_LOCK}, hashtext(queue)) THEN 0
+            WHEN (SELECT paused FROM queues WHERE name = queue) THEN NULL
             WHEN (SELECT true FROM jobs WHERE queue = c.queue AND priority = c.priority
-                  AND state IN ('open', 'retry_wait') AND NOT paused AND due_at <= now() LIMIT 1) THEN 0
-            ELSE :room - (SELECT count(*) FROM (SELECT FROM jobs WHERE state = 'queued' AND queue = c.queue
-                                                AND priority = c.priority LIMIT :room) AS ahead)
+                  AND state IN ('open', 'retry_wait') AND NOT paused AND due_at <= now() LIMIT 1) THEN NULL
+            WHEN NOT pg_try_advisory_xact_lock({ADMISSION_LOCK}, hashtext(queue)) THEN NULL
+            ELSE :room - (SELECT count(*) FROM (SELECT FROM jobs WHERE {_QUEUED} AND turn_at <= statement_timestamp()
+                                                LIMIT :room) AS before)
         END AS places FROM classes AS c
+    ), rooms_ahead AS MATERIALIZED (
+        SELECT queue, priority, places, CASE WHEN queue = '{CHEAP_QUEUE}' AND (places > 0 OR places = 0 AND :before > 0)
+            THEN :ahead - CASE WHEN :before > 0 THEN :before ELSE (
+                SELECT count(*) FROM (SELECT FROM jobs WHERE {_QUEUED} LIMIT :ahead) AS admitted
+            ) END
+        END AS places_ahead FROM rooms AS c
+    ), ranked AS (
+        SELECT id, tenant, type, queue, priority, config, retry, origin, created_by, run_after, timeout_s,
+            attempt_timeout_s, clone_of, schedule_id, coalesce(labels, '{{}}') AS labels, dialect, blocked, needs_left,
+            on_dependency_failure, parent_id, child_no, name, concurrency_key, max_concurrency, memory_mb, cpu_m,
+            place, may_go, places, places_ahead,
+            row_number() OVER (PARTITION BY queue, priority, may_go ORDER BY place) AS rank
+        FROM alike LEFT JOIN rooms_ahead USING (queue, priority) CROSS JOIN LATERAL jsonb_to_recordset(alike.jobs)
+            AS job (id uuid, config jsonb, labels jsonb, place integer, child_no integer, name text)
     ), placed AS (
-        SELECT judged.*, may_go AND places >= row_number() OVER (
-            PARTITION BY queue, priority, may_go ORDER BY place
-        ) AS free
-        FROM judged LEFT JOIN rooms USING (queue, priority)
+        SELECT *, may_go AND rank <= coalesce(greatest(places, places_ahead), 0) AS free, CASE
+            WHEN may_go AND rank <= places THEN clock_timestamp()
+            WHEN may_go AND rank <= places_ahead
+                THEN now() + make_interval(secs => {FIRST_TURN_S} + {TURN_S} * (:before + place))
+        END AS turn_at FROM ranked
     ), added AS (
         INSERT INTO jobs (id, tenant, type, queue, state, priority, config, retry, origin, created_by, event_no,
                           created_at, updated_at, run_after, due_at, deadline_at, attempt_timeout_s,
-                          admitted_at, clone_of, schedule_id, labels, dialect, needs_left, on_dependency_failure,
-                          parent_id, child_no, name, concurrency_key, max_concurrency, memory_mb, cpu_m)
+                          admitted_at, turn_at, clone_of, schedule_id, labels, dialect, needs_left,
+                          on_dependency_failure, parent_id, child_no, name, concurrency_key, max_concurrency,
+                          memory_mb, cpu_m)
         SELECT id, tenant, type, queue,
                CASE WHEN blocked THEN 'blocked' WHEN free THEN 'queued' ELSE 'open' END,
                priority, config, retry, origin, created_by, 1, now(), now(), run_after, coalesce(run_after, now()),
                now() + make_interval(secs => timeout_s), attempt_timeout_s,
-               CASE WHEN free THEN clock_timestamp() END, clone_of, schedule_id, labels, dialect,
+               CASE WHEN free THEN clock_timestamp() END, turn_at, clone_of, schedule_id, labels, dialect,
                needs_left, on_dependency_failure, parent_id, child_no, name, concurrency_key, max_concurrency,
                memory_mb, cpu_m
         FROM placed ORDER BY place
@@ -229,7 +240,7 @@ def add_all(session: Session, new: Sequence[NewJob], *, room: int) -> list[Job]:
         room: Queued jobs of a class below which the engine need not be asked. Two submits that race may each see the
             last place, so callers pass less than the queue's bound and leave the rest to the engine.
     """
-    rows = _ADD.execute(session, {"given": chunk(new).text(), "room": room})
+    rows = _ADD.execute(session, {"given": chunk(new).text(), "room": room, "ahead": 0, "before": 0})
     stored = {row.id: row for row in rows}
     jobs = []
     for job in new:
@@ -270,11 +281,15 @@ def add_all(session: Session, new: Sequence[NewJob], *, room: int) -> list[Job]:
     return jobs
 
 
-def insert(session: Session, given: str, *, room: int = 0) -> dict[str, int]:
+def insert(session: Session, given: str, *, room: int = 0, before: int = 0) -> dict[str, int]:
     """``add_all`` for the jobs of a ``Chunk``, given as its text, when nobody asks for what they look like.
 
+    Where a class of the cheap queue has room for one of them, the others stand in it ahead of their turn (0074).
+
+    Args:
+        before: How many jobs of the same request were inserted already, whose turns come first.
     Returns:
         How many of them stand in each queue.
     """
-    rows = _INSERT.execute(session, {"given": given, "room": room})
+    rows = _INSERT.execute(session, {"given": given, "room": room, "ahead": MOST_AHEAD, "before": before})
     return {row.queue: row.queued for row in rows}

@@ -48,13 +48,13 @@ _FACTS: Final = text(
         EXISTS (SELECT FROM queues WHERE name = a.queue AND paused) AS queue_paused,
         EXISTS (SELECT FROM jobs AS p WHERE p.id = a.parent_id AND p.paused) AS parent_paused,
         (SELECT coalesce(jsonb_agg(l), '[]') FROM ({_LIMITS}) AS l) AS limits,
-        (SELECT count(*) FROM jobs AS o WHERE o.state = 'queued' AND o.queue = a.queue AND o.priority = a.priority)
-            AS class_queued,
+        (SELECT count(*) FROM jobs AS o WHERE o.state = 'queued' AND o.queue = a.queue AND o.priority = a.priority
+            AND o.turn_at <= statement_timestamp()) AS class_queued,
         (SELECT count(*) FROM workers AS w WHERE {_LIVE}) AS slots,
         (SELECT coalesce(max(slots), 0) * 1000 FROM (
             SELECT count(*) AS slots FROM workers AS w WHERE {_LIVE} GROUP BY w.host, w.process) AS w) AS widest_cpu_m,
         (SELECT count(*) FROM (SELECT FROM jobs AS o WHERE o.state = 'queued' AND o.queue = a.queue
-            AND (a.state = 'queued' AND (o.priority, o.admitted_at) < (a.priority, a.admitted_at)
+            AND (a.state = 'queued' AND (o.priority, o.turn_at) < (a.priority, a.turn_at)
                  OR a.state <> 'queued' AND o.priority <= a.priority) LIMIT {COUNTED_TO}) AS o)
         + (SELECT count(*) FROM (SELECT FROM jobs AS o WHERE o.state IN ('open', 'retry_wait') AND NOT o.paused
             AND o.queue = a.queue AND a.state <> 'queued' AND o.priority = a.priority AND o.due_at <= now()

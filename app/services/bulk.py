@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from app.domain.job_types import CHEAP_AT_ONCE, CHEAP_QUEUE
 from app.domain.jobs import SubmitJob
 from app.domain.ports import Bell
 from app.persistence import idempotency, new_jobs
@@ -18,7 +18,7 @@ from app.persistence.new_jobs import Alike, Chunk
 from app.persistence.sessions import Sessions
 from app.services import depending
 from app.services.ids import new_id
-from app.services.jobs import Jobs
+from app.services.jobs import Jobs, ring_all
 from app.services.once import Fingerprint, earlier
 from app.services.submissions import Form
 
@@ -51,17 +51,12 @@ class SubmittedMany:
 
 
 class Bulk:
-    """Submits many jobs at once.
+    """Submits many jobs at once."""
 
-    Args:
-        queue_bound: Jobs that may stand admitted per queue and class.
-    """
-
-    def __init__(self, sessions: Sessions, bell: Bell, jobs: Jobs, *, queue_bound: int) -> None:
+    def __init__(self, sessions: Sessions, bell: Bell, jobs: Jobs) -> None:
         self._sessions = sessions
         self._bell = bell
         self._jobs = jobs
-        self._room = queue_bound // 2
 
     def submit(self, requests: Sequence[Variant], *, idempotency_key: str | None = None) -> SubmittedMany:
         """Accept jobs of one tenant, all or none.
@@ -84,7 +79,7 @@ class Bulk:
                     return SubmittedMany(made, replayed=True)
                 ids, queued = self._store(session, checked)
                 idempotency.add(session, tenant, idempotency_key, fingerprint=said, job_ids=ids)
-        self._ring(queued)
+        ring_all(self._bell, queued)
         return SubmittedMany(ids)
 
     def _checked(self, requests: Sequence[Variant]) -> _Checked:
@@ -101,36 +96,41 @@ class Bulk:
     def _store(self, session: Session, checked: _Checked) -> tuple[list[UUID], Counter[str]]:
         """Insert them; their ids, and how many went straight to each queue."""
         waits = depending.waits(session, [form.request for form, *_ in checked], at=_AT)
-        ids = [new_id() for _ in checked]
+        ids: list[UUID] = []
         queued: Counter[str] = Counter()
-        for given in _chunks(ids, checked, waits):
-            queued.update(new_jobs.insert(session, given, room=self._room))
+        for number, given in enumerate(_written_ahead(_chunks(checked, waits, ids))):
+            queued.update(new_jobs.insert(session, given, room=self._jobs.room, before=number * _JOBS_AT_ONCE))
         depending.keep(session, zip(ids, waits, strict=True))
         for job_id, (form, *_), wait in zip(ids, checked, waits, strict=True):
             if wait.stopped:
                 depending.stop(session, form.request.tenant, job_id, form.request.on_dependency_failure)
         return ids, queued
 
-    def _ring(self, queued: Counter[str]) -> None:
-        for queue, jobs in queued.items():
-            self._bell.ring(queue, -(-jobs // CHEAP_AT_ONCE) if queue == CHEAP_QUEUE else jobs)
-        self._bell.ring_engine()
 
-
-def _chunks(ids: Sequence[UUID], checked: _Checked, waits: Sequence[depending.Wait]) -> Iterator[str]:
-    """Jobs ready to be stored, as many at a time as one statement takes."""
+def _chunks(checked: _Checked, waits: Sequence[depending.Wait], ids: list[UUID]) -> Iterator[str]:
+    """Jobs ready to be stored, as many at a time as one statement takes; what they are called is added to ``ids``."""
     alike: dict[tuple[int, int], Alike] = {}
     chunk = Chunk()
-    for job_id, (form, config, labels), wait in zip(ids, checked, waits, strict=True):
+    for (form, config, labels), wait in zip(checked, waits, strict=True):
         key = id(form), wait.needs_left
         if key not in alike:
             alike[key] = Alike(form.request, form.queue, form.retry, needs_left=wait.needs_left)
-        chunk.add(alike[key], str(job_id), config, labels=labels)
+        ids.append(new_id())
+        chunk.add(alike[key], str(ids[-1]), config, labels=labels)
         if len(chunk) == _JOBS_AT_ONCE:
             yield chunk.text()
             chunk = Chunk()
     if len(chunk):
         yield chunk.text()
+
+
+def _written_ahead(chunks: Iterator[str]) -> Iterator[str]:
+    """The same, the next one written while Postgres stores the last."""
+    with ThreadPoolExecutor(1, thread_name_prefix="chunks") as thread:
+        coming = thread.submit(next, chunks, None)
+        while (chunk := coming.result()) is not None:
+            coming = thread.submit(next, chunks, None)
+            yield chunk
 
 
 def _fingerprint(checked: _Checked) -> bytes:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from operator import attrgetter
 from tempfile import SpooledTemporaryFile
-from typing import IO, Any, Final
+from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy.orm import Session
@@ -16,6 +17,7 @@ from app.domain.errors import ConflictError, InvalidRequestError, NotFoundError,
 from app.domain.families import Counts, Kind, Member, OnFailure, Plan
 from app.domain.jobs import Job, OnDependencyFailure, Priority, SubmitJob
 from app.domain.lifecycle import JobState
+from app.domain.pacing import MOST_AHEAD
 from app.domain.ports import Bell
 from app.domain.resources import Resources
 from app.domain.retry import RetryChanges
@@ -26,7 +28,7 @@ from app.persistence.sessions import Sessions
 from app.services import delivering
 from app.services.founding import CHILDREN_AT_ONCE, NO_RETRY, add_parent, child, insert, skip_if_over
 from app.services.ids import new_id
-from app.services.jobs import Jobs
+from app.services.jobs import Jobs, ring_all
 from app.services.once import Fingerprint, Submitted, check_key, once
 from app.services.submissions import Form
 
@@ -107,21 +109,33 @@ class Families:
         check_key(idempotency_key)
         parent, plan = self._jobs.prepared(_parent(batch), queue=PARENT_QUEUE), self._plan(batch)
         children = _Children(self._jobs, parent, batch, keyed=idempotency_key is not None)
+        queued: Counter[str] = Counter()
         # Checked and put by before the transaction begins: it waits for nobody who sends slowly or not at all.
         with SpooledTemporaryFile(max_size=_SPOOL_BYTES) as spool:
             for text in children.texts():
                 spool.write(text.encode() + b"\n")
             spool.seek(0)
+
+            def store() -> Job:
+                queued.update(self._insert(session, spool, total=children.total))
+                # Last: what it waits for is locked from here on, and cannot end meanwhile.
+                job = add_parent(session, parent, plan, total=children.total)
+                skip_if_over(session, job)
+                return job
+
             with self._sessions.begin() as session:
-                submitted = once(
-                    session,
-                    parent.request,
-                    idempotency_key,
-                    lambda: _store(session, parent, plan, children.total, spool),
-                    members=children.said.bytes(),
-                )
-        self._bell.ring_engine()
+                submitted = once(session, parent.request, idempotency_key, store, members=children.said.bytes())
+        ring_all(self._bell, queued)
         return submitted
+
+    def _insert(self, session: Session, spool: Iterable[bytes], *, total: int) -> Counter[str]:
+        """Store ``total`` children in their chunks; how many went straight to each queue."""
+        # While a batch that takes long is being stored, others are to be admitted.
+        room = self._jobs.room if total <= MOST_AHEAD else 0
+        queued: Counter[str] = Counter()
+        for number, chunk in enumerate(spool):
+            queued.update(new_jobs.insert(session, chunk.decode(), room=room, before=number * CHILDREN_AT_ONCE))
+        return queued
 
     def _members(self, batch: SubmitBatch) -> Iterator[Member]:
         of_all = batch.retry or RetryChanges()
@@ -236,8 +250,8 @@ _FORMS_KEPT: Final = 1000
 class _Children:
     """A batch's payloads as children of its job, ready to be stored; options that are alike are looked at once.
 
-    As many as may be at work at once begin ``open``, unless the batch waits for something: its first children need no
-    step of the engine's. The others are ``blocked`` until it releases them.
+    As many as may be at work at once begin ``open`` or, when there is room, ``queued``, unless the batch waits for
+    something: its first children need no step of the engine's. The others are ``blocked`` until it releases them.
 
     Args:
         keyed: Whether it is asked for what the payloads ``said``.
@@ -318,15 +332,6 @@ def _request(tenant: str, actor: str, payload: Payload, of_all: RetryChanges) ->
         max_concurrency=payload.max_concurrency,
         resources=payload.resources,
     )
-
-
-def _store(session: Session, parent: NewJob, plan: Plan, total: int, spool: IO[bytes]) -> Job:
-    for line in spool:
-        new_jobs.insert(session, line.decode())
-    # Last: what it waits for is locked from here on, and cannot end meanwhile.
-    job = add_parent(session, parent, plan, total=total)
-    skip_if_over(session, job)
-    return job
 
 
 def _given(member: Member) -> Payload:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 from uuid import UUID
 
@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from app.domain.errors import ConflictError
 from app.domain.families import Member
-from app.domain.job_types import Registry, Submission
+from app.domain.job_types import CHEAP_AT_ONCE, CHEAP_QUEUE, Registry, Submission
 from app.domain.jobs import Job, JobEvent, SubmitJob
 from app.domain.lifecycle import JobState
 from app.domain.ports import Bell
@@ -54,7 +54,7 @@ class Jobs:
         self._registry = registry
         self._checks = Checks(registry, submission)
         # Half of the bound: submits that race may each see the last place, and the engine fills the rest exactly.
-        self._room = queue_bound // 2
+        self.room = queue_bound // 2
         self._store = Together(self._store_all, at_once=2, most=_TOGETHER, try_alone=_is_of_one)
 
     def submit(self, request: SubmitJob, *, idempotency_key: str | None = None) -> Submitted:
@@ -138,10 +138,10 @@ class Jobs:
 
     def _store_all(self, new: Sequence[NewJob]) -> list[Job]:
         with self._single.begin() as session:
-            return new_jobs.add_all(session, new, room=self._room)
+            return new_jobs.add_all(session, new, room=self.room)
 
     def _add(self, session: Session, request: SubmitJob) -> Job:
-        return depending.add(session, self.new(request), room=self._room)
+        return depending.add(session, self.new(request), room=self.room)
 
     def get(self, tenant: str, job_id: UUID) -> Job:
         """One job; NotFoundError when the tenant has none of this id."""
@@ -192,6 +192,13 @@ def ring(bell: Bell, job: Job) -> None:
         bell.ring(job.queue)
     elif job.run_after is None:
         bell.ring_engine()
+
+
+def ring_all(bell: Bell, queued: Mapping[str, int]) -> None:
+    """Have workers take jobs that are admitted, so many in each queue, and the engine look at others."""
+    for queue, count in queued.items():
+        bell.ring(queue, -(-count // CHEAP_AT_ONCE) if queue == CHEAP_QUEUE else count)
+    bell.ring_engine()
 
 
 def _is_of_one(error: Exception) -> bool:

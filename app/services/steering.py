@@ -10,11 +10,11 @@ from sqlalchemy.orm import Session
 
 from app.domain.access import check_tenant
 from app.domain.errors import ConflictError, InvalidRequestError, NotFoundError, Problem
-from app.domain.job_types import Registry
+from app.domain.job_types import CHEAP_QUEUE, Registry
 from app.domain.limits import Limit, LimitKind
 from app.domain.ports import Bell
 from app.domain.waiting import Why, why
-from app.persistence import changes, limits, queues, waiting, workers
+from app.persistence import admission, changes, limits, queues, waiting, workers
 from app.persistence.changes import Change
 from app.persistence.queues import Queue
 from app.persistence.sessions import Sessions
@@ -67,6 +67,9 @@ class Steering:
     def put_limit(self, tenant: str, kind: LimitKind, name: str, *, actor: str, **bounds: Any) -> Limit:
         """Set a limit for jobs admitted from now on; what is at work goes on and counts.
 
+        Jobs that stand in the cheap queue ahead of their turn, which nothing limited yet, go back to wait.
+
+
         Args:
             name: The tenant, the type, or the key of the caller's own tenant.
             bounds: ``max_concurrency``, ``rate`` and ``period_s``, each or ``None``.
@@ -78,6 +81,8 @@ class Steering:
         _check_bounds(**bounds)
         whose, called = _key_of(tenant, kind, name)
         with self._sessions.begin() as session:
+            admission.lock_queue(session, CHEAP_QUEUE)
+            admission.give_back(session, CHEAP_QUEUE, actor=actor, reason="limit")
             before = limits.get(session, whose, kind, called)
             limit = limits.put(session, whose, kind, called, actor=actor, **bounds)
             _record(session, tenant, f"limit {kind} {name}", _said(before), _said(limit), actor=actor)

@@ -62,6 +62,7 @@ CREATE TABLE jobs (
     deadline_at       timestamptz,
     attempt_timeout_s double precision,
     admitted_at       timestamptz,
+    turn_at           timestamptz,
     started_at        timestamptz,
     attempt_started_at timestamptz,
     progressed_at     timestamptz,
@@ -104,7 +105,7 @@ CREATE TABLE jobs_other PARTITION OF jobs DEFAULT WITH (fillfactor = 70);
 CREATE INDEX jobs_waiting_idx ON jobs (queue, priority, concurrency_key, max_concurrency, tenant, type, due_at, id)
     WHERE state IN ('open', 'retry_wait') AND NOT paused;
 CREATE INDEX jobs_due_idx ON jobs (queue, priority, due_at) WHERE state IN ('open', 'retry_wait') AND NOT paused;
-CREATE INDEX jobs_queued_idx ON jobs (queue, priority, admitted_at) WHERE state = 'queued';
+CREATE INDEX jobs_queued_idx ON jobs (queue, priority, turn_at) WHERE state = 'queued';
 CREATE INDEX jobs_running_idx ON jobs (worker) WHERE state = 'running';
 CREATE INDEX jobs_deadline_idx ON jobs (deadline_at)
     WHERE deadline_at IS NOT NULL AND state IN ('blocked', 'open', 'queued', 'running', 'retry_wait');

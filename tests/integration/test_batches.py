@@ -48,7 +48,7 @@ def test_the_first_payloads_need_no_step_of_the_engine_to_be_let_in(here: Instal
 
     children = here.families.children("default", batch.id, after=-1, limit=10)
 
-    assert [child.state for child in children] == [JobState.OPEN] * 3 + [JobState.BLOCKED] * 2
+    assert [child.state for child in children] == [JobState.QUEUED] * 3 + [JobState.BLOCKED] * 2
 
 
 def test_payloads_of_a_batch_that_waits_wait_too(here: Installation) -> None:
