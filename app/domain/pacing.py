@@ -15,8 +15,8 @@ HORIZON_S: Final = 0.5
 MOST: Final = 50
 """Times the bound; an installation's bound is what it may always be."""
 _FORGET_S: Final = 2.0
-MOST_AHEAD: Final = 10_000
-"""Jobs of a class of the cheap queue that may stand admitted when a submit adds some ahead of their turn."""
+AHEAD: Final = 100
+"""Times the bound: jobs of a class of the cheap queue that may be admitted with those ahead of their turn."""
 FIRST_TURN_S: Final = 1.0
 """From the submit to the first turn of those ahead: until then they are stored and, mostly, begun."""
 TURN_S: Final = 0.001

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from app.domain.job_types import CHEAP_QUEUE
 from app.domain.jobs import Job, SubmitJob
 from app.domain.lifecycle import Event, JobState
-from app.domain.pacing import FIRST_TURN_S, MOST_AHEAD, TURN_S
+from app.domain.pacing import FIRST_TURN_S, TURN_S
 from app.domain.retry import RetryPolicy
 from app.persistence.jobs import ADMISSION_LOCK
 from app.persistence.prepared import Prepared
@@ -281,15 +281,15 @@ def add_all(session: Session, new: Sequence[NewJob], *, room: int) -> list[Job]:
     return jobs
 
 
-def insert(session: Session, given: str, *, room: int = 0, before: int = 0) -> dict[str, int]:
+def insert(session: Session, given: str, *, room: int = 0, ahead: int = 0, before: int = 0) -> dict[str, int]:
     """``add_all`` for the jobs of a ``Chunk``, given as its text, when nobody asks for what they look like.
 
-    Where a class of the cheap queue has room for one of them, the others stand in it ahead of their turn (0074).
-
     Args:
+        ahead: Where a class of the cheap queue has room for one of them, the others stand in it ahead of their turn
+            (0074), as long as it has no more queued jobs than this.
         before: How many jobs of the same request were inserted already, whose turns come first.
     Returns:
         How many of them stand in each queue.
     """
-    rows = _INSERT.execute(session, {"given": given, "room": room, "ahead": MOST_AHEAD, "before": before})
+    rows = _INSERT.execute(session, {"given": given, "room": room, "ahead": ahead, "before": before})
     return {row.queue: row.queued for row in rows}

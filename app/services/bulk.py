@@ -99,7 +99,9 @@ class Bulk:
         ids: list[UUID] = []
         queued: Counter[str] = Counter()
         for number, given in enumerate(_written_ahead(_chunks(checked, waits, ids))):
-            queued.update(new_jobs.insert(session, given, room=self._jobs.room, before=number * _JOBS_AT_ONCE))
+            before = number * _JOBS_AT_ONCE
+            stored = new_jobs.insert(session, given, room=self._jobs.room, ahead=self._jobs.ahead, before=before)
+            queued.update(stored)
         depending.keep(session, zip(ids, waits, strict=True))
         for job_id, (form, *_), wait in zip(ids, checked, waits, strict=True):
             if wait.stopped:

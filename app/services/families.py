@@ -17,7 +17,6 @@ from app.domain.errors import ConflictError, InvalidRequestError, NotFoundError,
 from app.domain.families import Counts, Kind, Member, OnFailure, Plan
 from app.domain.jobs import Job, OnDependencyFailure, Priority, SubmitJob
 from app.domain.lifecycle import JobState
-from app.domain.pacing import MOST_AHEAD
 from app.domain.ports import Bell
 from app.domain.resources import Resources
 from app.domain.retry import RetryChanges
@@ -131,10 +130,12 @@ class Families:
     def _insert(self, session: Session, spool: Iterable[bytes], *, total: int) -> Counter[str]:
         """Store ``total`` children in their chunks; how many went straight to each queue."""
         # While a batch that takes long is being stored, others are to be admitted.
-        room = self._jobs.room if total <= MOST_AHEAD else 0
+        ahead = self._jobs.ahead
+        room = self._jobs.room if total <= ahead else 0
         queued: Counter[str] = Counter()
         for number, chunk in enumerate(spool):
-            queued.update(new_jobs.insert(session, chunk.decode(), room=room, before=number * CHILDREN_AT_ONCE))
+            before = number * CHILDREN_AT_ONCE
+            queued.update(new_jobs.insert(session, chunk.decode(), room=room, ahead=ahead, before=before))
         return queued
 
     def _members(self, batch: SubmitBatch) -> Iterator[Member]:

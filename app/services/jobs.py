@@ -14,6 +14,7 @@ from app.domain.families import Member
 from app.domain.job_types import CHEAP_AT_ONCE, CHEAP_QUEUE, Registry, Submission
 from app.domain.jobs import Job, JobEvent, SubmitJob
 from app.domain.lifecycle import JobState
+from app.domain.pacing import AHEAD
 from app.domain.ports import Bell
 from app.domain.retry import RetryPolicy, policy_of
 from app.persistence import events, job_lists, jobs, new_jobs
@@ -55,6 +56,7 @@ class Jobs:
         self._checks = Checks(registry, submission)
         # Half of the bound: submits that race may each see the last place, and the engine fills the rest exactly.
         self.room = queue_bound // 2
+        self.ahead = queue_bound * AHEAD
         self._store = Together(self._store_all, at_once=2, most=_TOGETHER, try_alone=_is_of_one)
 
     def submit(self, request: SubmitJob, *, idempotency_key: str | None = None) -> Submitted:

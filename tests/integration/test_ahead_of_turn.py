@@ -153,7 +153,7 @@ def test_a_paused_queue_takes_none(here: Installation) -> None:
 
 
 def test_no_more_than_so_many_stand_in_a_class(here: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.persistence.new_jobs.MOST_AHEAD", 400)
+    monkeypatch.setattr(here.jobs, "ahead", 400)
     flood(here)
     here.finish(*here.claim(50))
 
@@ -186,7 +186,7 @@ def test_the_first_payloads_of_a_batch_stand_ahead_too(here: Installation) -> No
 def test_a_batch_of_more_than_may_stand_ahead_waits_for_the_engine(
     here: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.services.families.MOST_AHEAD", MANY - 1)
+    monkeypatch.setattr(here.jobs, "ahead", MANY - 1)
     payloads = [Payload("echo", {"value": place}) for place in range(MANY)]
 
     batch = here.families.create_batch(SubmitBatch("default", payloads, "test", max_concurrency=200)).job

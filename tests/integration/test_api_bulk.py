@@ -187,9 +187,7 @@ def test_a_dependency_on_another_tenants_job_is_404_and_none_is_made(
     assert stored(sessions) == 2
 
 
-def test_a_queue_is_rung_once_for_each_claim(
-    sessions: Sessions, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_queue_is_rung_once_for_each_claim(sessions: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bulk, "_JOBS_AT_ONCE", 70)
     bell = RecordingBell()
 
