@@ -38,6 +38,8 @@ class Jobs:
     Args:
         queue_bound: Jobs that may stand admitted per queue and class.
         submission: What the job types' own checks may ask, for a tenant.
+    Attributes:
+        room: Places of a queue's class that submits fill by themselves; ``ahead``: those with jobs ahead of their turn.
     """
 
     def __init__(
