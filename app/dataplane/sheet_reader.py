@@ -99,8 +99,10 @@ def convert(wanted: Wanted, write: Callable[[bytes], Any]) -> None:
         errors = _errors(wanted.path, sheet.name)
     except _BROKEN as error:
         raise _corrupt(error) from error
-    told = _with_errors(sheet.iter_rows(), errors)
-    every = enumerate(_filled(told, sheet.merged_cell_ranges) if wanted.fill_merged else told, start=1)
+    left_out = sheet.start[1] if sheet.start else 0
+    told = _with_errors(sheet.iter_rows(), errors, left_out)
+    merged = sheet.merged_cell_ranges or ()
+    every = enumerate(_filled(told, merged, left_out) if wanted.fill_merged else told, start=1)
     rows = islice(every, wanted.skip_rows, None)
     header, first_row = wanted.names, wanted.skip_rows + 1
     if header is None:
@@ -199,30 +201,33 @@ def _member(archive: zipfile.ZipFile, sheet: str) -> str:
     return target.lstrip("/") if target.startswith("/") else normpath(f"xl/{target}")
 
 
-def _with_errors(rows: Iterator[_Row], errors: Mapping[int, Mapping[int, str]]) -> Iterator[_Row]:
+def _with_errors(rows: Iterator[_Row], errors: Mapping[int, Mapping[int, str]], left_out: int) -> Iterator[_Row]:
+    """The rows with their errors; they lack so many columns that are empty before the first."""
     if not errors:
         return rows
-    return (_put(row, errors.get(number, {})) for number, row in enumerate(rows))
+    return (_put(row, errors.get(number, {}), left_out) for number, row in enumerate(rows))
 
 
-def _put(row: _Row, errors: Mapping[int, str]) -> _Row:
+def _put(row: _Row, errors: Mapping[int, str], left_out: int) -> _Row:
     for column, error in errors.items():
-        row[column] = error
+        row[column - left_out] = error
     return row
 
 
-def _filled(rows: Iterator[_Row], merged: Iterable[tuple[tuple[int, int], tuple[int, int]]] | None) -> Iterator[_Row]:
-    """The rows, with the value of merged cells in each of them."""
-    spans = sorted((top, left, bottom, right) for (top, left), (bottom, right) in merged or ())
+def _filled(
+    rows: Iterator[_Row], merged: Iterable[tuple[tuple[int, int], tuple[int, int]]], left_out: int
+) -> Iterator[_Row]:
+    """The rows, with the value of merged cells in each of them; ``left_out`` as before."""
+    spans = sorted((top, left - left_out, bottom, right - left_out) for (top, left), (bottom, right) in merged)
     spans.reverse()
     open_spans: list[tuple[_Span, Any]] = []
     for number, row in enumerate(rows):
         open_spans = [(span, value) for span, value in open_spans if span[2] >= number]
         while spans and spans[-1][0] <= number:
             span = spans.pop()
-            open_spans.append((span, row[span[1]] if span[1] < len(row) else ""))
+            open_spans.append((span, row[span[1]] if 0 <= span[1] < len(row) else ""))
         for (_, left, _, right), value in open_spans:
-            for place in range(left, min(right + 1, len(row))):
+            for place in range(max(left, 0), min(right + 1, len(row))):
                 row[place] = value
         yield row
 

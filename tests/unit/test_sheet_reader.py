@@ -58,6 +58,21 @@ def test_a_cell_with_an_error_says_so(tmp_path: Path) -> None:
     assert converted(tmp_path, book)[1] == [{"id": 1, "name": "#DIV/0!"}, {"id": 2, "name": "a"}]
 
 
+def test_a_cell_with_an_error_says_so_in_its_place_when_the_first_column_is_empty(tmp_path: Path) -> None:
+    error = 't="e"><f>1/0</f><v>#DIV/0!</v>'
+    rows = row(1, ["", text("id"), text("name")]) + row(2, ["", number("1"), error]) + row(3, ["", error, text("a")])
+
+    assert converted(tmp_path, workbook(rows))[1] == [{"id": 1, "name": "#DIV/0!"}, {"id": "#DIV/0!", "name": "a"}]
+
+
+def test_merged_cells_are_filled_in_their_place_when_the_first_column_is_empty(tmp_path: Path) -> None:
+    rows = row(1, ["", text("id"), text("name")]) + row(2, ["", number("1"), text("a")]) + row(3, ["", number("2")])
+
+    _, came = converted(tmp_path, workbook(rows, merged="C2:C3"), fill_merged=True)
+
+    assert came == [{"id": 1, "name": "a"}, {"id": 2, "name": "a"}]
+
+
 def test_lines_are_the_rows_of_the_sheet_with_the_empty_ones_among_them(tmp_path: Path) -> None:
     book = workbook(row(3, ["", text("id"), text("name")]) + row(6, ["", number("1"), text("a")]))
 
