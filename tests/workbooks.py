@@ -34,10 +34,16 @@ def row(at: int, cells: Sequence[str]) -> str:
     return f'<row r="{at}">{inner}</row>'
 
 
-def workbook(*sheets: str, merged: str = "", extra: dict[str, bytes] | None = None) -> bytes:
+def workbook(
+    *sheets: str,
+    merged: str = "",
+    extra: dict[str, bytes] | None = None,
+    styles: str = _STYLES,
+    epoch_1904: bool = False,
+) -> bytes:
     """A workbook with sheets called Sheet1, Sheet2 and so on, of these rows; ``merged`` is a range in each."""
     merges = f'<mergeCells count="1"><mergeCell ref="{merged}"/></mergeCells>' if merged else ""
-    members: dict[str, str | bytes] = {"xl/styles.xml": _STYLES, **(extra or {})}
+    members: dict[str, str | bytes] = {"xl/styles.xml": styles, **(extra or {})}
     listed = relations = ""
     for place, rows in enumerate(sheets, start=1):
         listed += f'<sheet name="Sheet{place}" sheetId="{place}" r:id="r{place}"/>'
@@ -46,8 +52,9 @@ def workbook(*sheets: str, merged: str = "", extra: dict[str, bytes] | None = No
             f'<worksheet xmlns="{NAMESPACE}"><sheetData>{rows}</sheetData>{merges}</worksheet>'
         )
     relations += f'<Relationship Id="r0" Type="{_RELATIONS}/styles" Target="styles.xml"/>'
+    epoch = '<workbookPr date1904="1"/>' if epoch_1904 else ""
     members["xl/workbook.xml"] = (
-        f'<workbook xmlns="{NAMESPACE}" xmlns:r="{_RELATIONS}"><sheets>{listed}</sheets></workbook>'
+        f'<workbook xmlns="{NAMESPACE}" xmlns:r="{_RELATIONS}">{epoch}<sheets>{listed}</sheets></workbook>'
     )
     members["xl/_rels/workbook.xml.rels"] = f'<Relationships xmlns="{_PACKAGE}">{relations}</Relationships>'
     start = f'<Relationship Id="r1" Type="{_RELATIONS}/officeDocument" Target="xl/workbook.xml"/>'

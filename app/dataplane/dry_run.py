@@ -142,11 +142,13 @@ class DryRun:
         with TemporaryDirectory(prefix="haulier-") as folder:
             origin = PathOrigin(Path(folder), ("sheet",))
             with (
-                converted(settings, self.origin, info, self.table, options, go_on=self.go_on) as (sheet, pieces),
+                converted(settings, self.origin, info, self.table, options, go_on=self.go_on) as sheet,
                 (Path(folder) / "sheet").open("wb") as file,
             ):
-                file.writelines(pieces)
-            self._look_at(origin, reading.plan_of_sheet(settings, sheet, origin.info(), self.table, options), found)
+                file.writelines(sheet.pieces())
+            self._look_at(
+                origin, reading.plan_of_sheet(settings, sheet.found, origin.info(), self.table, options), found
+            )
 
     def _look_at(self, origin: Origin, plan: Plan, found: _Found) -> None:
         """Read the records of what is read by ``plan``."""

@@ -69,10 +69,10 @@ def _mapped_plan(context: ImportContext, origin: Origin, table: Table, options: 
     if not is_sheet(origin, info, options):
         plan = look(settings, origin, info, table, options)
         return mapped_to(plan, table, options, max_columns=settings.max_columns)
-    with converted(settings, origin, info, table, options, go_on=context.tell) as (found, pieces):
-        ref = spool(context, "sheet", pieces)
+    with converted(settings, origin, info, table, options, go_on=context.tell) as sheet:
+        ref = spool(context, "sheet", sheet.pieces())
     with removed_on_error(context, ref):
-        plan = plan_of_sheet(settings, found, context.objects.head(ref), table, options)
+        plan = plan_of_sheet(settings, sheet.found, context.objects.head(ref), table, options)
         plan = replace(plan, spool=(ref.bucket, ref.key))
         return mapped_to(plan, table, options, max_columns=settings.max_columns)
 

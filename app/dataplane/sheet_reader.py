@@ -1,7 +1,7 @@
 """One sheet of an XLSX file as NDJSON: a program, so that what a file costs in memory is held to a limit.
 
-``python -m app.dataplane.sheet_reader`` is given a ``Wanted`` as JSON, and writes a ``Found`` in one line, then a line
-for each row of the sheet; or the names of all sheets. What it refuses it says in a line on its standard error.
+``python -m app.dataplane.sheet_reader`` is given a ``Wanted`` as JSON, and writes a line for each row of the
+sheet, then a ``Found`` in one; or the names of all sheets. What it refuses it says in a line on its standard error.
 """
 
 from __future__ import annotations
@@ -12,14 +12,18 @@ import sys
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import reduce
+from contextlib import suppress
 from itertools import islice
-from posixpath import normpath
 from typing import Any, Final
 from xml.etree import ElementTree
 
 import msgspec
 import python_calamine as calamine
+
+from app.dataplane.plain_sheet import PlainSheet, place_of
+from app.dataplane.sheet_cells import whole_number
+from app.dataplane.sheet_lines import Lines, key_of, name_of
+from app.dataplane.sheet_parts import NotPlainError, Parts
 
 MOST_ROWS: Final = 1_048_576
 """More no sheet has."""
@@ -93,6 +97,45 @@ def convert(wanted: Wanted, write: Callable[[bytes], Any]) -> None:
     Raises:
         RefusedError: The file is none, lacks the sheet, or is too large.
     """
+    lines = 0
+
+    def counted(block: bytes) -> None:
+        nonlocal lines
+        lines += block.count(b"\n")
+        write(block)
+
+    found = None
+    with suppress(NotPlainError, *_BROKEN):
+        found = _plainly(wanted, counted)
+    # By now what the first way held is free.
+    found = found or _by_calamine(wanted, write, done=lines)
+    write(msgspec.json.encode(found) + b"\n")
+
+
+def _plainly(wanted: Wanted, write: Callable[[bytes], Any]) -> Found:
+    """Write the lines of a plain sheet.
+
+    Raises:
+        NotPlainError: It is none from where the lines end that were written, or is to be refused.
+    """
+    if wanted.fill_merged or wanted.sheet is None:
+        raise NotPlainError("which cells are merged is said behind the rows")
+    parts = Parts(wanted.path, wanted.sheet)
+    sheet = PlainSheet(parts)
+    lines = Lines(wanted.names, wanted.skip_rows, write)
+    for rows in sheet.rows():
+        if not sheet.begins_with_a:
+            raise NotPlainError("the first column may be empty, which is left out then")
+        if rows.numbers[-1] * sheet.width > wanted.max_cells:
+            raise NotPlainError("too many cells")
+        lines.add(rows)
+    if not sheet.width or lines.names is None:
+        raise NotPlainError("nothing in it")
+    return Found(parts.name, [name for name in lines.names[: sheet.width] if name], lines.first_row, sheet.width)
+
+
+def _by_calamine(wanted: Wanted, write: Callable[[bytes], Any], *, done: int) -> Found:
+    """Write the lines of any sheet, but for the first that are done."""
     sheet = _opened(wanted)
     _check_size(sheet, wanted)
     try:
@@ -109,14 +152,12 @@ def convert(wanted: Wanted, write: Callable[[bytes], Any]) -> None:
         number, cells = next(((number, row) for number, row in rows if any(cell != "" for cell in row)), (0, []))
         if not number:
             raise RefusedError("csv.empty", f"the sheet {sheet.name!r} is empty: expected a row with names")
-        header, first_row = [_name(cell) for cell in cells], number + 1
+        header, first_row = [name_of(cell) for cell in cells], number + 1
     _, width = _size(sheet)
-    named = [*header[:width], *[""] * (width - len(header))]
-    found = Found(sheet.name, [name for name in named if name], first_row, width)
-    write(msgspec.json.encode(found) + b"\n")
-    keys = [name or f"column_{number}" for number, name in enumerate(named, start=1)]
-    for _, row in rows:
+    keys = [key_of(header, place) for place in range(width)]
+    for _, row in islice(rows, done, None):
         write(_line(keys, row))
+    return Found(sheet.name, [name for name in header[:width] if name], first_row, width)
 
 
 def _opened(wanted: Wanted) -> calamine.CalamineSheet:
@@ -155,16 +196,8 @@ def _size(sheet: calamine.CalamineSheet) -> tuple[int, int]:
     return row + 1, column + 1
 
 
-def _name(cell: Any) -> str:
-    return (str(int(cell)) if isinstance(cell, float) and cell.is_integer() else str(cell)).strip()
-
-
 def _line(keys: Sequence[str], row: _Row) -> bytes:
-    record = {
-        key: int(cell) if type(cell) is float and cell.is_integer() else cell
-        for key, cell in zip(keys, row, strict=False)
-        if cell != ""
-    }
+    record = {key: whole_number(cell) for key, cell in zip(keys, row, strict=False) if cell != ""}
     return msgspec.json.encode(record) + b"\n" if record else b"\n"
 
 
@@ -172,33 +205,15 @@ def _errors(path: str, sheet: str) -> dict[int, dict[int, str]]:
     """Cells whose formula came to an error, by row and column: calamine has nothing there."""
     found: dict[int, dict[int, str]] = {}
     rest = b""
-    with zipfile.ZipFile(path) as archive, archive.open(_member(archive, sheet)) as file:
+    with zipfile.ZipFile(path) as archive, archive.open(Parts(path, sheet).sheet) as file:
         while block := file.read(_BLOCK_BYTES):
             whole, end, rest = (rest + block).rpartition(b"</c>")
             rest = rest[-_BLOCK_BYTES:]
             if b't="e"' not in whole:
                 continue
             for letters, row, error in _ERROR.findall(whole + end):
-                column = reduce(lambda sum_, letter: 26 * sum_ + letter - 64, letters, 0)
-                found.setdefault(int(row) - 1, {})[column - 1] = error.decode()
+                found.setdefault(int(row) - 1, {})[place_of(letters)] = error.decode()
     return found
-
-
-def _member(archive: zipfile.ZipFile, sheet: str) -> str:
-    """Where a sheet stands in a workbook."""
-    # Expat itself refuses entities that grow, and this process has its limit of memory.
-    book = ElementTree.fromstring(archive.read("xl/workbook.xml"))  # noqa: S314 - see above
-    ids = [
-        value
-        for element in book.iter()
-        if element.tag.endswith("}sheet") and element.get("name") == sheet
-        for name, value in element.items()
-        if name.endswith("}id")
-    ]
-    relations = ElementTree.fromstring(archive.read("xl/_rels/workbook.xml.rels"))  # noqa: S314 - see above
-    targets = {one.get("Id"): one.get("Target", "") for one in relations}
-    target = targets[ids[0]]
-    return target.lstrip("/") if target.startswith("/") else normpath(f"xl/{target}")
 
 
 def _with_errors(rows: Iterator[_Row], errors: Mapping[int, Mapping[int, str]], left_out: int) -> Iterator[_Row]:

@@ -34,8 +34,8 @@ def converted(
     options: Options,
     *,
     go_on: Callable[[], None],
-) -> Iterator[tuple[Found, Iterator[bytes]]]:
-    """The sheet that the options name: what was found, and its rows as NDJSON in pieces.
+) -> Iterator[Converted]:
+    """The sheet that the options name.
 
     Args:
         go_on: Called between pieces; raises when there is to be an end.
@@ -53,7 +53,7 @@ def converted(
         memory_bytes=settings.workbook_memory_mb * 2**20,
     )
     with _reading(settings, origin, info, wanted, go_on) as lines:
-        yield msgspec.json.decode(lines.head(), type=Found), lines.rest()
+        yield Converted(lines)
 
 
 def sheets_of(settings: Settings, origin: Origin, info: ObjectInfo) -> list[str]:
@@ -61,7 +61,7 @@ def sheets_of(settings: Settings, origin: Origin, info: ObjectInfo) -> list[str]
     memory_bytes = settings.workbook_memory_mb * 2**20
     wanted = Wanted("", None, None, 0, fill_merged=False, max_cells=0, memory_bytes=memory_bytes)
     with _reading(settings, origin, info, wanted, lambda: None) as lines:
-        return msgspec.json.decode(lines.head(), type=list[str])
+        return msgspec.json.decode(b"".join(lines.pieces()), type=list[str])
 
 
 def _names(table: Table | None, options: Options, max_columns: int) -> list[str] | None:
@@ -95,15 +95,8 @@ class _Lines:
             raise RuntimeError("the program was started without a pipe")
         return self._process.stdout
 
-    def head(self) -> bytes:
-        """The first line."""
-        line = self._output.readline()
-        if not line.endswith(b"\n"):
-            self._check_end()
-        return line
-
-    def rest(self) -> Iterator[bytes]:
-        """The others, in pieces."""
+    def pieces(self) -> Iterator[bytes]:
+        """All of it; raises what the program ended of, unless it ended well."""
         while piece := self._output.read(READ_BYTES):
             yield piece
         self._check_end()
@@ -124,6 +117,28 @@ class _Lines:
             code="xlsx.too_large",
             data={"said": said.decode("utf-8", "replace")[-500:]},
         )
+
+
+class Converted:
+    """A sheet on its way to NDJSON."""
+
+    def __init__(self, lines: _Lines) -> None:
+        self._lines = lines
+        self._found = b""
+
+    def pieces(self) -> Iterator[bytes]:
+        """Its rows, a line each; raises as ``converted``."""
+        for piece in self._lines.pieces():
+            held = self._found + piece
+            begin = held.rfind(b"\n", 0, -1) + 1
+            self._found = held[begin:]
+            if begin:
+                yield held[:begin]
+
+    @property
+    def found(self) -> Found:
+        """What was found; known once all pieces were."""
+        return msgspec.json.decode(self._found, type=Found)
 
 
 @contextmanager

@@ -20,8 +20,8 @@ def converted(folder: Path, book: bytes, **changes: Any) -> tuple[dict[str, Any]
     wanted = Wanted(str(path), 1, None, 0, fill_merged=False, max_cells=10**8, memory_bytes=0)
     lines: list[bytes] = []
     convert(msgspec.structs.replace(wanted, **changes), lines.append)
-    head, *rest = b"".join(lines).splitlines()
-    return json.loads(head), [json.loads(line) if line else None for line in rest]
+    *rest, found = b"".join(lines).splitlines()
+    return json.loads(found), [json.loads(line) if line else None for line in rest]
 
 
 def test_cells_become_values_of_their_kinds_and_formulas_what_they_came_to(tmp_path: Path) -> None:
