@@ -19,6 +19,9 @@ MAX_NAME_BYTES: Final = 120
 _TENANT_PLACE: Final = re.compile(r"t/([^/]*)(?:/|$)")
 _TENANT_ROOT: Final = re.compile(r"^t/[^/]+/")
 _OWNER: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_PART: Final = re.compile(r"(?:-r[0-9]+)?-[0-9]{5}$")
+_MOST_SUFFIXES: Final = 3
+"""Of a file: its format, its compression, and that it is encrypted."""
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9._-]+")
 
 
@@ -146,6 +149,18 @@ def owner_of(prefix: str, key: str) -> UUID | None:
     named = relative.removeprefix(below(prefix, ""))
     found = _OWNER.match(named) if relative.startswith(below(prefix, "")) else None
     return UUID(found[0]) if found else None
+
+
+def stems_of(key: str) -> list[str]:
+    """Under which names an export may write a file of this full key: without suffixes, and without a part's number."""
+    found = []
+    stem = key
+    for _ in range(_MOST_SUFFIXES):
+        stem, _, suffix = stem.rpartition(".")
+        if not stem or "/" in suffix:
+            break
+        found += [stem, _PART.sub("", stem)]
+    return found
 
 
 def below(prefix: str, name: str) -> str:

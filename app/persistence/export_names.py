@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from uuid import UUID
 
 from sqlalchemy import text
@@ -26,6 +27,15 @@ def claim(session: Session, place: str, stem: str, job_id: UUID) -> UUID:
     ).one()
     holder: UUID = row.job_id
     return holder
+
+
+def holders(session: Session, place: str, stems: Collection[str]) -> dict[str, UUID]:
+    """Whose these names are; one that nobody has is left out."""
+    rows = session.execute(
+        text("SELECT stem, job_id FROM export_names WHERE place = :place AND stem = ANY(:stems)"),
+        {"place": place, "stems": list(stems)},
+    )
+    return {row.stem: row.job_id for row in rows}
 
 
 def is_active(session: Session, job_id: UUID) -> bool:

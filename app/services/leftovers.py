@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Final, Protocol
 from uuid import UUID
@@ -13,7 +13,7 @@ from app.domain import places
 from app.domain.artifacts import Upload
 from app.domain.errors import JobError
 from app.domain.ports import Clock, ObjectRef, ObjectStore
-from app.persistence import artifacts, leftovers, uploads
+from app.persistence import artifacts, export_names, leftovers, uploads
 from app.persistence.leftovers import GivenUp
 from app.persistence.sessions import Sessions
 from app.services.uploads import refuse_other
@@ -86,18 +86,25 @@ class Leftovers:
         Raises:
             TransientError: S3 is away.
         """
-        prefix = self._settings.s3_upload_file_path_prefix
-        found = [
-            (owner, one)
-            for one in self._objects.unfinished(self._settings.s3_bucket)
-            if one.begun_at <= self._before and (owner := places.owner_of(prefix, one.ref.key)) is not None
-        ]
+        late = [one for one in self._objects.unfinished(self._settings.s3_bucket) if one.begun_at <= self._before]
         with self._sessions.begin() as session:
-            kept = leftovers.in_use(session, {owner for owner, _ in found})
-        orphaned = [one for owner, one in found if owner not in kept]
+            owners = self._owners(session, {one.ref.key for one in late})
+            kept = leftovers.in_use(session, set().union(*owners.values()))
+        orphaned = [one for one in late if owners[one.ref.key] and owners[one.ref.key].isdisjoint(kept)]
         for one in orphaned:
             self._objects.abort_upload(one.ref, one.upload_id)
         return len(orphaned)
+
+    def _owners(self, session: Session, keys: Collection[str]) -> dict[str, set[UUID]]:
+        """The upload or jobs that may write under each full key; none for one that is not ours."""
+        prefix, bucket = self._settings.s3_upload_file_path_prefix, self._settings.s3_bucket
+        stems = {key: places.stems_of(key) for key in keys}
+        holders = export_names.holders(session, bucket, {stem for some in stems.values() for stem in some})
+        owners = {key: {holders[stem] for stem in some if stem in holders} for key, some in stems.items()}
+        for key in keys:
+            if (owner := places.owner_of(prefix, key)) is not None:
+                owners[key].add(owner)
+        return owners
 
     def remove_given_up_copies(self) -> int:
         """Remove the copies of sources, of imports that ended before they had begun; of how many.

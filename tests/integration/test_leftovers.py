@@ -16,6 +16,7 @@ from app.domain.clock import SystemClock
 from app.domain.errors import NotFoundError, TransientError
 from app.domain.ports import ObjectRef
 from app.domain.tables import Column, ColumnType, Table
+from app.persistence import export_names
 from app.persistence.sessions import Sessions
 from app.services.leftovers import Leftovers
 from app.services.tables import Tables
@@ -113,8 +114,13 @@ def test_parts_that_no_job_can_join_go_and_those_of_others_stay(
         jobs = [stored(session, a_request(type="export", config={"table": "x"})) for _ in range(2)]
         session.execute(text("UPDATE jobs SET state = 'running' WHERE id = :id"), {"id": jobs[0].id})
         session.execute(text("UPDATE jobs SET state = 'cancelled' WHERE id = :id"), {"id": jobs[1].id})
+        for name, job in (("mine/v1.2/day", jobs[0]), ("t/acme/v1.2/day", jobs[1]), ("mine/v1.2/day-00002", jobs[1])):
+            export_names.claim(session, settings.s3_bucket, name, job.id)
+        export_names.claim(session, "https://elsewhere theirs", "mine/night", jobs[1].id)
     kept = [f"uploads/{jobs[0].id}.csv", f"backups/{uuid4()}", "uploads/theirs.bin", f"t/acme/other/{uuid4()}.csv"]
+    kept += ["mine/v1.2/day.csv", "mine/v1.2/day-00002.csv.gz", "mine/v1.2/days.csv", "mine/v1.2/day", "mine/night.csv"]
     gone = [f"uploads/{jobs[1].id}.csv", f"t/acme/uploads/{uuid4()}.csv", f"uploads/{uuid4()}/1/report.csv"]
+    gone += ["t/acme/v1.2/day.json", "t/acme/v1.2/day-r1-00003.csv.gz.sealed", "mine/v1.2/day-00002-00001.parquet"]
     for key in kept + gone:
         store.client.create_multipart_upload(Bucket=settings.s3_bucket, Key=key)
 
