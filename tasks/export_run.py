@@ -132,6 +132,7 @@ class Export:
 
     def _settle(self, state: ExportState) -> None:
         """Join what an earlier run had sent whole; drop what it had not, so that it can never join it either."""
+        self._remove_given_up(state)
         for one in state.files:
             ref = ObjectRef(state.bucket, one.key)
             if one.joined:
@@ -180,7 +181,7 @@ class Export:
         if before is not None and stamp is not None and before.fingerprint == stamp:
             return before
         bounds = self._bounds(session) if self._shape.in_parts else [KeyRange()]
-        given_up = [] if before is None else [one for one in before.files if one.joined]
+        given_up = [] if before is None else [one.key for one in before.files if one.joined]
         restarted = 0 if before is None else before.restarted + bool(given_up)
         stem = self._free_stem() if before is None else before.stem
         keys = self._place.keys(stem, len(bounds) if self._shape.in_parts else None, restarted=restarted)
@@ -193,11 +194,17 @@ class Export:
             fingerprint=stamp,
             left_out=count_invalid(session, self._selection) if self._selection.valid_only else None,
             restarted=restarted,
+            given_up=given_up,
             elsewhere=self._place.elsewhere,
         )
         self._keep(state)
-        self._place.store.delete([ObjectRef(self._place.bucket, one.key) for one in given_up])
+        self._remove_given_up(state)
         return state
+
+    def _remove_given_up(self, state: ExportState) -> None:
+        """Again by the next run: the one that gave them up may be killed before it comes to it."""
+        self._place.store.delete([ObjectRef(state.bucket, key) for key in state.given_up])
+        state.given_up = []
 
     def _free_stem(self) -> str:
         return self._place.free_stem(in_parts=self._shape.in_parts, numbered=self._shape.numbered)

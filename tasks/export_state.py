@@ -49,6 +49,7 @@ class ExportState:
         fingerprint: Of the table in that snapshot; ``None`` for an export that does not resume.
         left_out: Invalid rows that the query found.
         restarted: How often finished files were given up because the table had changed.
+        given_up: Their keys, until they are removed.
         finished_at: When the last file was joined.
         elsewhere: The files are in a folder or in a bucket of the tenant's own.
         delivered: How many of them, and of the manifest, a sink of another package has taken.
@@ -62,6 +63,7 @@ class ExportState:
     fingerprint: str | None = None
     left_out: int | None = None
     restarted: int = 0
+    given_up: list[str] = field(default_factory=list)
     finished_at: str | None = None
     elsewhere: bool = False
     delivered: int = 0

@@ -166,6 +166,7 @@ def give_up(store: Bucket | None, session: Session, export: GivenUp) -> None:
             if one["upload_id"] is not None:
                 store.abort_upload(ObjectRef(state["bucket"], one["key"]), one["upload_id"])
         # One whose parts are all there may be joined already: that is noted only later.
-        keys = [one["key"] for one in state["files"] if one["joined"] or one["etags"]] + [state["manifest"]]
+        keys = [one["key"] for one in state["files"] if one["joined"] or one["etags"]]
+        keys += [*state["given_up"], state["manifest"]]
         store.delete([ref for key in keys if (ref := ObjectRef(state["bucket"], key)) not in shown])
     leftovers.forget(session, export.tenant, export.job_id)

@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -15,12 +16,15 @@ from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.orm import Session
 
 from app.dataplane.export import copy_as
+from app.domain.clock import SystemClock
 from app.domain.errors import FenceLost, JobError, TransientError
 from app.domain.job_types import Result
+from app.domain.jobs import Job
 from app.domain.ports import ObjectRef
 from app.domain.tables import Column, ColumnType, Table
 from app.persistence import readers
 from app.persistence.sessions import Sessions
+from app.services.leftovers import Leftovers
 from app.services.reading import reader_of
 from app.services.tables import Tables
 from app.storage.s3 import S3Store
@@ -193,8 +197,63 @@ def test_a_table_that_changed_is_exported_anew_and_the_manifest_says_so(
 
     assert [row for part in parts(exporting, result) for row in part] == whole(exporting)
     assert exporting.manifest(result)["restarted"] == 1
-    listed = {key for key, _ in exporting.objects.list("haulier-test", "uploads/") if str(job.id) in key}
-    assert listed == {part["key"] for part in exporting.manifest(result)["parts"]} | {result.data["manifest_key"]}
+    named = {part["key"] for part in exporting.manifest(result)["parts"]} | {result.data["manifest_key"]}
+    assert files_of(exporting, job) == named
+
+
+class Killed(BaseException):
+    """The process is gone."""
+
+
+class Dying:
+    """An S3 to which the process no more comes when it is to remove something."""
+
+    def __init__(self, objects: S3Store) -> None:
+        self._objects = objects
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._objects, name)
+
+    def delete(self, _refs: Sequence[ObjectRef]) -> None:
+        raise Killed
+
+
+def begun_anew_and_killed(exporting: Exporting) -> Job:
+    """An export that was killed when it had given up its two files, but had not removed them yet."""
+    job = exporting.submit("pairs", max_rows_per_part=300)
+    with pytest.raises(TransientError):
+        exporting.run(job, Failing(exporting.objects, at=3))
+    with exporting.sessions.begin() as session:
+        session.execute(text("DELETE FROM t_default.pairs WHERE b = 1"))
+    with pytest.raises(Killed):
+        exporting.run(exporting.claim(job), Dying(exporting.objects))
+    assert len(files_of(exporting, job)) == 2
+    return job
+
+
+def files_of(exporting: Exporting, job: Job) -> set[str]:
+    return {key for key, _ in exporting.objects.list("haulier-test", "uploads/") if str(job.id) in key}
+
+
+def test_files_that_a_killed_run_gave_up_are_removed_by_the_next(exporting: Exporting) -> None:
+    job = begun_anew_and_killed(exporting)
+
+    result = exporting.run(exporting.claim(job))
+
+    manifest = exporting.manifest(result)
+    assert files_of(exporting, job) == {*(part["key"] for part in manifest["parts"]), result.data["manifest_key"]}
+    assert manifest["restarted"] == 1
+
+
+def test_files_that_a_killed_run_gave_up_are_swept_when_the_job_fails(exporting: Exporting) -> None:
+    job = begun_anew_and_killed(exporting)
+    with exporting.sessions.begin() as session:
+        ended = "UPDATE jobs SET state = 'failed', finished_at = now() - interval '3 days' WHERE id = :id"
+        session.execute(text(ended), {"id": job.id})
+
+    Leftovers(exporting.sessions, exporting.objects, exporting.settings, SystemClock()).remove_given_up_exports()
+
+    assert files_of(exporting, job) == set()
 
 
 def test_a_former_holder_joins_nothing(exporting: Exporting) -> None:
@@ -204,7 +263,7 @@ def test_a_former_holder_joins_nothing(exporting: Exporting) -> None:
     with pytest.raises(FenceLost):
         exporting.run(job)
 
-    assert [key for key, _ in exporting.objects.list("haulier-test", "uploads/") if str(job.id) in key] == []
+    assert files_of(exporting, job) == set()
 
 
 def test_a_run_after_the_last_one_finds_everything_done(exporting: Exporting) -> None:
