@@ -107,6 +107,7 @@ class Export:
         )
         self._changing = threading.Lock()
         self._failed = threading.Event()
+        self._before = (0, 0)
         self._written: dict[str, tuple[int, int]] = {}
 
     def run(self) -> Result:
@@ -222,6 +223,7 @@ class Export:
 
     def _write_parts(self, session: Session, state: ExportState, report: ExportReport, reader: str | None) -> None:
         shared = share_snapshot(session)
+        self._before = state.rows, state.plain_bytes
 
         def write(one: FileState) -> None:
             if self._failed.is_set():
@@ -307,7 +309,7 @@ class Export:
             raise TransientError("another file of the export failed", code="export.interrupted")
         with self._changing:
             self._written[key] = rows, stream.plain_bytes
-            rows, size_bytes = (sum(column) for column in zip(*self._written.values(), strict=True))
+            rows, size_bytes = (sum(column) for column in zip(self._before, *self._written.values(), strict=True))
         report(rows=rows, size_bytes=size_bytes)
 
     def _must_end(self, report: ExportReport) -> bool:

@@ -99,7 +99,7 @@ class _Csv:
 
     @property
     def rows(self) -> int:
-        return self._stream.lines - self._header_lines
+        return max(0, self._stream.lines - self._header_lines)
 
     def statement(self, rows: Statement) -> Statement:
         return rows

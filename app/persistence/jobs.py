@@ -285,7 +285,8 @@ def advance(
 
     Args:
         rows: Added to the rows done; ``failed`` to the error count; ``counters`` to the counters of these names.
-        rows_done: Set instead of added. Rows are what counts as progress: they forget earlier rescues.
+        rows_done: Set instead of added. Rows are what counts as progress: they forget earlier rescues; with
+            ``bytes_done`` only where no run has come as far.
         checkpoint: Replaces the job's checkpoint; ``spent`` what its runs have spent.
     Returns:
         What the holder is asked to do.
@@ -322,8 +323,10 @@ def advance(
     if checkpoint is not None:
         sets.append("checkpoint = CAST(:checkpoint AS jsonb)")
         bound["checkpoint"] = json.dumps(checkpoint)
-    # A job that only says that it began has cost its last worker nothing yet.
-    rescues = "rescues = 0, " if rows or rows_done else ""
+    # A job that only says that it began has cost its last worker nothing yet. One that began anew says again what it
+    # said before, and may kill its worker at the same place.
+    further = "true" if rows or bytes_done is None else ":bytes_done > bytes_done"
+    rescues = f"rescues = CASE WHEN {further} THEN 0 ELSE rescues END, " if rows or rows_done else ""
     row = session.execute(
         text(
             f"""

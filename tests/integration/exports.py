@@ -50,6 +50,11 @@ class Exporting:
             session.execute(text("UPDATE jobs SET state = 'running', fence = fence + 1 WHERE id = :id"), {"id": job.id})
             return jobs.get(session, job.tenant, job.id)
 
+    def seen(self, job: Job) -> Job:
+        """The job as it is now."""
+        with self.sessions.begin() as session:
+            return jobs.get(session, job.tenant, job.id)
+
     def run(self, job: Job, objects: Any = None) -> Result:
         """Run a held job to its end, or to what it raises."""
         result = JOB_TYPE.run(self.context(job, objects), JOB_TYPE.config.model_validate(job.config))

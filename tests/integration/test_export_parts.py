@@ -6,7 +6,6 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -15,21 +14,25 @@ from sqlalchemy import text
 from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.orm import Session
 
+from app.dataplane import export
 from app.dataplane.export import copy_as
 from app.domain.clock import SystemClock
 from app.domain.errors import FenceLost, JobError, TransientError
 from app.domain.job_types import Result
 from app.domain.jobs import Job
+from app.domain.lifecycle import JobState
 from app.domain.ports import ObjectRef
 from app.domain.tables import Column, ColumnType, Table
 from app.persistence import readers
 from app.persistence.sessions import Sessions
 from app.services.leftovers import Leftovers
 from app.services.reading import reader_of
+from app.services.runs import Runs
 from app.services.tables import Tables
+from app.storage.multipart import S3Upload
 from app.storage.s3 import S3Store
 from config.settings import Settings
-from tasks import export_run
+from tasks import export_report, export_run
 from tests.integration.exports import Exporting
 
 PAIRS = Table(
@@ -176,6 +179,17 @@ def test_what_was_finished_is_not_written_again_while_the_table_stays(exporting:
     assert result.data["restarted"] == 0
 
 
+def test_an_export_that_goes_on_tells_the_rows_of_its_finished_files_too(exporting: Exporting) -> None:
+    job = exporting.submit("pairs", max_rows_per_part=300)
+    with pytest.raises(TransientError):
+        exporting.run(job, Failing(exporting.objects, at=3))
+
+    with pytest.raises(TransientError):
+        exporting.run(exporting.claim(job), Failing(exporting.objects, at=2))
+
+    assert exporting.seen(job).progress.rows_done >= 600
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -205,6 +219,10 @@ class Killed(BaseException):
     """The process is gone."""
 
 
+def killed(*_: Any) -> None:
+    raise Killed
+
+
 class Dying:
     """An S3 to which the process no more comes when it is to remove something."""
 
@@ -214,8 +232,28 @@ class Dying:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._objects, name)
 
-    def delete(self, _refs: Sequence[ObjectRef]) -> None:
-        raise Killed
+    delete = killed
+
+
+def test_an_export_that_is_lost_at_about_the_same_place_each_time_fails(
+    exporting: Exporting, sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export_report, "_REPORT_EVERY_S", 0.0)
+    monkeypatch.setattr(export, "BLOCK_BYTES", 1_024)
+    monkeypatch.setattr(S3Upload, "finish_parts", killed)
+    job = exporting.submit("pairs")
+
+    for _ in range(50):
+        with pytest.raises(Killed):
+            exporting.run(job)
+        Runs(sessions).rescue(exporting.seen(job), "lost", max_rescues=5)
+        job = exporting.seen(job)
+        if job.state is JobState.FAILED:
+            break
+        assert job.progress.rows_done > 0
+        job = exporting.claim(job)
+
+    assert (job.error or {}).get("code") == "ERR_WORKER_LOST"
 
 
 def begun_anew_and_killed(exporting: Exporting) -> Job:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from app.domain.errors import ConflictError, FenceLost, InvalidRequestError, NotFoundError, TransientError
 from app.domain.job_types import Result
@@ -139,6 +140,19 @@ def test_a_second_rescue_of_a_job_that_went_back_says_that_the_fence_is_lost(ses
         runs.rescue(former, "lost", max_rescues=5)
 
     assert a_service(sessions).get("default", former.id).rescues == 1
+
+
+def test_only_a_job_that_comes_further_than_before_has_its_lost_workers_forgotten(sessions: Sessions) -> None:
+    job = a_running_job(sessions)
+    kept = []
+
+    for rows, size_bytes in ((10, 100), (5, 50), (10, 100), (11, 110)):
+        with sessions.begin() as session:
+            session.execute(text("UPDATE jobs SET rescues = 3 WHERE id = :id"), {"id": job.id})
+            jobs.advance(session, job, rows_done=rows, bytes_done=size_bytes)
+        kept.append(a_service(sessions).get("default", job.id).rescues)
+
+    assert kept == [0, 3, 3, 0]
 
 
 def test_a_rescue_ends_a_job_that_was_to_be_cancelled(sessions: Sessions) -> None:
