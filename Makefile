@@ -52,7 +52,7 @@ chaos: .venv/installed-for-tests ## the fault tests, CHAOS_ROUNDS times; SEED=7:
 ifdef SEED
 	$(BIN)/python -m tests.faults.chaos --seed $(SEED)
 else ifdef KILLS
-	KILL_RUNS=$(KILLS) $(BIN)/python -m pytest -q -n 3 -k killed tests/faults/test_imports.py tests/integration/test_export_killed.py
+	KILL_RUNS=$(KILLS) $(BIN)/python -m pytest -q -n 3 -k killed tests/faults/test_imports.py tests/faults/test_exports.py tests/integration/test_export_killed.py
 else
 	@round=1; while [ $$round -le $(CHAOS_ROUNDS) ]; do \
 		echo "round $$round of $(CHAOS_ROUNDS)"; $(BIN)/python -m pytest -q tests/faults || exit 1; round=$$((round + 1)); \
