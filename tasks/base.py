@@ -116,12 +116,22 @@ class JobTask(Task):  # type: ignore[misc]  # Celery has no types
         return replace(result, extension=given, spent=spent)
 
     def _config(self, context: RunContext, job_type: JobType) -> Any:
-        """The job's config as its type's model; that of a stage, filled in since it was sent, is checked in full."""
+        """The job's config as its type's model; that of a stage, filled in since it was sent, is checked in full.
+
+        What it leaves to the installation is filled in then, as it is in a request, and kept for the job to show.
+        """
         job = context.job
         config = self.registry.parse(job_type, job.config)
-        if job.parent_id is not None and job.name is not None and job_type.check is not None:
-            job_type.check(context.checks.submission(job.tenant), config)
-        return config
+        if job.parent_id is None or job.name is None:
+            return config
+        submission = context.checks.submission(job.tenant)
+        if job_type.check is not None:
+            job_type.check(submission, config)
+        settled = job.config if job_type.settle is None else job_type.settle(submission, job.config)
+        if settled == job.config:
+            return config
+        context.settle(settled)
+        return self.registry.parse(job_type, settled)
 
     def _completed(self, slot: Slot, job: Job, result: Result) -> None:
         slot.runs.complete(job, result)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import replace
 from time import monotonic
 from typing import Any, BinaryIO, Final
 from uuid import UUID
@@ -175,6 +176,11 @@ class RunContext:
         """Keep ``state`` and the records refused before; a later run of the job finds it in ``job.job.checkpoint``."""
         check_json(state, "checkpoint", code="job.checkpoint_invalid", most_bytes=_MOST_CHECKPOINT_BYTES)
         self._advance(checkpoint=state)
+
+    def settle(self, config: dict[str, Any]) -> None:
+        """Make ``config`` the job's own, from this run on."""
+        self._advance(config=config)
+        self.job = replace(self.job, config=config)
 
     def extend(self, payloads: Sequence[Mapping[str, Any]]) -> None:
         """Add payloads to the batch this job is a payload of, when it has succeeded; if it fails, none is added."""

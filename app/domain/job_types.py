@@ -273,7 +273,8 @@ class JobType:
         attempt_timeout_s: Limit of one attempt when the job brings none; ``None`` takes the installation's.
         check: More checks of a request, before a row is made; raises InvalidRequestError or ForbiddenError.
         settle: A checked config as JSON with what it leaves to the installation filled in, so that the job shows it.
-            That of a stage may still have a template, which is a string, in place of any value.
+            That of a stage may still have a template, which is a string, in place of any value; it is settled again
+            once it is filled in.
         source: Of an import, where the file of a config lies; ``None`` for one that only a copy is kept of.
         summary: One line for the catalogue.
     """

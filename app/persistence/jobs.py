@@ -277,6 +277,7 @@ def advance(
     stage: str | None = None,
     checkpoint: Mapping[str, Any] | None = None,
     spent: Mapping[str, float] | None = None,
+    config: Mapping[str, Any] | None = None,
 ) -> Signals:
     """Write a holder's progress, guarded by its fence: the last statement before a batch's COMMIT.
 
@@ -287,7 +288,7 @@ def advance(
         rows: Added to the rows done; ``failed`` to the error count; ``counters`` to the counters of these names.
         rows_done: Set instead of added. Rows are what counts as progress: they forget earlier rescues; with
             ``bytes_done`` only where no run has come as far.
-        checkpoint: Replaces the job's checkpoint; ``spent`` what its runs have spent.
+        checkpoint: Replaces the job's checkpoint; ``spent`` what its runs have spent; ``config`` its config.
     Returns:
         What the holder is asked to do.
     Raises:
@@ -305,9 +306,6 @@ def advance(
     if stage is not None:
         sets.append(NEW_STAGE)
         bound["stage"] = stage
-    if spent is not None:
-        sets.append("spent = CAST(:spent AS jsonb)")
-        bound["spent"] = json.dumps(spent)
     if rows_done is not None:
         sets[0] = "rows_done = :rows"
         bound["rows"] = rows_done
@@ -320,9 +318,11 @@ def advance(
             )
             bound[f"name{position}"], bound[f"count{position}"] = name, count
         sets.append(f"counters = counters || jsonb_build_object({', '.join(parts)})")
-    if checkpoint is not None:
-        sets.append("checkpoint = CAST(:checkpoint AS jsonb)")
-        bound["checkpoint"] = json.dumps(checkpoint)
+    kept = {"checkpoint": checkpoint, "spent": spent, "config": config}
+    for name, document in kept.items():
+        if document is not None:
+            sets.append(f"{name} = CAST(:{name} AS jsonb)")
+            bound[name] = json.dumps(document)
     # A job that only says that it began has cost its last worker nothing yet. One that began anew says again what it
     # said before, and may kill its worker at the same place.
     further = "true" if rows or bytes_done is None else ":bytes_done > bytes_done"

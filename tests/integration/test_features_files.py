@@ -15,15 +15,22 @@ from sqlalchemy import text
 
 from app.bootstrap import build_services
 from app.domain.calendars import MissedPolicy
+from app.domain.job_types import Result
+from app.domain.jobs import Priority
+from app.domain.pipelines import Stage
 from app.domain.ports import ObjectRef, ObjectStore
 from app.factory import create_app
+from app.persistence import admission
 from app.persistence.sessions import Sessions
+from app.services.pipelines import SubmitPipeline
 from app.services.tables import Tables
 from config.settings import Settings
+from tasks.types import export_rows, import_rows
 from tasks.types.export_csv_file import JOB_TYPE as EXPORT
 from tasks.types.insert_csv_file import JOB_TYPE as INSERT
 from tests.conftest import BUCKET
 from tests.integration.conftest import Client
+from tests.integration.families import Installation
 from tests.integration.imports import Importing
 from tests.integration.timetables import Timetable
 from tests.integration.worker import Worker, attempt, within
@@ -33,7 +40,7 @@ UUIDS = {"vql": {"select_columns": ["uuid"], "order_by": [{"order_by": "uuid"}]}
 
 @pytest.fixture
 def worker(sessions: Sessions, settings: Settings, objects: ObjectStore) -> Iterator[Worker]:
-    worker = Worker(sessions, settings, objects, types=(INSERT, EXPORT))
+    worker = Worker(sessions, settings, objects, types=(INSERT, EXPORT, import_rows.JOB_TYPE, export_rows.JOB_TYPE))
     worker.heart.start()
     yield worker
     worker.heart.stop()
@@ -201,3 +208,40 @@ def test_each_fire_of_a_schedule_of_an_export_makes_a_file_of_its_own(
     assert len(here.fired(schedule)) == 2
     assert len({result["data"]["s3_key"] for result in results}) == 2
     assert [requests.get(result["file_url"], timeout=10).text.count("\n") for result in results] == [4, 4]
+
+
+@pytest.mark.feature("S4-20")
+def test_a_stage_whose_whole_place_is_filled_in_shows_the_installations_bucket_once_it_began(
+    worker: Worker, sessions: Sessions, settings: Settings, objects: ObjectStore
+) -> None:
+    key = put(objects, people(3))
+    named = {"key": key, "bucket": BUCKET}
+    found = {"object": {"key": key}, "named": named, "source": {"s3": {"key": key}}, "none": None}
+    to = {"table": "contacts"}
+    here = Installation(sessions, settings)
+    stages = [
+        Stage("first", "echo", {}),
+        Stage("object", "import", {**to, "source": {"s3": "{{ stages.first.result.object }}"}}, ("first",)),
+        Stage("named", "import", {**to, "source": {"s3": "{{ stages.first.result.named }}"}}, ("first",)),
+        Stage("source", "import", {**to, "source": "{{ stages.first.result.source }}"}, ("first",)),
+        Stage("place", "export", {**to, "destination": "{{ stages.first.result.none }}"}, ("first",)),
+        Stage("bucket", "export", {**to, "s3_bucket": "{{ stages.first.result.none }}"}, ("first",)),
+    ]
+    pipeline = here.pipelines.create(SubmitPipeline("default", "nightly", stages, "test", parallelism=9)).job
+    here.tick()
+    here.runs.complete(*here.claim(), Result(found))
+    here.tick()
+    with sessions.begin() as session:
+        admission.admit(session, "data", Priority.NORMAL, bound=10)
+
+    for _ in stages[1:]:
+        attempt(worker)
+
+    ran = {name: (job.state, job.config) for name, job in here.children(pipeline.id).items() if name != "first"}
+    assert ran == {
+        "object": ("completed", {**to, "source": {"s3": named}}),
+        "named": ("completed", {**to, "source": {"s3": named}}),
+        "source": ("completed", {**to, "source": {"s3": named}}),
+        "place": ("completed", {**to, "destination": None, "s3_bucket": BUCKET}),
+        "bucket": ("completed", {**to, "s3_bucket": BUCKET}),
+    }
