@@ -95,13 +95,15 @@ class Export:
 
     Args:
         vql: The query as it was asked, for the manifest.
+        asked: A hash of all that decides what the files hold and where they go.
     """
 
-    def __init__(self, job: RunContext, selection: Selection, shape: Shape, *, vql: dict[str, Any]) -> None:
+    def __init__(self, job: RunContext, selection: Selection, shape: Shape, *, vql: dict[str, Any], asked: str) -> None:
         self._job = job
         self._selection = selection
         self._shape = shape
         self._vql = vql
+        self._asked = asked
         self._place = Place(
             job, stem=shape.stem, suffix=shape.suffix, bucket=shape.bucket, folder=shape.folder, sink=shape.sink
         )
@@ -117,7 +119,7 @@ class Export:
 
     def _run(self) -> Result:
         kept = self._job.job.checkpoint
-        state = ExportState.from_json(kept) if kept else None
+        state = self._asked_for(ExportState.from_json(kept)) if kept else None
         if state is not None and not self._place.take(state.stem):
             # It failed, and another job has taken the name since.
             state = None
@@ -130,6 +132,18 @@ class Export:
             state.finished_at = self._job.clock.now().isoformat()
             self._keep(state)
         return publish(self._job, self._selection, self._shape, self._place, state, vql=self._vql)
+
+    def _asked_for(self, state: ExportState) -> ExportState | None:
+        """What an earlier run kept; ``None`` when it was asked for something else and had sent no file whole.
+
+        Raises:
+            JobError: ``export.config_changed``: it had.
+        """
+        if state.asked == self._asked:
+            return state
+        if any(one.joined or one.etags for one in state.files):
+            raise JobError("files are written by another config than the job has now", code="export.config_changed")
+        return None
 
     def _settle(self, state: ExportState) -> None:
         """Join what an earlier run had sent whole; drop what it had not, so that it can never join it either."""
@@ -191,6 +205,7 @@ class Export:
             stem=stem,
             manifest=self._place.manifest(stem, in_parts=self._shape.in_parts).key,
             snapshot=snapshot,
+            asked=self._asked,
             files=[FileState(key, within) for key, within in zip(keys, bounds, strict=True)],
             fingerprint=stamp,
             left_out=count_invalid(session, self._selection) if self._selection.valid_only else None,

@@ -46,6 +46,7 @@ class ExportState:
         stem: What the files' keys begin with.
         manifest: The manifest's key.
         snapshot: What all of its files show.
+        asked: A hash of the config that they are written by.
         fingerprint: Of the table in that snapshot; ``None`` for an export that does not resume.
         left_out: Invalid rows that the query found.
         restarted: How often finished files were given up because the table had changed.
@@ -59,6 +60,7 @@ class ExportState:
     stem: str
     manifest: str
     snapshot: Snapshot
+    asked: str
     files: list[FileState] = field(default_factory=list)
     fingerprint: str | None = None
     left_out: int | None = None

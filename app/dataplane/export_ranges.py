@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Final
 
 from sqlalchemy import text
@@ -75,10 +76,12 @@ def _row_bytes(selection: Selection, json: bool) -> str:
 def fingerprint(session: Session, selection: Selection) -> str:
     """Of the row versions of the tables that are read: another one as soon as a row was added, changed or removed.
 
-    A counter would have every write of every import take one row's lock; this reads row headers alone.
+    And of the columns as they are declared, which say what a row is in the files. A counter would have every write of
+    every import take one row's lock; this reads row headers alone.
     """
     tables = [selection.table.name] + ([COMPANIES.name] if selection.query.uses_relation else [])
-    return " ".join(_row_versions(session, qualified(selection.tenant, name)) for name in tables)
+    declared = hashlib.sha256(repr((selection.table.columns, selection.columns)).encode()).hexdigest()
+    return " ".join([*(_row_versions(session, qualified(selection.tenant, name)) for name in tables), declared])
 
 
 def _row_versions(session: Session, table: str) -> str:

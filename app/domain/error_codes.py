@@ -57,6 +57,7 @@ REMEDIES: Final[Mapping[str, str]] = {
     "family.stopping": "Wait until its children have stopped, then retry it.",
     "file.not_readable": "Check the path and its rights.",
     "file.not_sealed": "It is readable as it is.",
+    "export.config_changed": "Submit a new job for it: only parallel may change once a file is written.",
     "file.tampered": "Do not use the file: export it again, and find out who writes to the bucket.",
     "folder.refused": "Look at the space and the rights of HAULIER_EXPORT_ROOT on the machine of the workers.",
     "http.certificate_refused": "Have the receiver renew its certificate; Haulier trusts the system's authorities.",

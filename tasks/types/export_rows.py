@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from typing import Any, Final, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
@@ -222,7 +224,13 @@ def run(job: RunContext, config: ExportRowsConfig) -> Result:
         encrypted=config.encrypted,
         delivery=None if config.destination is None else config.destination.delivery,
     )
-    return Export(job, selection, shape, vql=config.vql).run()
+    return Export(job, selection, shape, vql=config.vql, asked=_asked(config)).run()
+
+
+def _asked(config: ExportRowsConfig) -> str:
+    """A hash of the config, but for how many files are written side by side, which may change on the way."""
+    said = config.model_dump(mode="json", exclude={"parallel"})
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def _line_key(job: RunContext, config: ExportRowsConfig) -> LineKey | None:

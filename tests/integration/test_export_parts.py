@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -40,6 +41,9 @@ PAIRS = Table(
     columns=(Column("a", ColumnType.TEXT), Column("b", ColumnType.BIGINT), Column("label", ColumnType.TEXT)),
     key=("a", "b"),
 )
+
+
+ADDED_COLUMN = "a column is declared"
 
 
 @pytest.fixture
@@ -196,6 +200,7 @@ def test_an_export_that_goes_on_tells_the_rows_of_its_finished_files_too(exporti
         "UPDATE t_default.pairs SET label = 'new' WHERE b = 1",
         "DELETE FROM t_default.pairs WHERE b = 1",
         "INSERT INTO t_default.pairs (a, b) VALUES ('k', 0)",
+        ADDED_COLUMN,
     ],
 )
 def test_a_table_that_changed_is_exported_anew_and_the_manifest_says_so(
@@ -204,8 +209,12 @@ def test_a_table_that_changed_is_exported_anew_and_the_manifest_says_so(
     job = exporting.submit("pairs", max_rows_per_part=300)
     with pytest.raises(TransientError):
         exporting.run(job, Failing(exporting.objects, at=3))
-    with sessions.begin() as session:
-        session.execute(text(change))
+    if change == ADDED_COLUMN:
+        columns = (*PAIRS.columns, Column("more", ColumnType.TEXT))
+        Tables(sessions).declare("default", replace(PAIRS, version=2, columns=columns))
+    else:
+        with sessions.begin() as session:
+            session.execute(text(change))
 
     result = exporting.run(exporting.claim(job))
 
@@ -213,6 +222,43 @@ def test_a_table_that_changed_is_exported_anew_and_the_manifest_says_so(
     assert exporting.manifest(result)["restarted"] == 1
     named = {part["key"] for part in exporting.manifest(result)["parts"]} | {result.data["manifest_key"]}
     assert files_of(exporting, job) == named
+
+
+def asks_for(exporting: Exporting, job: Job, changes: dict[str, Any]) -> None:
+    with exporting.sessions.begin() as session:
+        session.execute(
+            text("UPDATE jobs SET config = config || CAST(:changes AS jsonb) WHERE id = :id"),
+            {"id": job.id, "changes": json.dumps(changes)},
+        )
+
+
+def test_files_of_one_config_and_another_never_make_one_export(exporting: Exporting) -> None:
+    job = exporting.submit("pairs", max_rows_per_part=300)
+    with pytest.raises(TransientError):
+        exporting.run(job, Failing(exporting.objects, at=3))
+    asks_for(exporting, job, {"format": "ndjson"})
+
+    with pytest.raises(JobError) as caught:
+        exporting.run(exporting.claim(job))
+
+    assert caught.value.code == "export.config_changed"
+    asks_for(exporting, job, {"format": "csv", "parallel": 2})
+    result = exporting.run(exporting.claim(job))
+    assert [row for part in parts(exporting, result) for row in part] == whole(exporting)
+    assert result.data["restarted"] == 0
+
+
+def test_an_export_that_has_written_no_file_goes_by_its_new_config(exporting: Exporting) -> None:
+    job = exporting.submit("pairs", max_rows_per_part=300)
+    with pytest.raises(TransientError):
+        exporting.run(job, Failing(exporting.objects, at=1))
+    asks_for(exporting, job, {"format": "ndjson", "key": "mine/{job_id}"})
+
+    result = exporting.run(exporting.claim(job))
+
+    keys = [part["key"] for part in exporting.manifest(result)["parts"]]
+    assert keys == [f"mine/{job.id}-{number:05}.ndjson" for number in range(1, 5)]
+    assert sum(exporting.read(key).count(b"\n") for key in keys) == 1_000
 
 
 class Killed(BaseException):
