@@ -116,12 +116,7 @@ def _where(tenant: str, filters: Filters, before: UUID | None = None) -> tuple[s
         "started_at < :started_until": ("started_until", filters.started_until),
         "id >= :first_id": ("first_id", _id_at(filters.created_from, -_CLOCKS_APART)),
         "id < :last_id": ("last_id", _id_at(filters.created_until or filters.started_until, _CLOCKS_APART)),
-        # The index holds what has labels. Said as a comparison it would count as a second thing few jobs have, and the
-        # plan would gather all jobs of a label instead of walking to the newest.
-        "jsonb_path_exists(labels, '$.*') AND labels @> CAST(:labels AS jsonb)": (
-            "labels",
-            json.dumps(dict(filters.labels)) if filters.labels else None,
-        ),
+        "labels @> CAST(:labels AS jsonb)": ("labels", json.dumps(dict(filters.labels)) if filters.labels else None),
         "clone_of = :clone_of": ("clone_of", filters.clone_of),
         "schedule_id = :schedule_id": ("schedule_id", filters.schedule_id),
         "parent_id = :parent_id": ("parent_id", filters.parent_id),

@@ -20,12 +20,12 @@ _AS_THEY_ARE: Final = (
     *("attempts", "rescues", "event_no", "paused", "cancel_requested", "cancel_reason", "run_after", "deadline_at"),
     *("attempt_timeout_s", "admitted_at", "started_at", "finished_at", "counters", "error_count", "checkpoint"),
     *("result", "error", "worker", "parent_id", "child_no", "name", "needs_left", "clone_of", "schedule_id"),
-    *("labels", "dialect"),
+    "dialect",
 )
 """The columns that are attributes of a job, by the same names."""
 COLUMNS: Final = f"""
     {", ".join(_AS_THEY_ARE)},
-    state, priority, retry::text AS retry, origin, outcome, rows_done, rows_total, bytes_done, bytes_total,
+    labels, state, priority, retry::text AS retry, origin, outcome, rows_done, rows_total, bytes_done, bytes_total,
     stage, parts_done, parts_total, concurrency_key, max_concurrency, memory_mb, cpu_m, spent, stage_at, stage_seconds,
     midway_at, midway_part
 """
@@ -61,6 +61,7 @@ def to_job(row: Row[Any]) -> Job:
     job = object.__new__(Job)
     job.__dict__.update(
         zip(_AS_THEY_ARE, row, strict=False),
+        labels=row.labels or {},
         state=_STATES[row.state],
         priority=_PRIORITIES[row.priority],
         retry=_retry(row.retry),

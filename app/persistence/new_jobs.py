@@ -195,7 +195,7 @@ _STORE: Final = f"""
         END AS places_ahead FROM rooms AS c
     ), ranked AS (
         SELECT id, tenant, type, queue, priority, config, retry, origin, created_by, run_after, timeout_s,
-            attempt_timeout_s, clone_of, schedule_id, coalesce(labels, '{{}}') AS labels, dialect, blocked, needs_left,
+            attempt_timeout_s, clone_of, schedule_id, labels, dialect, blocked, needs_left,
             on_dependency_failure, parent_id, child_no, name, concurrency_key, max_concurrency, memory_mb, cpu_m,
             place, may_go, places, places_ahead,
             row_number() OVER (PARTITION BY queue, priority, may_go ORDER BY place) AS rank

@@ -66,7 +66,7 @@ WITH made AS (
            CASE WHEN n %% 50 = 2 THEN 'failed' ELSE 'completed' END, jsonb_build_object('value', n),
            '{"maximum_attempts": 3, "initial_interval": 1000, "backoff_coefficient": 2.0, "maximum_interval": 60000}',
            'native', 'bench', at, at, 1, 1, 3, at, at, at, at, at, at, 'success', jsonb_build_object('value', n),
-           CASE WHEN n <= 50 THEN '{"run": "first"}' WHEN n %% 100 = 3 THEN '{"run": "nightly"}' ELSE '{}' END::jsonb
+           CASE WHEN n <= 50 THEN '{"run": "first"}' WHEN n %% 100 = 3 THEN '{"run": "nightly"}' END::jsonb
     FROM (SELECT n, %(first)s + n * %(step)s AS at FROM generate_series(%(low)s, %(high)s) AS n) AS one
     RETURNING id, tenant, state, created_at
 )

@@ -1,4 +1,4 @@
-"""What the statements that every job passes read when the statistics are of a time before a flood came."""
+"""What statements read of many jobs: those that every job passes, planned before a flood came, and lists."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from sqlalchemy.orm import Session
 from app.domain.job_types import Result
 from app.domain.jobs import JobEvent, Priority
 from app.domain.lifecycle import Event
-from app.persistence import admission, ends, events, new_jobs, numbering
+from app.persistence import admission, ends, events, job_lists, new_jobs, numbering
+from app.persistence.job_lists import Filters
 from app.persistence.jobs import advance, claim
 from app.persistence.sessions import Sessions, make_sessions, open_engine
 from app.services.ids import new_id
@@ -62,15 +63,20 @@ def flooded(sessions: Sessions, engines: Sessions, request: pytest.FixtureReques
         with sessions.begin() as session:
             new_jobs.add_all(session, many(FLOOD), room=0)
             session.execute(text("UPDATE jobs SET state = 'completed', finished_at = now()"))
-        with sessions.kw["bind"].execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
-            connection.execute(text("VACUUM ANALYZE jobs, job_events, event_segments"))
+        vacuum(sessions)
     with sessions.begin() as session:
         new_jobs.add_all(session, many(FLOOD), room=0)
     return engines
 
 
-def many(count: int) -> list[new_jobs.NewJob]:
-    return [new_jobs.new_job(a_request(), job_id=new_id(), queue="small", retry=NO_POLICY) for _ in range(count)]
+def many(count: int, **changes: object) -> list[new_jobs.NewJob]:
+    request = a_request(**changes)
+    return [new_jobs.new_job(request, job_id=new_id(), queue="small", retry=NO_POLICY) for _ in range(count)]
+
+
+def vacuum(sessions: Sessions) -> None:
+    with sessions.kw["bind"].execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+        connection.execute(text("VACUUM ANALYZE jobs, job_events, event_segments"))
 
 
 def entries_read(sessions: Sessions, work: Callable[[Session], T], *, table: str = "jobs") -> tuple[int, T]:
@@ -112,3 +118,21 @@ def test_a_page_of_events_reads_few_events(flooded: Sessions) -> None:
 
     assert [event.seq for event in found] == list(range(FLOOD // 2 + 1, FLOOD // 2 + 1 + AT_ONCE))
     assert read < EACH * AT_ONCE
+
+
+def test_a_list_by_label_reads_few_jobs_without_it_and_few_that_are_older(
+    sessions: Sessions, engines: Sessions
+) -> None:
+    page = 51
+    new = [many(1, labels={"run": "nightly"} if n % 10 == 0 else {})[0] for n in range(FLOOD)]
+    with sessions.begin() as session:
+        new_jobs.add_all(session, new, room=0)
+    vacuum(sessions)
+
+    read, found = entries_read(
+        engines,
+        lambda session: job_lists.find(session, "default", Filters(labels={"run": "nightly"}), limit=page),
+    )
+
+    assert [job.id for job in found] == [job.id for job in reversed(new) if job.request.labels][:page]
+    assert read < 2 * page
