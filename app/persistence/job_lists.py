@@ -52,8 +52,12 @@ class Filters:
     parent_id: UUID | None = None
 
 
-_CLOCKS_APART: Final = timedelta(hours=1)
-"""How far the clocks of who makes ids and of Postgres may be apart; S3 refuses requests from a quarter of it on."""
+_ID_BEFORE: Final = timedelta(hours=1)
+"""How long before its job was stored, by the clock of Postgres, an id may have been made: those of a batch's payloads
+are made as they come in."""
+_ID_AFTER: Final = timedelta(minutes=15)
+"""How far the clock of who makes ids may be ahead of that of Postgres; S3 refuses who is further off. A list reads all
+jobs of so long a time after its own."""
 _FIRST_INSTANT: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST_INSTANT: Final = datetime(9999, 12, 31, tzinfo=UTC)
 
@@ -114,8 +118,8 @@ def _where(tenant: str, filters: Filters, before: UUID | None = None) -> tuple[s
         "created_at < :created_until": ("created_until", filters.created_until),
         "started_at >= :started_from": ("started_from", filters.started_from),
         "started_at < :started_until": ("started_until", filters.started_until),
-        "id >= :first_id": ("first_id", _id_at(filters.created_from, -_CLOCKS_APART)),
-        "id < :last_id": ("last_id", _id_at(filters.created_until or filters.started_until, _CLOCKS_APART)),
+        "id >= :first_id": ("first_id", _id_at(filters.created_from, -_ID_BEFORE)),
+        "id < :last_id": ("last_id", _id_at(filters.created_until or filters.started_until, _ID_AFTER)),
         "labels @> CAST(:labels AS jsonb)": ("labels", json.dumps(dict(filters.labels)) if filters.labels else None),
         "clone_of = :clone_of": ("clone_of", filters.clone_of),
         "schedule_id = :schedule_id": ("schedule_id", filters.schedule_id),

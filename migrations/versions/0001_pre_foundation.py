@@ -38,6 +38,7 @@ CREATE SEQUENCE job_numbers;
 CREATE TABLE jobs (
     id                uuid PRIMARY KEY,
     number            bigint NOT NULL DEFAULT nextval('job_numbers'),
+    created_at        timestamptz NOT NULL DEFAULT clock_timestamp(),
     tenant            text NOT NULL,
     labels            jsonb,  -- NULL where there are none: the indexes below hold the others
     type              text NOT NULL,
@@ -48,7 +49,6 @@ CREATE TABLE jobs (
     retry             jsonb NOT NULL,
     origin            text NOT NULL,
     created_by        text NOT NULL,
-    created_at        timestamptz NOT NULL DEFAULT clock_timestamp(),
     updated_at        timestamptz NOT NULL DEFAULT clock_timestamp(),
     fence             integer NOT NULL DEFAULT 0,
     attempts          integer NOT NULL DEFAULT 0,

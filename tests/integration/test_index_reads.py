@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 import pytest
@@ -15,6 +16,7 @@ from app.domain.lifecycle import Event
 from app.persistence import admission, ends, events, job_lists, new_jobs, numbering
 from app.persistence.job_lists import Filters
 from app.persistence.jobs import advance, claim
+from app.persistence.partitions import first_id
 from app.persistence.sessions import Sessions, make_sessions, open_engine
 from app.services.ids import new_id
 from config.settings import Settings
@@ -118,6 +120,26 @@ def test_a_page_of_events_reads_few_events(flooded: Sessions) -> None:
 
     assert [event.seq for event in found] == list(range(FLOOD // 2 + 1, FLOOD // 2 + 1 + AT_ONCE))
     assert read < EACH * AT_ONCE
+
+
+def test_a_list_by_time_reads_few_jobs_that_are_younger(sessions: Sessions, engines: Sessions) -> None:
+    end, page = datetime.now(UTC) - timedelta(hours=2), 51
+    times = [end + timedelta(seconds=seconds) for seconds in range(-600, 3600, 3)]
+    new = [new_jobs.new_job(a_request(), job_id=first_id(at), queue="small", retry=NO_POLICY) for at in times]
+    with sessions.begin() as session:
+        new_jobs.add_all(session, new, room=0)
+        session.execute(
+            text("UPDATE jobs SET created_at = at FROM unnest(:ids, :times) AS made (job_id, at) WHERE id = job_id"),
+            {"ids": [job.id for job in new], "times": times},
+        )
+    vacuum(sessions)
+
+    read, found = entries_read(
+        engines, lambda session: job_lists.find(session, "default", Filters(created_until=end), limit=page)
+    )
+
+    assert [job.created_at for job in found] == [end - timedelta(seconds=3 * n) for n in range(1, page + 1)]
+    assert read < EACH * page
 
 
 def test_a_list_by_label_reads_few_jobs_without_it_and_few_that_are_older(

@@ -13,11 +13,12 @@ from app.domain.job_types import Result
 from app.domain.jobs import Job, Origin, Outcome, Priority
 from app.domain.lifecycle import Event, JobState
 from app.domain.retry import RetryPolicy, fixed_interval
-from app.persistence import admission, jobs
+from app.persistence import admission, jobs, new_jobs
 from app.persistence.job_lists import Filters
+from app.persistence.partitions import first_id
 from app.persistence.sessions import Sessions
 from app.services.runs import Runs
-from tests.factories import RecordingBell, a_cloner, a_control, a_request, a_service, a_slot, in_threads
+from tests.factories import NO_POLICY, RecordingBell, a_cloner, a_control, a_request, a_service, a_slot, in_threads
 
 
 def a_running_job(sessions: Sessions, **changes: object) -> Job:
@@ -386,6 +387,19 @@ def test_a_list_may_begin_at_any_instant_and_end_at_any(sessions: Sessions, inst
     after = service.find("default", Filters(created_from=end), limit=10)
 
     assert ([found.id for found in all_of_time], before, after) == ([job.id], [], [])
+
+
+@pytest.mark.parametrize("away", [timedelta(minutes=-59), timedelta(minutes=14)])
+def test_a_list_by_time_finds_jobs_whose_ids_are_of_another_clock(sessions: Sessions, away: timedelta) -> None:
+    job_id = first_id(datetime.now(UTC) + away)
+    new = new_jobs.new_job(a_request(), job_id=job_id, queue="small", retry=NO_POLICY)
+    with sessions.begin() as session:
+        [job] = new_jobs.add_all(session, [new], room=0)
+    instant = Filters(created_from=job.created_at, created_until=job.created_at + timedelta(microseconds=1))
+
+    found = a_service(sessions).find("default", instant, limit=10)
+
+    assert [one.id for one in found] == [job_id]
 
 
 def test_filters_find_what_they_say(sessions: Sessions) -> None:
