@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from app.domain.job_types import CHEAP_QUEUE
 from app.domain.jobs import Job, Priority
 from app.domain.lifecycle import TRANSITIONS, Event
-from app.domain.pacing import MOST, Pace
+from app.domain.pacing import FIRST_TURN_S, MOST, Pace
 from app.persistence.families import PARENT_QUEUE
 from app.persistence.job_rows import COLUMNS, STATE, to_job
 from app.persistence.jobs import ADMISSION_LOCK
@@ -169,7 +169,7 @@ _GIVE_BACK: Final = text(
     f"""
     WITH early AS (
         SELECT id FROM jobs WHERE state = 'queued' AND queue = :queue AND priority = ANY(:priorities)
-        AND turn_at > admitted_at FOR UPDATE SKIP LOCKED
+        AND turn_at >= admitted_at + make_interval(secs => {FIRST_TURN_S}) FOR UPDATE SKIP LOCKED
     ), returned AS (
         UPDATE jobs SET state = '{TRANSITIONS[Event.RETURN].target}', event_no = event_no + 1,
             updated_at = clock_timestamp()

@@ -205,7 +205,7 @@ _STORE: Final = f"""
         SELECT *, may_go AND rank <= coalesce(greatest(places, places_ahead), 0) AS free, CASE
             WHEN may_go AND rank <= places THEN clock_timestamp()
             WHEN may_go AND rank <= places_ahead
-                THEN now() + make_interval(secs => {FIRST_TURN_S} + {TURN_S} * (:before + place))
+                THEN statement_timestamp() + make_interval(secs => {FIRST_TURN_S} + {TURN_S} * (:before + place))
         END AS turn_at FROM ranked
     ), added AS (
         INSERT INTO jobs (id, tenant, type, queue, state, priority, config, retry, origin, created_by, event_no,
@@ -217,7 +217,7 @@ _STORE: Final = f"""
                CASE WHEN blocked THEN 'blocked' WHEN free THEN 'queued' ELSE 'open' END,
                priority, config, retry, origin, created_by, 1, now(), now(), run_after, coalesce(run_after, now()),
                now() + make_interval(secs => timeout_s), attempt_timeout_s,
-               CASE WHEN free THEN clock_timestamp() END, turn_at, clone_of, schedule_id, labels, dialect,
+               CASE WHEN free THEN statement_timestamp() END, turn_at, clone_of, schedule_id, labels, dialect,
                needs_left, on_dependency_failure, parent_id, child_no, name, concurrency_key, max_concurrency,
                memory_mb, cpu_m
         FROM placed ORDER BY place

@@ -97,6 +97,22 @@ def test_jobs_that_fell_behind_their_turns_go_back_as_soon_as_another_waits(here
     assert counts(here) == {("default", "queued"): 99, ("acme", "queued"): 1, ("default", "open"): MANY - 99}
 
 
+def test_jobs_that_were_admitted_in_their_turn_stay_where_they_are(here: Installation) -> None:
+    for _ in range(130):
+        one_of(here, "acme")
+    admit(here.leader, bound=100)
+    with here.sessions.begin() as session:
+        # The clock is read twice.
+        session.execute(
+            text("UPDATE jobs SET turn_at = admitted_at + interval '1 microsecond' WHERE turn_at IS NOT NULL")
+        )
+
+    again = admit(here.leader, bound=100)
+
+    assert again == 0
+    assert counts(here) == {("acme", "queued"): 100, ("acme", "open"): 30}
+
+
 def test_jobs_that_fell_behind_stay_while_nobody_else_waits(here: Installation) -> None:
     flood(here)
     let_their_turns_pass(here)
