@@ -106,10 +106,17 @@ def test_an_upload_that_arrived_stays_even_where_nobody_noted_it(
         uploads.get("default", never.upload.id)
 
 
+def _abort_all(store: S3Store, settings: Settings) -> None:
+    for one in store.unfinished(settings.s3_bucket):
+        store.abort_upload(one.ref, one.upload_id)
+
+
 @pytest.mark.feature("S0-33")
 def test_parts_that_no_job_can_join_go_and_those_of_others_stay(
     store: S3Store, sessions: Sessions, settings: Settings
 ) -> None:
+    # The bucket is that of all tests, and some are of jobs that are killed.
+    _abort_all(store, settings)
     with sessions.begin() as session:
         jobs = [stored(session, a_request(type="export", config={"table": "x"})) for _ in range(2)]
         session.execute(text("UPDATE jobs SET state = 'running' WHERE id = :id"), {"id": jobs[0].id})
@@ -129,8 +136,7 @@ def test_parts_that_no_job_can_join_go_and_those_of_others_stay(
 
     assert (early, dropped) == (0, len(gone))
     assert [unfinished(store, settings, key) for key in kept + gone] == [1] * len(kept) + [0] * len(gone)
-    for one in store.unfinished(settings.s3_bucket):
-        store.abort_upload(one.ref, one.upload_id)
+    _abort_all(store, settings)
 
 
 PAIRS = Table("pairs", (Column("a", ColumnType.BIGINT),), ("a",))
