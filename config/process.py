@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 from collections.abc import Mapping
 from functools import cache
@@ -35,12 +34,3 @@ def client_variables() -> tuple[str | None, str | None]:
 def environment() -> dict[str, str]:
     """A copy of the environment, for child processes."""
     return dict(os.environ)
-
-
-def settle_in() -> None:
-    """To be called once a process has loaded what it works with, which the garbage collector then passes over.
-
-    A full collection of it takes a tenth of a second, in the midst of a request of many jobs.
-    """
-    gc.collect()
-    gc.freeze()

@@ -24,7 +24,8 @@ from app.persistence.sessions import SingleStatements, make_sessions, open_engin
 from app.telemetry.logs import set_up_logging
 from beat_schedule import BEAT_SCHEDULE
 from config.celery import QUEUES, celery_config
-from config.process import settings, settle_in
+from config.memory import settle_in
+from config.process import settings
 from tasks.base import JobTask
 from tasks.growth import follow_wanted_slots
 from tasks.process import WorkerProcess, enter, process

@@ -29,6 +29,18 @@ T = TypeVar("T")
 NO_POLICY = RetryPolicy()
 
 
+WEEKDAYS_9_TO_17: dict[str, Any] = {
+    "year": "*",
+    "month": "*",
+    "dayOfMonth": "*",
+    "dayOfWeek": {"start": "MONDAY", "end": "FRIDAY"},
+    "hour": {"start": 9, "end": 17},
+    "minute": "0",
+    "comment": "Run every weekday from 9am to 5pm at the start of every hour",
+}
+"""The calendar of document 003."""
+
+
 class RecordingBell:
     """A bell that remembers its rings."""
 

@@ -8,7 +8,8 @@ import click
 
 from app.engine.loop import Engine
 from app.telemetry.logs import set_up_logging
-from config.process import settings, settle_in
+from config.memory import settle_in
+from config.process import settings
 
 
 @click.command()

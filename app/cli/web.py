@@ -21,7 +21,8 @@ from app.domain.job_types import discover
 from app.domain.plugins import PluginError
 from app.factory import create_app
 from app.telemetry.logs import set_up_logging
-from config.process import settings, settle_in
+from config.memory import settle_in
+from config.process import settings
 
 _GRACE_S: Final = 10
 """How long a stop waits for requests; open streams end with it."""

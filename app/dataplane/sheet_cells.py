@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeGuard
 
 import msgspec
 
@@ -99,9 +99,8 @@ class Cells:
             self._shared = self._read_shared()
         texts = self._shared
         try:
-            if None not in values:
-                places = map(int, values)  # type: ignore[arg-type]  # without None
-                return Column(list(map(texts.__getitem__, places)), is_text=True)
+            if _is_full(values):
+                return Column(list(map(texts.__getitem__, map(int, values))), is_text=True)
             return Column([texts[int(value)] if value else b"" for value in values], is_text=True)
         except (IndexError, ValueError):
             raise NotPlainError("a text that is not there") from None
@@ -223,7 +222,11 @@ def _attribute(kind: Kind, name: bytes) -> bytes | None:
 
 
 def _without_none(values: Values) -> list[bytes]:
-    return [value or b"" for value in values] if None in values else list(values)  # type: ignore[arg-type]  # without None
+    return list(values) if _is_full(values) else [value or b"" for value in values]
+
+
+def _is_full(values: Values) -> TypeGuard[Sequence[bytes]]:
+    return None not in values
 
 
 def _odd_places(values: list[bytes], joined: bytes, *, trimmed: bool) -> list[int]:

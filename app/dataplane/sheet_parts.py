@@ -6,6 +6,7 @@ import io
 import re
 import zipfile
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from posixpath import normpath
 from typing import Any, Final
 from xml.etree import ElementTree
@@ -67,7 +68,7 @@ class Parts:
             raise NotPlainError(f"{name} is broken")
 
     def _packed(self, info: zipfile.ZipInfo) -> Iterator[bytes]:
-        with open(self._path, "rb") as file:  # noqa: PTH123 - a path as text, like calamine's
+        with Path(self._path).open("rb") as file:
             file.seek(info.header_offset)
             header = file.read(_HEADER_BYTES)
             file.seek(sum(int.from_bytes(header[at : at + 2], "little") for at in (26, 28)), io.SEEK_CUR)
@@ -130,11 +131,12 @@ def _text(cell: bytes) -> str:
 def _inflated(name: str, packed: Iterator[bytes]) -> Iterator[bytes]:
     inflater = isal_zlib.decompressobj(wbits=_RAW_WINDOW_BITS)
     try:
-        for rest in packed:
-            while rest and not inflater.eof:
-                if piece := inflater.decompress(rest, _PIECE_BYTES):
+        for data in packed:
+            left = data
+            while left and not inflater.eof:
+                if piece := inflater.decompress(left, _PIECE_BYTES):
                     yield piece
-                rest = inflater.unconsumed_tail  # noqa: PLW2901 - what is left of it
+                left = inflater.unconsumed_tail
         if piece := inflater.flush():
             yield piece
     except _NOT_DEFLATED as error:
@@ -143,12 +145,14 @@ def _inflated(name: str, packed: Iterator[bytes]) -> Iterator[bytes]:
 
 def _name_and_target(book_xml: bytes, relations_xml: bytes, wanted: str | int) -> tuple[str, str]:
     """A sheet's name, and where it stands."""
-    # Expat itself refuses entities that grow, and this process has its limit of memory.
-    book = ElementTree.fromstring(book_xml)  # noqa: S314 - see above
+    book, relations = map(_parsed, (book_xml, relations_xml))
     sheets = [element for element in book.iter() if element.tag.endswith("}sheet")]
     by_name = {element.get("name"): element for element in reversed(sheets)}
     sheet = sheets[wanted - 1] if isinstance(wanted, int) else by_name[wanted]
     ids = [value for name, value in sheet.items() if name.endswith("}id")]
-    relations = ElementTree.fromstring(relations_xml)  # noqa: S314 - see above
     target = {one.get("Id"): one.get("Target", "") for one in relations}[ids[0]]
     return sheet.get("name", ""), target.lstrip("/") if target.startswith("/") else normpath(f"xl/{target}")
+
+
+def _parsed(xml: bytes) -> ElementTree.Element:
+    return ElementTree.fromstring(xml)  # noqa: S314 - Expat refuses entities that grow; this process has a limit of memory

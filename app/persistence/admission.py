@@ -169,7 +169,8 @@ _GIVE_BACK: Final = text(
     f"""
     WITH early AS (
         SELECT id FROM jobs WHERE state = 'queued' AND queue = :queue AND priority = ANY(:priorities)
-        AND turn_at >= admitted_at + make_interval(secs => {FIRST_TURN_S}) FOR UPDATE SKIP LOCKED
+        AND turn_at >= admitted_at + make_interval(secs => {FIRST_TURN_S})
+        AND :tenant IN ('', tenant) AND :job_type IN ('', type) FOR UPDATE SKIP LOCKED
     ), returned AS (
         UPDATE jobs SET state = '{TRANSITIONS[Event.RETURN].target}', event_no = event_no + 1,
             updated_at = clock_timestamp()
@@ -186,13 +187,30 @@ _GIVE_BACK: Final = text(
 
 
 def give_back(
-    session: Session, queue: str, *, actor: str, reason: str, priorities: Sequence[Priority] = tuple(Priority)
+    session: Session,
+    queue: str,
+    *,
+    actor: str,
+    reason: str,
+    priorities: Sequence[Priority] = tuple(Priority),
+    tenant: str = "",
+    job_type: str = "",
 ) -> int:
     """Put the jobs that stand admitted ahead of their turn back to wait; how many there were.
 
     The caller holds the queue's lock, so that none are being added.
+
+    Args:
+        tenant: Only its jobs; ``job_type``: only those of this type. Empty is any.
     """
-    bound = {"queue": queue, "priorities": [int(one) for one in priorities], "actor": actor, "reason": reason}
+    bound = {
+        "queue": queue,
+        "priorities": [int(one) for one in priorities],
+        "tenant": tenant,
+        "job_type": job_type,
+        "actor": actor,
+        "reason": reason,
+    }
     return int(session.execute(_GIVE_BACK, bound).scalar_one())
 
 

@@ -166,8 +166,6 @@ def move(
     columns: dict[str, Any] = {"worker": None, **(changes or {})}
     if rule.target in TERMINAL:
         columns["finished_at"] = NOW
-    if rule.target is JobState.QUEUED:
-        columns["admitted_at"] = columns["turn_at"] = NOW
     if rule.target is JobState.OPEN:
         columns.setdefault("due_at", NOW)
     told_too = _TOLD_TOO.get(event, "")

@@ -98,7 +98,10 @@ class Bulk:
         waits = depending.waits(session, [form.request for form, *_ in checked], at=_AT)
         ids: list[UUID] = []
         queued: Counter[str] = Counter()
-        for number, given in enumerate(_written_ahead(_chunks(checked, waits, ids))):
+        chunks = _chunks(checked, waits, ids)
+        if len(checked) > _JOBS_AT_ONCE:
+            chunks = _written_ahead(chunks)
+        for number, given in enumerate(chunks):
             before = number * _JOBS_AT_ONCE
             stored = new_jobs.insert(session, given, room=self._jobs.room, ahead=self._jobs.ahead, before=before)
             queued.update(stored)

@@ -67,8 +67,8 @@ class Steering:
     def put_limit(self, tenant: str, kind: LimitKind, name: str, *, actor: str, **bounds: Any) -> Limit:
         """Set a limit for jobs admitted from now on; what is at work goes on and counts.
 
-        Jobs that stand in the cheap queue ahead of their turn, which nothing limited yet, go back to wait.
-
+        Of the tenant or type, jobs that stand in the cheap queue ahead of their turn go back to wait: nothing limited
+        them yet. Jobs with a key do not stand there.
 
         Args:
             name: The tenant, the type, or the key of the caller's own tenant.
@@ -81,8 +81,9 @@ class Steering:
         _check_bounds(**bounds)
         whose, called = _key_of(tenant, kind, name)
         with self._sessions.begin() as session:
-            admission.lock_queue(session, CHEAP_QUEUE)
-            admission.give_back(session, CHEAP_QUEUE, actor=actor, reason="limit")
+            if kind is not LimitKind.KEY:
+                admission.lock_queue(session, CHEAP_QUEUE)
+                admission.give_back(session, CHEAP_QUEUE, tenant=whose, job_type=called, actor=actor, reason="limit")
             before = limits.get(session, whose, kind, called)
             limit = limits.put(session, whose, kind, called, actor=actor, **bounds)
             _record(session, tenant, f"limit {kind} {name}", _said(before), _said(limit), actor=actor)

@@ -28,7 +28,7 @@ import psycopg2
 import redis
 
 from app.runtime.stack import Stack
-from config.process import settle_in
+from config.memory import settle_in
 from tests.bench.export_bench import keep
 from tests.bench.peers import WORKERS, RawCelery, bullmq, celery_worker, drain_rate, processes, wait_until
 

@@ -149,6 +149,17 @@ def test_a_new_limit_holds_for_those_that_stand_ahead(here: Installation) -> Non
     assert counts(here) == {("acme", "queued"): 60, ("acme", "open"): MANY - 60}
 
 
+@pytest.mark.parametrize(
+    ("kind", "name"), [(LimitKind.TENANT, "acme"), (LimitKind.TYPE, "sleep"), (LimitKind.KEY, "bank")]
+)
+def test_a_limit_of_others_leaves_those_that_stand_ahead(here: Installation, kind: LimitKind, name: str) -> None:
+    flood(here)
+
+    limit(here, kind, name, 5)
+
+    assert counts(here) == {("default", "queued"): MANY}
+
+
 def test_a_limit_waits_for_jobs_that_are_being_stored(here: Installation) -> None:
     with ThreadPoolExecutor(2) as threads:
         for done in [

@@ -7,18 +7,9 @@ from typing import Any
 
 import pytest
 
+from tests.factories import WEEKDAYS_9_TO_17
 from tests.integration.conftest import Client
 
-WEEKDAYS = {
-    "year": "*",
-    "month": "*",
-    "dayOfMonth": "*",
-    "dayOfWeek": {"start": "MONDAY", "end": "FRIDAY"},
-    "hour": {"start": 9, "end": 17},
-    "minute": "0",
-    "comment": "Run every weekday from 9am to 5pm at the start of every hour",
-}
-"""As the document has it."""
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -60,11 +51,11 @@ def test_a_period_is_milliseconds_or_a_text_relative_to_the_unix_epoch(
 
 @pytest.mark.feature("S3-35", "S3-39")
 def test_the_calendar_of_the_document_fires_every_hour_of_a_working_day(member: Client) -> None:
-    schedule = made(member, {"calendars": [WEEKDAYS]})
+    schedule = made(member, {"calendars": [WEEKDAYS_9_TO_17]})
 
     instants = fires(member, schedule, 45)
 
-    assert schedule["rules"]["calendars"][0]["comment"] == WEEKDAYS["comment"]
+    assert schedule["rules"]["calendars"][0]["comment"] == WEEKDAYS_9_TO_17["comment"]
     assert {instant.weekday() for instant in instants} == {0, 1, 2, 3, 4}
     assert {instant.hour for instant in instants} == set(range(9, 18))
     assert instants[-1] - instants[0] < timedelta(days=7)

@@ -12,16 +12,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from app.domain.calendars import Calendar, parse
+from tests.factories import WEEKDAYS_9_TO_17
 
-WEEKDAYS_9_TO_17 = {
-    "year": "*",
-    "month": "*",
-    "dayOfMonth": "*",
-    "dayOfWeek": {"start": "MONDAY", "end": "FRIDAY"},
-    "hour": {"start": 9, "end": 17},
-    "minute": "0",
-    "comment": "Run every weekday from 9am to 5pm at the start of every hour",
-}
 NEW_YEAR = datetime(2026, 1, 1, tzinfo=UTC)
 CHANGES = {
     "America/New_York": [datetime(2026, 11, 1, 6, tzinfo=UTC), datetime(2027, 3, 14, 7, tzinfo=UTC)],
