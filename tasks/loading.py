@@ -31,7 +31,7 @@ class LoadConfig(JobConfig):
         ge=1,
         le=1_000_000,
         validation_alias=AliasChoices("batch_size", "batch_rows"),
-        description="Records per batch; batch_rows is the same.",
+        description="Records per batch, at most; one that is 32 MB long ends early. batch_rows is the same.",
     )
     lanes: int | None = Field(
         None,

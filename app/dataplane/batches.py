@@ -131,20 +131,32 @@ class Batch:
         return self.bytes_of(self.count - 1)[1]
 
 
-def in_batches(encoded: Iterable[Encoded], batch_rows: int, *, first: int = 0) -> Iterator[Batch]:
-    """Cut a file's records into batches of ``batch_rows``; the last may be smaller."""
-    batch = Batch(first)
+def in_batches(encoded: Iterable[Encoded], *, batch_rows: int, batch_bytes: int, first: int = 0) -> Iterator[Batch]:
+    """Cut a file's records into batches of ``batch_rows``, or less where a record is the one to fill ``batch_bytes``.
+
+    Where a batch begins decides where it ends: whoever begins there again cuts as before.
+    """
+    batch, full_at = Batch(first), 0
     for piece in encoded:
-        begin = 0
-        while begin < piece.chunk.count:
-            end = min(piece.chunk.count, begin + batch_rows - batch.count)
+        chunk, begin = piece.chunk, 0
+        while begin < chunk.count:
+            if not batch.count:
+                full_at = chunk.byte_of(begin) + batch_bytes
+            end = _first_from(full_at, chunk, begin + 1, min(chunk.count, begin + batch_rows - batch.count))
             batch.add(piece, begin, end)
             begin = end
-            if batch.count == batch_rows:
+            if batch.count == batch_rows or chunk.byte_of(end) >= full_at:
                 yield batch
                 batch = Batch(batch.number + 1)
     if batch.count:
         yield batch
+
+
+def _first_from(byte: int, chunk: Chunk, low: int, high: int) -> int:
+    """The first record that begins there or later, ``high`` when none before it does."""
+    if chunk.byte_of(high) < byte:
+        return high
+    return low + bisect_left(range(low, high), byte, key=chunk.byte_of)
 
 
 @dataclass(slots=True)

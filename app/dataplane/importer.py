@@ -37,7 +37,7 @@ from app.domain.tables import Table
 from app.persistence import artifacts, imports
 from app.persistence.jobs import advance
 
-_WAITING_PARTS: Final = 2
+_WAITING_PARTS: Final = 1
 """Parts that wait for each lane: the reader is at most so many batches ahead."""
 _POLL_S: Final = 0.02
 
@@ -123,7 +123,9 @@ class _Work:
             bulk = bulk_path(context, plan, table, self.options)
             encoder = Encoder(plan.mapped, table, companions_of(table), keeps_empty=plan.keeps_empty)
             encoded = encoder.encode(bulk.watch(chunks) if bulk else chunks)
-            batches: Iterable[Batch] = in_batches(encoded, plan.batch_rows, first=begin.place.batch)
+            batches: Iterable[Batch] = in_batches(
+                encoded, batch_rows=plan.batch_rows, batch_bytes=plan.batch_bytes, first=begin.place.batch
+            )
             if last_batch is not None:
                 batches = islice(batches, last_batch - begin.place.batch + 1)
             with _Lanes(context, _load(context, plan, table, self.options, encoder), begin, account) as lanes:
@@ -177,7 +179,7 @@ class _Beginning:
             place, records = imports.Place(0, plan.first_byte, plan.first_line, 0), 0
             if common >= 0:
                 place = imports.place_after(session, context.id, common)
-                records = common * plan.batch_rows + imports.records_of(session, context.id, common)
+                records = imports.records_upto(session, context.id, common)
             return cls(place, records, committed, totals, spent)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -79,6 +78,22 @@ class Rows:
         )
 
 
+class _File:
+    """Rows as the file that COPY reads, put together some at a time."""
+
+    def __init__(self, rows: Sequence[bytes], end: bytes) -> None:
+        self._rows = rows
+        self._end = end
+        self._next = 0
+        self._step = 1 + _COPY_BYTES * len(rows) // (1 + sum(map(len, rows)))
+
+    def read(self, _size: int) -> bytes:
+        """The next rows, nothing behind the last."""
+        some = self._rows[self._next : self._next + self._step]
+        self._next += self._step
+        return self._end.join((*some, b""))
+
+
 class Merger:
     """Writes rows on the connection that ``prepare`` was called on.
 
@@ -116,7 +131,7 @@ class Merger:
         end = b"\t" + str(self._target.job_id or "").encode() + b"\n"
         try:
             with session.begin_nested():
-                self._copy(session, self._statements.copy_straight, end.join(rows.rows) + end)
+                self._copy(session, self._statements.copy_straight, rows.rows, end)
                 counts = self._merge_companions(session, rows)
         except POSTGRES_ERRORS as error:
             if not is_of_a_row(error):
@@ -165,9 +180,9 @@ class Merger:
 
     def _merge(self, session: Session, rows: Rows, *, distinct: bool) -> Counts:
         if distinct:
-            self._copy(session, self._statements.copy, b"\n".join(rows.rows))
+            self._copy(session, self._statements.copy, rows.rows)
         else:
-            placed = b"\n".join(b"%b\t%d" % row for row in zip(rows.rows, rows.places, strict=True))
+            placed = [b"%b\t%d" % row for row in zip(rows.rows, rows.places, strict=True)]
             self._copy(session, self._statements.copy_placed, placed)
         self._check()
         merge = self._statements.merge if distinct else self._statements.merge_last
@@ -193,16 +208,16 @@ class Merger:
         new, changed = companion_counters(self._companions)
         if not last:
             return {new: 0, changed: 0}
-        self._copy(session, self._beside.copy, b"\n".join(last.values()))
+        self._copy(session, self._beside.copy, list(last.values()))
         self._check()
         merged = self._beside.merge.run(session, self._companions.job_id)
         return {new: merged.inserted, changed: merged.updated}
 
-    def _copy(self, session: Session, statement: str, data: bytes) -> None:
+    def _copy(self, session: Session, statement: str, rows: Sequence[bytes], end: bytes = b"\n") -> None:
         self._check()
         cursor: Any = session.connection().connection.cursor()
         try:
-            cursor.copy_expert(statement, io.BytesIO(data), _COPY_BYTES)
+            cursor.copy_expert(statement, _File(rows, end))
         finally:
             cursor.close()
 

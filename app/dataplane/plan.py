@@ -48,7 +48,7 @@ class Options:
         tells_file: The result says what was found by looking at the file.
         revertible: Keep what rows were before, so that the job can be reverted.
         auto_map: How headers that are no column find one; those that find none are left out. ``None``: they do not.
-        batch_rows: Records per batch; ``lanes``: connections that write.
+        batch_rows: Records per batch, at most; ``lanes``: connections that write.
         batch_timeout_s: How long a lane's transaction may take; ``None`` as long as its statements do.
         ignore_unknown: Leave out fields whose header is no column, instead of refusing the file.
         companions: Take the columns of the row beside each too, a contact's company.
@@ -138,7 +138,8 @@ class Plan:
         first_byte: Where the first record after the header begins, after decompression; ``first_line`` its line.
         names: The fields; of JSON the keys.
         mapped: What becomes of the fields.
-        batch_rows: Records per batch; ``lanes`` and ``max_field_bytes`` as in the settings of then.
+        batch_rows: Records per batch, at most; ``batch_bytes``, ``lanes`` and ``max_field_bytes`` as in the settings of
+            then.
         seen: What was found by looking at the file, and how sure it is.
         spool: Bucket and key of our own copy, when the source itself cannot be read again at any place.
         null_tokens: As in the options of then, like ``ignore_unknown``, ``keeps_empty`` and ``shaping``.
@@ -156,6 +157,7 @@ class Plan:
     names: tuple[str, ...]
     mapped: Mapped
     batch_rows: int
+    batch_bytes: int
     lanes: int
     max_field_bytes: int
     seen: Mapping[str, Any] = field(default_factory=dict)

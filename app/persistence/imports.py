@@ -137,13 +137,13 @@ def place_after(session: Session, job_id: UUID, batch: int) -> Place:
     return Place(batch + 1, row.end_byte, row.last_line + 1, row.refused)
 
 
-def records_of(session: Session, job_id: UUID, batch: int) -> int:
-    """How many records a batch has that every lane has committed: the last of a file may have less than others."""
+def records_upto(session: Session, job_id: UUID, batch: int) -> int:
+    """How many records there are to the end of a batch that every lane has committed."""
     return int(
         session.execute(
             text(
                 "SELECT coalesce(sum((counts ->> 'read')::bigint), 0)::bigint FROM import_batches "
-                "WHERE job_id = :job AND batch = :batch"
+                "WHERE job_id = :job AND batch <= :batch"
             ),
             {"job": job_id, "batch": batch},
         ).scalar_one()
@@ -229,22 +229,25 @@ def entered(session: Session, job_id: UUID, *, after: int, limit: int) -> list[E
 def use_of_sizes(session: Session, tenant: str, table: str, *, since: datetime) -> list[SizeUse]:
     """What imports into a table, submitted since then and completed, came to by their batch size, smallest first.
 
-    An import without a full batch is left out, for it says nothing of that size.
+    An import without a full batch, or of batches that ended early, is left out, for it says nothing of that size.
     """
     rows = session.execute(
         text(
             """
             WITH imports AS MATERIALIZED (
-                SELECT j.result ->> 'batch_rows' AS size, j.rows_done AS rows, j.error_count AS failed, l.seconds
+                SELECT j.result ->> 'batch_rows' AS size, j.rows_done AS rows, j.error_count AS failed, l.seconds,
+                       l.batch
                 FROM (
-                    SELECT job_id, max(seconds) AS seconds FROM import_lanes WHERE job_id >= :first GROUP BY job_id
+                    SELECT job_id, max(seconds) AS seconds, max(batch) AS batch
+                    FROM import_lanes WHERE job_id >= :first GROUP BY job_id
                 ) AS l JOIN jobs AS j ON j.id = l.job_id AND j.id >= :first
                 WHERE j.tenant = :tenant AND j.state = 'completed' AND j.result ->> 'table' = :table
             )
             SELECT size::integer AS batch_size, count(*) AS jobs, sum(rows)::bigint AS rows,
                    sum(failed)::bigint AS failed, sum(seconds) AS seconds,
                    percentile_cont(0.5) WITHIN GROUP (ORDER BY rows / seconds) AS rows_per_s
-            FROM imports WHERE rows >= size::integer AND seconds > 0 GROUP BY size::integer ORDER BY 1
+            FROM imports WHERE rows >= size::integer AND rows > batch * size::integer AND seconds > 0
+            GROUP BY size::integer ORDER BY 1
             """
         ),
         {"tenant": tenant, "table": table, "first": first_id(since)},

@@ -20,7 +20,7 @@ class BatchPage:
     """Batches of a job.
 
     Args:
-        batch_size: Records of each but the last; ``None`` before the first one, and of what is no import.
+        batch_size: Records of each, at most; ``None`` before the first one, and of what is no import.
         parallel_batches: Lanes that write them.
         batches: How many some lane has entered so far.
     """

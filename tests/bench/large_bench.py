@@ -73,10 +73,15 @@ class Sizes:
 # Imports
 
 
-def _imported(here: Installation, megabytes: int, *, packed: bool = False) -> tuple[Ran, float]:
-    """An import of a new file into the empty table; also its seconds with those of the indexes that came after it."""
+def _imported(here: Installation, megabytes: int, **how: Any) -> tuple[Ran, float]:
+    """An import of a new file into the empty table; also its seconds with those of the indexes that came after it.
+
+    Args:
+        how: As in ``bring``.
+    """
+    packed = how.get("packed", False)
     name = "large.csv.gz" if packed else "large.csv"
-    rows = bring(here.objects, here.place(name), megabytes=megabytes, packed=packed)
+    rows = bring(here.objects, here.place(name), megabytes=megabytes, **how)
     here.execute(f"TRUNCATE t_default.{PEOPLE.name}", "CHECKPOINT")
     with here.worker():
         ran = here.run("insert_csv_file", {"s3_key": here.place(name).key, "table": PEOPLE.name})
@@ -109,6 +114,15 @@ def files(here: Installation, sizes: Sizes) -> list[dict[str, Any]]:
         entry(f"the same, MB more than for {least:,} MB (less is better)", peaks_mb[most] - peaks_mb[least], 20),
         entry(f"import of {most:,} MB / {middle:,} MB, rows/s", rate / before, 0.8, told=f"{rate:,.0f} rows/s"),
     ]
+
+
+@pytest.mark.feature("S4-22")
+def long_rows(here: Installation, sizes: Sizes) -> list[dict[str, Any]]:
+    """Memory of an import of rows of 10 kB."""
+    megabytes = min(300, max(sizes.megabytes))
+    ran, rate = _imported(here, megabytes, block_rows=1000, longer_by=9_700)
+    name = f"import of {megabytes:,} MB in rows of 10 kB, MB of memory (less is better)"
+    return [entry(name, ran.peak_mb, 250, told=f"{ran.rows:,} rows, {rate:,.0f} rows/s")]
 
 
 def packed(here: Installation, sizes: Sizes) -> list[dict[str, Any]]:
@@ -281,7 +295,7 @@ def walk(ask: Ask, table: str, order: list[dict[str, str]], *, rows: int, page_r
 
 
 MEASUREMENTS: tuple[Callable[[Installation, Sizes], list[dict[str, Any]]], ...] = (
-    payloads, exports, formats, pages, health, files, packed,
+    payloads, exports, formats, pages, health, files, long_rows, packed,
 )  # fmt: skip
 NEED_ROWS = frozenset({exports, formats, pages})
 

@@ -24,8 +24,11 @@ def header() -> bytes:
     return (",".join(COLUMNS) + "\n").encode()
 
 
-def blocks(rows: int = BLOCK_ROWS) -> Iterator[bytes]:
+def blocks(rows: int = BLOCK_ROWS, *, longer_by: int = 0) -> Iterator[bytes]:
     """Blocks of ``rows`` rows without end; no two rows have the same key, e-mail address or profile.
+
+    Args:
+        longer_by: Letters that are added to each profile.
 
     Keys differ in their last digits from block to block, so that each block's rows fall all over the key's index, as
     those of random keys do.
@@ -36,7 +39,7 @@ def blocks(rows: int = BLOCK_ROWS) -> Iterator[bytes]:
     for row in people(rows):
         row[0] = row[0][:-8] + mark
         row[3] = f"{mark}.{row[3]}"
-        row[12] += mark
+        row[12] += mark + "x" * longer_by
         writer.writerow(row)
     block = lines.getvalue().encode()
     number = 0
@@ -45,11 +48,20 @@ def blocks(rows: int = BLOCK_ROWS) -> Iterator[bytes]:
         number += 1
 
 
-def bring(store: S3Store, ref: ObjectRef, *, megabytes: int, packed: bool = False, block_rows: int = BLOCK_ROWS) -> int:
+def bring(
+    store: S3Store,
+    ref: ObjectRef,
+    *,
+    megabytes: int,
+    packed: bool = False,
+    block_rows: int = BLOCK_ROWS,
+    longer_by: int = 0,
+) -> int:
     """Put a CSV file of at least so many megabytes (of 10**6 bytes, as it lies in S3) there; return its rows.
 
     Args:
         packed: Write it as gzip, level 1.
+        block_rows: As in ``blocks``, like ``longer_by``.
     """
     packer = isal_zlib.compressobj(1, wbits=MAX_WBITS | 16) if packed else None
     upload = store.start_upload(ref, content_type="application/gzip" if packed else "text/csv")
@@ -60,7 +72,7 @@ def bring(store: S3Store, ref: ObjectRef, *, megabytes: int, packed: bool = Fals
 
     send(header())
     written = 0
-    for block in blocks(block_rows):
+    for block in blocks(block_rows, longer_by=longer_by):
         send(block)
         written += block_rows
         if upload.size_bytes >= megabytes * 1_000_000:

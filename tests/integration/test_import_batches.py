@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -254,6 +255,11 @@ def test_the_report_leaves_out_what_says_nothing_of_a_size(
     imports: Importing, member: Client, stranger: Client
 ) -> None:
     completed(imports, a_file(20), batch_size=21)
+    completed(
+        replace(imports, settings=imports.settings.model_copy(update={"max_batch_bytes": 30})),
+        a_file(20),
+        batch_size=19,
+    )
     old = completed(imports, a_file(20), batch_size=20)
     submitted(imports, a_file(20), batch_size=20)
     long_ago = partitions.first_id(datetime.now(UTC) - timedelta(days=8))

@@ -4,6 +4,7 @@ import codecs
 import gzip
 import random
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 from uuid import uuid5
 
@@ -455,6 +456,31 @@ def test_killed_between_any_batches_it_ends_as_if_undisturbed(imports: Importing
     assert runs > 1
     assert state(imports, killed) == expected
     assert result.data["books"] == undisturbed.data["books"]
+
+
+@pytest.mark.feature("S4-22")
+@pytest.mark.parametrize("commits", [1, 2, 7])
+def test_batches_that_end_by_their_bytes_end_there_again_when_it_was_killed(imports: Importing, commits: int) -> None:
+    whole = imports.submit(MESSY, table="things", batch_rows=10, lanes=3)
+    imports.run(imports.context(whole, max_batch_bytes=80))
+    expected = state(imports, whole)
+    imports.rows("DELETE FROM t_default.things RETURNING id")
+    killed = imports.submit(MESSY, table="things", batch_rows=10, lanes=3)
+
+    for run in range(60):
+        context = imports.context(killed, max_batch_bytes=20 if run else 80)
+        stop_after(context, commits=commits)
+        with suppress(Killed):
+            imports.run(context)
+            break
+
+    assert run > 0
+    assert state(imports, killed) == expected
+    sizes = imports.rows(
+        "SELECT end_byte - first_byte FROM import_batches WHERE job_id = :id AND lane = 0 ORDER BY batch", id=killed
+    )
+    assert min(sizes[:-1])[0] >= 80
+    assert max(sizes)[0] < 80 + max(map(len, MESSY.splitlines(keepends=True)))
 
 
 @pytest.mark.parametrize("rows", [1, 9, 10, 41])
