@@ -25,10 +25,14 @@ from app.domain.access import Role
 from app.domain.tables import Index
 from app.factory import create_app
 from app.persistence.migrate import upgrade
+from app.persistence.sessions import Sessions
 from app.runtime.stores import Stores
+from app.storage.s3 import S3Store
 from config.settings import Settings
+from tasks.types import reconcile_indexes
 from tests.bench.export_bench import FILL, TABLE
 from tests.bench.results import keep
+from tests.integration.imports import Importing
 
 SEARCHED = replace(
     TABLE,
@@ -107,6 +111,13 @@ def measure(client: FlaskClient, headers: dict[str, str], *, rows: int, calls: i
     return results
 
 
+def build_indexes(settings: Settings, sessions: Sessions) -> None:
+    """Do the job that a change of a table with rows has submitted."""
+    here = Importing(settings, sessions, S3Store(settings), job_type=reconcile_indexes.JOB_TYPE)
+    ((job_id,),) = here.rows("SELECT id FROM jobs WHERE type = :type", type=here.job_type.name)
+    here.run(here.context(job_id))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=1_000_000)
@@ -125,8 +136,8 @@ def main() -> None:
         services.tables.declare("default", TABLE)
         with services.sessions.begin() as session:
             session.execute(text(FILL), {"rows": arguments.rows})
-        # The indexes are made over the rows, as after a bulk load.
         services.tables.declare("default", replace(SEARCHED, version=TABLE.version + 1))
+        build_indexes(settings, services.sessions)
         engine = services.sessions.kw["bind"]
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.execute(text(f"VACUUM (ANALYZE, FREEZE) t_default.{TABLE.name}"))
