@@ -284,8 +284,8 @@ def advance(
 
     Args:
         rows: Added to the rows done; ``failed`` to the error count; ``counters`` to the counters of these names.
-        rows_done: Set instead of added. Rows are what counts as progress: they forget earlier rescues; with
-            ``bytes_done`` only where no run has come as far.
+        rows_done: Set instead of added. Rows are what counts as progress: added ones, and those beyond what any run has
+            said, forget earlier rescues.
         checkpoint: Replaces the job's checkpoint; ``spent`` what its runs have spent; ``config`` its config.
     Returns:
         What the holder is asked to do.
@@ -305,7 +305,7 @@ def advance(
         sets.append(NEW_STAGE)
         bound["stage"] = stage
     if rows_done is not None:
-        sets[0] = "rows_done = :rows"
+        sets[0] = "rows_done = :rows, rows_reached = greatest(rows_reached, :rows)"
         bound["rows"] = rows_done
     if counters:
         parts = []
@@ -321,14 +321,15 @@ def advance(
         if document is not None:
             sets.append(f"{name} = CAST(:{name} AS jsonb)")
             bound[name] = json.dumps(document)
-    # A job that only says that it began has cost its last worker nothing yet. One that began anew says again what it
-    # said before, and may kill its worker at the same place.
-    further = "true" if rows or bytes_done is None else ":bytes_done > bytes_done"
-    rescues = f"rescues = CASE WHEN {further} THEN 0 ELSE rescues END, " if rows or rows_done else ""
+    if rows:
+        sets.append("rescues = 0")
+    elif rows_done:
+        # A run that began anew says again what one before it said, and may kill its worker at the same place.
+        sets.append("rescues = CASE WHEN :rows > coalesce(rows_reached, 0) THEN 0 ELSE rescues END")
     row = session.execute(
         text(
             f"""
-            UPDATE jobs SET {rescues}updated_at = clock_timestamp(), progressed_at = clock_timestamp(),
+            UPDATE jobs SET updated_at = clock_timestamp(), progressed_at = clock_timestamp(),
                 {", ".join(sets)}
             WHERE id = :id AND fence = :fence AND {STATE} = 'running'
             RETURNING cancel_requested, cancel_reason, paused

@@ -71,6 +71,7 @@ CREATE TABLE jobs (
     finished_at       timestamptz,
     outcome           text,
     rows_done         bigint NOT NULL DEFAULT 0,
+    rows_reached      bigint,  -- the most that any run has said, of those that say how many are done
     rows_total        bigint,
     bytes_done        bigint NOT NULL DEFAULT 0,
     bytes_total       bigint,

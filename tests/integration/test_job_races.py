@@ -146,10 +146,10 @@ def test_only_a_job_that_comes_further_than_before_has_its_lost_workers_forgotte
     job = a_running_job(sessions)
     kept = []
 
-    for rows, size_bytes in ((10, 100), (5, 50), (10, 100), (11, 110)):
+    for rows in (10, 5, 10, 11):
         with sessions.begin() as session:
             session.execute(text("UPDATE jobs SET rescues = 3 WHERE id = :id"), {"id": job.id})
-            jobs.advance(session, job, rows_done=rows, bytes_done=size_bytes)
+            jobs.advance(session, job, rows_done=rows)
         kept.append(a_service(sessions).get("default", job.id).rescues)
 
     assert kept == [0, 3, 3, 0]
