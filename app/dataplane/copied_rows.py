@@ -19,10 +19,15 @@ _ROWS_BYTES: Final = 2**17
 
 
 class WholeRows(io.RawIOBase):
-    """Takes what COPY writes, as it comes, and hands on what ``spelled`` makes of it, some whole rows at a time."""
+    """Takes what COPY writes, as it comes, and hands on what ``spelled`` makes of it, some whole rows at a time.
 
-    def __init__(self, spelled: Callable[[bytes], bytes], out: io.RawIOBase) -> None:
+    Args:
+        rows_bytes: At most so many, unless a row is longer.
+    """
+
+    def __init__(self, spelled: Callable[[bytes], bytes], out: io.RawIOBase, *, rows_bytes: int = _ROWS_BYTES) -> None:
         super().__init__()
+        self._rows_bytes = rows_bytes
         self._spelled = spelled
         self._out = out
         self._held: list[bytes] = []
@@ -35,7 +40,7 @@ class WholeRows(io.RawIOBase):
         """Hand on the rows that end in ``block``; hold what is behind them."""
         data = bytes(block)
         start = 0
-        while end := data.rfind(b"\n", start, start + _ROWS_BYTES) + 1 or data.find(b"\n", start) + 1:
+        while end := data.rfind(b"\n", start, start + self._rows_bytes) + 1 or data.find(b"\n", start) + 1:
             self._out.write(self._spelled(b"".join((*self._held, data[start:end]))))
             self._held.clear()
             start = end

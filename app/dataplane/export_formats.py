@@ -28,6 +28,8 @@ CONTENT_TYPES: Final = {
     "xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
     "parquet": "application/vnd.apache.parquet",
 }
+_OPENING: Final = b"[\n"
+_COMMA: Final = b",\n"
 _PACKED: Final = {"gzip": "application/gzip", "zstd": "application/zstd", "zip": "application/zip"}
 
 
@@ -116,8 +118,10 @@ class _Lines:
 
     options = OPTIONS
 
-    def __init__(self, stream: ExportStream, columns: Sequence[Column], out: io.RawIOBase) -> None:
-        self.into: io.RawIOBase = WholeRows(JsonLines(columns).spelled, out)
+    def __init__(
+        self, stream: ExportStream, columns: Sequence[Column], out: io.RawIOBase, *, end: bytes = b"\n"
+    ) -> None:
+        self.into: io.RawIOBase = WholeRows(JsonLines(columns, end=end).spelled, out)
         self._stream = stream
         self._columns = columns
 
@@ -140,34 +144,31 @@ class _Array(_Lines):
 
     def __init__(self, stream: ExportStream, columns: Sequence[Column]) -> None:
         self._elements = _Elements(stream)
-        super().__init__(stream, columns, self._elements)
+        super().__init__(stream, columns, self._elements, end=_COMMA)
 
     def finish(self) -> None:
         self._elements.finish()
 
 
 class _Elements(io.RawIOBase):
-    """Turns line ends into commas; a line end stands only between rows, as JSON escapes those in texts."""
+    """Takes whole rows with a comma behind each, and leaves out the last one."""
 
     def __init__(self, stream: ExportStream) -> None:
         super().__init__()
         self._stream = stream
-        self._held = b"[\n"
+        self._held = _OPENING
 
     def writable(self) -> bool:
         return True
 
     def write(self, block: Any, /) -> int:
-        """Write all but the last line end, which may be the last of all."""
-        data = bytes(block)
-        ends = data.endswith(b"\n")
-        body = data[:-1] if ends else data
-        self._stream.write(self._held + body.replace(b"\n", b",\n"))
-        self._held = b",\n" if ends else b""
-        return len(data)
+        """Hold these rows, which may be the last of all, and write those before them."""
+        self._stream.write(self._held)
+        self._held = bytes(block)
+        return len(block)
 
     def finish(self) -> None:
-        self._stream.write(b"[]\n" if self._held == b"[\n" else b"\n]\n")
+        self._stream.write(b"[]\n" if self._held is _OPENING else self._held.removesuffix(_COMMA) + b"\n]\n")
 
 
 class _Sheets:

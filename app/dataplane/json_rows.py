@@ -37,14 +37,18 @@ def _value(column: Column) -> str:
 
 
 class JsonLines:
-    """Makes lines of JSON of rows of ``copied_rows``, whose dates are ISO's and whose zone is UTC."""
+    """Makes lines of JSON of rows of ``copied_rows``, whose dates are ISO's and whose zone is UTC.
 
-    def __init__(self, columns: Sequence[Column]) -> None:
+    Args:
+        end: Behind each object.
+    """
+
+    def __init__(self, columns: Sequence[Column], *, end: bytes = b"\n") -> None:
         self._columns = columns
         marks = [b'"' if column.type in _QUOTED else _SPARE for column in columns]
         names = [json.dumps(column.name).encode() for column in columns]
         openings = [name + b":" + mark for name, mark in zip(names, marks, strict=True)]
-        self._frame = Frame(openings, marks, begin=b"{", between=b",", end=b"}\n", null=b"null", spare=_SPARE)
+        self._frame = Frame(openings, marks, begin=b"{", between=b",", end=b"}" + end, null=b"null", spare=_SPARE)
 
     def spelled(self, rows: bytes) -> bytes:
         """A line for each of these whole rows."""

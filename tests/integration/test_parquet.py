@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import io
+import json
+import threading
 from datetime import UTC, date, datetime
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, example, given
+from hypothesis import settings as tried
+from hypothesis import strategies as st
 from sqlalchemy import text
 
 from app.dataplane import parquet
-from app.domain.errors import InvalidRequestError
+from app.dataplane.export import ExportStream, copy_as
+from app.dataplane.vql.compiler import Statement
+from app.domain.errors import InvalidRequestError, JobError
 from app.domain.jobs import SubmitJob
 from app.domain.tables import Column, ColumnType, Table
 from app.persistence.sessions import Sessions
@@ -109,6 +116,105 @@ def test_groups_and_parts_are_cut_between_rows(
     assert [len(table_of(body)) for body in bodies] == [1_000] * 3
     assert all(read.ParquetFile(io.BytesIO(body)).num_row_groups > 1 for body in bodies)
     assert rows == [{"id": number, "label": '"\n,' * (number % 50 * 30)} for number in range(1, 3_001)]
+
+
+# Whatever Postgres can store: anything but U+0000 and halves of surrogate pairs.
+TEXTS = st.one_of(st.none(), st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=12))
+ODD_TEXTS = st.sampled_from(
+    [
+        "",
+        "\b",
+        "\\",
+        "\\b",
+        "\\2",
+        "\x02",
+        "\\\x02",
+        "\\\\n\n",
+        "\r\n\t\v\f",
+        "\ufeff",
+        '"',
+        "'",
+        " ",
+        r"\N",
+        "NULL",
+        "\x1a",
+    ]
+)
+ANY_TEXTS = st.one_of(TEXTS, ODD_TEXTS)
+ANY_ROWS = st.lists(st.tuples(ANY_TEXTS, st.lists(ANY_TEXTS, max_size=3), ANY_TEXTS), max_size=12)
+
+
+class Kept:
+    """Keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.body = b""
+
+    def write(self, data: bytes, /) -> None:
+        self.body += data
+
+
+@tried(
+    max_examples=100,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(ANY_ROWS, st.sampled_from([1, 40, 2**20]), st.integers(1, 3))
+@example([(one, [one], one) for one in ("\ufeff", "\x02", "\\\\n\n", "\b", None)], 1, 1)
+@example([(None, [], None), ("", [None, ""], "")], 1, 3)
+def test_any_texts_come_back_from_blocks_of_any_size(
+    sessions: Sessions, rows: list[tuple[Any, ...]], block_bytes: int, width: int
+) -> None:
+    pytest.importorskip("pyarrow")
+    kinds = (ColumnType.TEXT, ColumnType.TEXT_ARRAY, ColumnType.JSON)
+    columns = [Column(kind.name, kind) for kind in kinds][:width]
+    came = [{"n": n, **dict(zip("abc", row, strict=True))} for n, row in enumerate(rows)]
+    chosen = ", ".join(f'm.{name} AS "{column.name}"' for name, column in zip("abc", columns, strict=False))
+    source = "json_to_recordset(CAST(:rows AS json)) AS m(n int, a text, b text[], c json)"
+    select = Statement(f"SELECT {chosen} FROM {source} ORDER BY m.n", {"rows": json.dumps(came)})
+    kept = Kept()
+    stream = ExportStream(kept, compression="none", between=lambda: None)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(parquet, "BLOCK_BYTES", block_bytes)
+        writer = parquet.ParquetFile(stream, columns)
+    with sessions.begin() as session:
+        copy_as(session, writer.statement(select), stream, writer.options, into=writer.into)
+    writer.finish()
+    stream.finish()
+    writer.drop()
+
+    found = [tuple(row.values()) for row in table_of(kept.body).to_pylist()]
+    texts = [tuple(json.loads(one) if place and one else one for place, one in enumerate(row)) for row in found]
+    assert texts == [row[:width] for row in rows]
+    assert writer.rows == len(rows)
+
+
+def test_the_same_rows_make_the_same_bytes(exporting: Exporting, sessions: Sessions) -> None:
+    pytest.importorskip("pyarrow")
+    with sessions.begin() as session:
+        session.execute(text(ROWS))
+
+    first, second = (exporting.body(exporting.export("things", format="parquet", vql=ORDER)) for _ in range(2))
+
+    assert first == second
+
+
+def test_an_export_that_fails_on_its_way_leaves_no_thread(exporting: Exporting, sessions: Sessions) -> None:
+    pytest.importorskip("pyarrow")
+    with sessions.begin() as session:
+        session.execute(
+            text(
+                "INSERT INTO t_default.things (id, label, seen) SELECT g, repeat('x', 1000), "
+                "CASE WHEN g = 4000 THEN 'infinity'::timestamptz END FROM generate_series(1, 4000) AS g"
+            )
+        )
+
+    with pytest.raises(JobError) as caught:
+        exporting.export("things", format="parquet", vql=ORDER)
+
+    assert caught.value.code == "export.query_failed"
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("parquet")]
 
 
 def test_an_empty_table_is_a_file_with_its_columns(exporting: Exporting) -> None:
