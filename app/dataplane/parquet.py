@@ -156,12 +156,11 @@ class _Arrow:
 
     def __init__(self, columns: Sequence[Column]) -> None:
         import pyarrow
-        from pyarrow import compute, csv, parquet
+        from pyarrow import csv, parquet
 
         self._pyarrow = pyarrow
         is_built_in = _POOL in pyarrow.supported_memory_backends()
         self._pool = pyarrow.jemalloc_memory_pool() if is_built_in else pyarrow.default_memory_pool()
-        self._replace = partial(compute.replace_substring, memory_pool=self._pool)
         self._read = csv.read_csv
         self._read_options = csv.ReadOptions
         self._names = [column.name for column in columns]
@@ -170,8 +169,10 @@ class _Arrow:
         self._parse = csv.ParseOptions(
             delimiter=DELIMITER.decode(), quote_char=False, escape_char=False, ignore_empty_lines=False
         )
+        read = {column.name: _read_as(pyarrow, column) for column in columns}
+        self._others = [place for place, field in enumerate(self._schema) if field.type != read[field.name]]
         self._convert = csv.ConvertOptions(
-            column_types={column.name: _read_as(pyarrow, column) for column in columns},
+            column_types=read,
             null_values=[NULL.decode()],
             strings_can_be_null=True,
             true_values=["t"],
@@ -199,7 +200,9 @@ class _Arrow:
             parse_options=self._parse,
             convert_options=self._convert,
             memory_pool=self._pool,
-        ).cast(self._schema)
+        )
+        for place in self._others:
+            found = found.set_column(place, self._schema.field(place), self._kept(found.column(place), place))
         if b"\\" in rows:
             for place in self._texts:
                 found = found.set_column(place, self._schema.field(place), self._unescaped(found.column(place), rows))
@@ -216,13 +219,21 @@ class _Arrow:
         self._sink.written.clear()
         return data
 
+    def _kept(self, numbers: Any, place: int) -> Any:
+        """Numbers of days and microseconds as what they are; a cast, or a replacement, loads 9 MB of Arrow more."""
+        kind = self._schema.field(place).type
+        return self._pyarrow.chunked_array([chunk.view(kind) for chunk in numbers.chunks], kind)
+
     def _unescaped(self, cells: Any, rows: bytes) -> Any:
+        from pyarrow.compute import replace_substring
+
+        replace = partial(replace_substring, memory_pool=self._pool)
         pair, mark = _BACKSLASHES
-        cells = self._replace(cells, pair, mark)
+        cells = replace(cells, pair, mark)
         for letter, meant in _LETTERS.items():
             if b"\\" + letter.encode() in rows:
-                cells = self._replace(cells, "\\" + letter, meant)
-        return self._replace(cells, mark, "\\")
+                cells = replace(cells, "\\" + letter, meant)
+        return replace(cells, mark, "\\")
 
 
 class _Sink:
