@@ -22,8 +22,8 @@ from app.dataplane.inferring import infer
 from app.dataplane.mapping import map_header, proposed
 from app.dataplane.origins import Origin, PathOrigin
 from app.dataplane.plan import Options, Plan
-from app.dataplane.sheets import converted
-from app.dataplane.sources import ByteSource
+from app.dataplane.sheets import SheetSource, sheet_wanted
+from app.dataplane.sources import READ_BYTES, ByteSource
 from app.domain.errors import JobError, TransientError
 from app.domain.failed_records import stage_of
 from app.domain.tables import Table
@@ -141,11 +141,14 @@ class DryRun:
             return
         with TemporaryDirectory(prefix="haulier-") as folder:
             origin = PathOrigin(Path(folder), ("sheet",))
+            wanted = sheet_wanted(settings, self.table, options)
             with (
-                converted(settings, self.origin, info, self.table, options, go_on=self.go_on) as sheet,
+                closing(SheetSource(settings, self.origin, info, wanted, go_on=self.go_on)) as sheet,
                 (Path(folder) / "sheet").open("wb") as file,
             ):
-                file.writelines(sheet.pieces())
+                while lines := sheet.read(READ_BYTES):
+                    file.write(lines)
+                    self.go_on()
             self._look_at(
                 origin, reading.plan_of_sheet(settings, sheet.found, origin.info(), self.table, options), found
             )
@@ -204,7 +207,7 @@ class DryRun:
 
     def _read(self, plan: Plan, source: ByteSource, found: _Found) -> None:
         place = Place(0, plan.first_byte, plan.first_line, 0)
-        reader = reading.reader_of(plan, source.read, place)
+        reader = reading.reader_of(plan, source, place)
         chunks = reading.chunks_of(plan, reader)
         fate = self._fate(plan, self.table) if self.table and not found.problems else _as_read
         for chunk in chunks:

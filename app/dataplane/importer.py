@@ -6,10 +6,10 @@ import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
@@ -27,6 +27,7 @@ from app.dataplane.mirror.following import Follower
 from app.dataplane.origins import Origin
 from app.dataplane.plan import Mode, Options, Plan, from_checkpoint
 from app.dataplane.shaped import Shaped
+from app.dataplane.sheets import SheetSource, seen_of
 from app.dataplane.sources import ByteSource
 from app.dataplane.spooling import UrlOrigin, copy_of
 from app.domain.errors import FenceLost
@@ -53,13 +54,13 @@ def import_file(context: ImportContext, origin: Origin | UrlOrigin, table: Table
         FenceLost: Another worker has the job.
     """
     work = _Work(context, origin, table, options)
-    with Follower(context, _written(table, options)) as mirror:
-        plan = work.plan()
-        loaded = work.load(plan, _Beginning.of(context, plan))
+    with Follower(context, _written(table, options)) as mirror, ExitStack() as held:
+        plan, begun = work.plan(held)
+        loaded = work.load(plan, _Beginning.of(context, plan), begun=begun)
         if loaded.bulk:
             loaded.bulk.finish()
         mirrored = mirror.finish()
-    result = _close(context, plan, table, records=loaded.records, end_byte=loaded.end_byte)
+    result = _close(context, plan, table, loaded)
     result = mirrored.told(result)
     return replace(result, data={**result.data, "indexes": loaded.bulk.indexes}) if loaded.bulk else result
 
@@ -72,11 +73,16 @@ def _written(table: Table, options: Options) -> list[Table]:
 
 @dataclass(frozen=True, slots=True)
 class _Loaded:
-    """How many records the file has up to where it was loaded, where they end, and the table's indexes meanwhile."""
+    """How many records the file has up to where it was loaded, where they end, and the table's indexes meanwhile.
+
+    Args:
+        seen: As in the plan, with what was seen since.
+    """
 
     records: int
     end_byte: int
     bulk: BulkPath | None
+    seen: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,18 +94,20 @@ class _Work:
     table: Table
     options: Options
 
-    def plan(self) -> Plan:
+    def plan(self, held: ExitStack) -> tuple[Plan, ByteSource | None]:
         """The plan of the job's first claim, or a new one when the config was changed since; this one's, at the first.
+
+        A sheet's records, too, where they are begun already; ``held`` closes them in the end.
 
         Lanes that are behind first go on, by the plan of then, to where the furthest is: so each batch is read by one
         plan in every lane, and no record is counted in two ways.
         """
         checkpoint = self.context.job.checkpoint or {}
         if "import" not in checkpoint:
-            return _first_plan(self.context, self.origin, self.table, self.options)
+            return _first_plan(self.context, self.origin, self.table, self.options, held)
         plan = from_checkpoint(checkpoint)
         if plan.fingerprint == self.options.fingerprint(self.origin.place, self.table.name):
-            return plan
+            return plan, None
         most = self.context.settings.max_columns
         changed = replanned(plan, self.table, self.options, self.origin.place, max_columns=most)
         begin = _Beginning.of(self.context, plan)
@@ -108,13 +116,15 @@ class _Work:
         with self.context.sessions.begin() as session:
             signals = advance(session, self.context.job, checkpoint=changed.to_checkpoint())
         self.context.heed(signals)
-        return changed
+        return changed, None
 
-    def load(self, plan: Plan, begin: _Beginning, *, last_batch: int | None = None) -> _Loaded:
-        """Load the rest of the file, or up to a batch, by the plan alone."""
+    def load(
+        self, plan: Plan, begin: _Beginning, *, last_batch: int | None = None, begun: ByteSource | None = None
+    ) -> _Loaded:
+        """Load the rest of the file, or up to a batch, by the plan alone; ``begun`` is that rest if it is open."""
         context, table = self.context, self.table
-        with closing(reading.open_planned(context, self.origin, plan, begin.place.byte)) as source:
-            reader = reading.reader_of(plan, source.read, begin.place)
+        with closing(begun or reading.open_planned(context, self.origin, plan, begin.place.byte)) as source:
+            reader = reading.reader_of(plan, source, begin.place)
             chunks = reading.chunks_of(plan, reader)
             if plan.shaping:
                 shaped = Shaped(context, self.origin, plan, table)
@@ -130,11 +140,14 @@ class _Work:
                 batches = islice(batches, last_batch - begin.place.batch + 1)
             with _Lanes(context, _load(context, plan, table, self.options, encoder), begin, account) as lanes:
                 fresh = _feed(lanes, plan.lanes, context.check, _placed(batches, plan, begin, source))
-        return _Loaded(begin.records + fresh, reader.next_byte, bulk)
+            seen = {**plan.seen, **seen_of(source.found)} if isinstance(source, SheetSource) else plan.seen
+        return _Loaded(begin.records + fresh, reader.next_byte, bulk, seen)
 
 
-def _first_plan(context: ImportContext, origin: Origin | UrlOrigin, table: Table, options: Options) -> Plan:
-    plan = reading.first_plan(context, origin, table, options)
+def _first_plan(
+    context: ImportContext, origin: Origin | UrlOrigin, table: Table, options: Options, held: ExitStack
+) -> tuple[Plan, ByteSource | None]:
+    plan, begun = reading.first_plan(context, origin, table, options, held)
     with context.sessions.begin() as session:
         if plan.spool:
             artifacts.put(session, context.job.tenant, copy_of(context, ObjectRef(*plan.spool), plan.size_bytes))
@@ -147,7 +160,7 @@ def _first_plan(context: ImportContext, origin: Origin | UrlOrigin, table: Table
             checkpoint=plan.to_checkpoint(),
         )
     context.heed(signals)
-    return plan
+    return plan, begun
 
 
 @dataclass(frozen=True, slots=True)
@@ -358,10 +371,10 @@ class _LaneStopped(Exception):  # noqa: N818 - it is a signal, replaced by the l
 # The end
 
 
-def _close(context: ImportContext, plan: Plan, table: Table, *, records: int, end_byte: int) -> Result:
+def _close(context: ImportContext, plan: Plan, table: Table, loaded: _Loaded) -> Result:
     """Check the books and make the result of them."""
     with context.sessions.begin() as session:
-        closed = books.close(session, context.id, plan, records=records, end_byte=end_byte)
+        closed = books.close(session, context.id, plan, records=loaded.records, end_byte=loaded.end_byte)
         if plan.spool:
             artifacts.end_source(session, context.job.tenant, context.id, at=context.clock.now())
         context.heed(advance(session, context.job, bytes_done=plan.size_bytes, rows_total=closed.read, stage="loaded"))
@@ -371,10 +384,10 @@ def _close(context: ImportContext, plan: Plan, table: Table, *, records: int, en
         data={
             "table": table.name,
             "books": closed.as_dict(),
-            "bytes": end_byte,
+            "bytes": loaded.end_byte,
             "lanes": plan.lanes,
             "batch_rows": plan.batch_rows,
-            **plan.seen,
+            **loaded.seen,
         },
         message=f"successfully loaded {good} of {closed.read} records",
         outcome=outcome,

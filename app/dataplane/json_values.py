@@ -96,7 +96,7 @@ class Shape:
         ]
         chunk.members = members
         chunk.columns = [list(column) for column in zip(*rows, strict=True)] or [[] for _ in self.names]
-        chunk.plain = all(_is_plain(b"".join(column)) for column in chunk.columns)
+        chunk.plain = all(is_plain(b"".join(column)) for column in chunk.columns)
 
     def row(self, value: Any) -> list[str | None] | Fault:
         """The texts of one value, ``None`` for null, or why it is no row."""
@@ -174,7 +174,7 @@ class Quick:
         columns, plain = [], True
         for getter in self._getters:
             values = list(map(getter, rows))
-            found = _encoded(values)
+            found = encoded(values)
             if found is None:
                 return None
             column, plain = found[0], plain and found[1]
@@ -208,11 +208,12 @@ def _is_utf8(data: bytes) -> bool:
     return True
 
 
-def _is_plain(joined: bytes) -> bool:
+def is_plain(joined: bytes) -> bool:
+    """Whether COPY takes texts as they stand."""
     return not any(mark in joined for mark in (b"\\", b"\t", b"\n", b"\r"))
 
 
-def _encoded(column: list[Any]) -> tuple[list[bytes], bool] | None:
+def encoded(column: list[Any]) -> tuple[list[bytes], bool] | None:
     """A column in UTF-8, and whether it is plain; ``None`` when some value cannot be."""
     kinds = set(map(type, column))
     if kinds == {int}:
@@ -232,7 +233,7 @@ def _encoded(column: list[Any]) -> tuple[list[bytes], bool] | None:
     except UnicodeEncodeError:
         return None
     values = joined.split(_SEPARATOR.encode())
-    return values if len(values) == len(column) else [value.encode() for value in column], _is_plain(joined)
+    return values if len(values) == len(column) else [value.encode() for value in column], is_plain(joined)
 
 
 def _text(value: Any) -> str:

@@ -11,10 +11,11 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import reduce
+from itertools import islice
 from operator import lt
 from typing import Final
 
-from app.dataplane.sheet_cells import Cells, Column, Kind
+from app.dataplane.sheet_cells import NUL, Cells, Column, Kind
 from app.dataplane.sheet_parts import NotPlainError, Parts
 
 _MOST_ROWS: Final = 1_048_576
@@ -33,6 +34,8 @@ _BEFORE_A: Final = ord("A") - 1
 _ROW: Final = re.compile(rb'<row r="[1-9][0-9]{0,6}+"[^>/]*+(?:/>|>((?:[^<]|<(?!/row>))*+)</row>)\s*+')
 _EMPTY_ROWS_AND_END: Final = re.compile(rb"(?:<row [^>/]*+/>\s*+)*+</sheetData>")
 _HEAD: Final = re.compile(rb"\s*+(?:<\?xml [^>]*+>\s*+)?+<worksheet [^>]*+>")
+_REST: Final = rb"((?s:.+))"
+"""What no row begins."""
 _FORMULA: Final = rb"(?:<f(?: [^>]*+)?+>(?:[^<]*+</f>)?+)?+"
 _EMPTY: Final = rb"(?: ?+/>|></c>|>" + _FORMULA + rb"<v></v></c>|><f(?: [^>]*+)?+>(?:[^<]*+</f>)?+(?:<v ?+/>)?+</c>)"
 _CELL: Final = re.compile(
@@ -54,7 +57,7 @@ class Rows:
     Args:
         numbers: In the sheet, counted from 1, ascending; rows that are missing between them are empty.
         columns: From the sheet's first on.
-        found: The values of each row as they stood, behind its number; ``None`` for no cell.
+        found: The values of each row as they stood, behind its number; ``None`` for no cell, and in the end.
         dates: The places of dates and times in these.
     """
 
@@ -65,7 +68,9 @@ class Rows:
 
     def from_place(self, place: int) -> Rows:
         """Those from a place on."""
-        columns = [Column(column.values[place:], column.is_text) for column in self.columns]
+        if not place:
+            return self
+        columns = [Column(NUL.join(column.values()[place:]), column.is_text) for column in self.columns]
         return Rows(self.numbers[place:], columns, self.found[place:], self.dates)
 
     def has_cells(self, place: int) -> bool:
@@ -89,7 +94,7 @@ class PlainSheet:
         self._cells = Cells(parts)
         self._kinds: list[dict[Kind, bool]] = []
         self._slots: list[tuple[int, Kind]] = []
-        self._row = re.compile(rb"(?!)")
+        self._row = re.compile(_REST)
         self._lessons = 0
         self._last = 0
 
@@ -99,14 +104,15 @@ class PlainSheet:
         Raises:
             NotPlainError: The sheet goes on in a way that is not known here, or should be refused.
         """
-        rest, begun, ended = b"", False, False
+        rest, begun, ended, has_end = b"", False, False, False
         for piece in self._parts.stream(self._parts.sheet):
             if ended:
                 continue  # the checksum is of all
+            has_end = has_end or _END in rest[-len(_END) :] + piece
             rest += piece
             if not begun:
                 begun, rest = _begun(rest)
-            if not begun or (len(rest) < _BLOCK_BYTES and _END not in rest):
+            if not begun or (len(rest) < _BLOCK_BYTES and not has_end):
                 continue
             end = rest.rfind(_ROW_END) + len(_ROW_END)
             if end >= len(_ROW_END):
@@ -115,7 +121,7 @@ class PlainSheet:
             elif len(rest) > _LONGEST_ROW_BYTES:
                 raise NotPlainError("a row that is too long")
             ended = _EMPTY_ROWS_AND_END.match(rest) is not None
-            if not ended and _END in rest:
+            if not ended and has_end and _END in rest:
                 raise NotPlainError("rows with another end")
         if not ended:
             raise NotPlainError("rows without an end")
@@ -123,22 +129,21 @@ class PlainSheet:
     def _rows(self, block: bytes) -> Iterator[Rows]:
         if b"\0" in block:
             raise NotPlainError("a NUL")
-        found: list[tuple[bytes | None, ...]] = []
-        at, end = 0, len(block)
-        while at < end:
-            row = self._row.match(block, at)
-            if found and (row is None or (len(found) + 1) * len(self._slots) > _CELLS_AT_ONCE):
-                yield self._made(found)
-                found = []
-            if row is None:
+        at, learned_at = 0, -1
+        while at < len(block):
+            rows = map(re.Match.groups, self._row.finditer(block, at))
+            at = len(block)
+            while found := list(islice(rows, max(1, _CELLS_AT_ONCE // (len(self._slots) + 1)))):
+                if (rest := found[-1][-1]) is not None:
+                    found.pop()
+                    at = len(block) - len(rest)
+                if found:
+                    yield self._made(found)
+            if at == learned_at:
+                raise NotPlainError("cells of another form")
+            if at < len(block):
                 self._learn(block, at)
-                row = self._row.match(block, at)
-                if row is None:
-                    raise NotPlainError("cells of another form")
-            found.append(row.groups())
-            at = row.end()
-        if found:
-            yield self._made(found)
+                learned_at = at
 
     def _learn(self, block: bytes, at: int) -> None:
         """Take the cells of the next rows into the pattern."""
@@ -153,7 +158,8 @@ class PlainSheet:
         if self._lessons > _MOST_LESSONS or len(self._slots) > _MOST_KINDS:
             raise NotPlainError("cells of too many kinds")
         cells = b"".join(_pattern(place, kinds) for place, kinds in enumerate(self._kinds))
-        self._row = re.compile(rb'<row r="([1-9][0-9]{0,6}+)"[^>/]*+(?:/>|>' + cells + rb"</row>)\s*+")
+        head = rb'<row r="([1-9][0-9]{0,6}+)"[^>/]*+(?:/>|>'
+        self._row = re.compile(head + cells + rb"</row>)\s*+|" + _REST)
 
     def _learn_row(self, cells: bytes) -> None:
         at = 0
@@ -176,13 +182,12 @@ class PlainSheet:
 
     def _made(self, found: list[tuple[bytes | None, ...]]) -> Rows:
         """These rows by columns."""
-        names, *slots = zip(*found, strict=True)
+        names, *slots, _ = zip(*found, strict=True)
         numbers = list(map(int, names))
         if not self._last < numbers[0] or not all(map(lt, numbers, numbers[1:])) or numbers[-1] > _MOST_ROWS:
             raise NotPlainError("rows in another order, or too many")
         self._last = numbers[-1]
-        nothing = [b""] * len(numbers)
-        columns = [Column(nothing, is_text=True)] * len(self._kinds)
+        columns = [Column(NUL * (len(numbers) - 1), is_text=True)] * len(self._kinds)
         filled: set[int] = set()
         for (place, kind), values in zip(self._slots, slots, strict=True):
             if values.count(None) < len(values):
@@ -244,7 +249,6 @@ def letters_of(place: int) -> bytes:
 
 def _merged(one: Column, other: Column) -> Column:
     """A column whose cells are of two kinds."""
-    if one.is_text and other.is_text:
-        return Column([first or second for first, second in zip(one.values, other.values, strict=True)], is_text=True)
-    pairs = zip(one.literals(), other.literals(), strict=True)
-    return Column([first or second for first, second in pairs], is_text=False)
+    is_text = one.is_text and other.is_text
+    pairs = zip(*((each.values() if is_text else each.literals()) for each in (one, other)), strict=True)
+    return Column(NUL.join([first or second for first, second in pairs]), is_text)

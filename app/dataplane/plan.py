@@ -126,6 +126,24 @@ class Mapped:
 
 
 @dataclass(frozen=True, slots=True)
+class Sheet:
+    """A sheet of a workbook, whose rows are read as lines of NDJSON.
+
+    Args:
+        sheet: Its name, or its number, counted from 1.
+        names: Of its columns; ``None``: the first row has them.
+        skip_rows: As in the options, like ``fill_merged``.
+        reader: ``sheets.READER`` of the job's first claim; what another makes of it may be other lines.
+    """
+
+    sheet: str | int
+    names: tuple[str, ...] | None
+    skip_rows: int
+    fill_merged: bool
+    reader: str
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """What a load keeps to from its first claim to its end, whatever is killed or reconfigured meanwhile.
 
@@ -141,6 +159,7 @@ class Plan:
         batch_rows: Records per batch, at most; ``batch_bytes``, ``lanes`` and ``max_field_bytes`` as in the settings of
             then.
         seen: What was found by looking at the file, and how sure it is.
+        sheet: Which of a workbook is read; the format is that of its lines.
         spool: Bucket and key of our own copy, when the source itself cannot be read again at any place.
         null_tokens: As in the options of then, like ``ignore_unknown``, ``keeps_empty`` and ``shaping``.
     """
@@ -167,6 +186,7 @@ class Plan:
     ignore_unknown: bool = False
     keeps_empty: bool = False
     shaping: Shaping = field(default_factory=Shaping)
+    sheet: Sheet | None = None
 
     @property
     def width(self) -> int:
@@ -176,7 +196,7 @@ class Plan:
     @property
     def is_packed(self) -> bool:
         """Whether the bytes are others than the stored ones."""
-        return self.compression is not Compression.NONE
+        return self.compression is not Compression.NONE or self.sheet is not None
 
     def to_checkpoint(self) -> dict[str, Any]:
         """The plan in JSON types."""
@@ -196,9 +216,14 @@ def from_checkpoint(checkpoint: Mapping[str, Any]) -> Plan:
             "spool": kept["spool"] and tuple(kept["spool"]),
             "null_tokens": tuple(kept["null_tokens"]),
             "mapped": _mapped_of(kept["mapped"]),
+            "sheet": _sheet_of(kept.get("sheet")),
             "shaping": Shaping.from_json(kept["shaping"]),
         }
     )
+
+
+def _sheet_of(kept: Mapping[str, Any] | None) -> Sheet | None:
+    return None if kept is None else Sheet(**{**kept, "names": kept["names"] and tuple(kept["names"])})
 
 
 def _mapped_of(kept: Mapping[str, Any]) -> Mapped:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
 from typing import Any, Protocol, cast
 
@@ -20,9 +20,10 @@ from app.dataplane.plan import Mapped, Options, Plan
 from app.dataplane.records import RecordReader
 from app.dataplane.scanning import scan
 from app.dataplane.sheet_reader import Found
-from app.dataplane.sheets import converted, seen_of
+from app.dataplane.sheet_records import SheetReader
+from app.dataplane.sheets import SheetSource, seen_of, sheet_wanted
 from app.dataplane.sources import ByteSource
-from app.dataplane.spooling import UrlOrigin, removed_on_error, spool, spool_url
+from app.dataplane.spooling import UrlOrigin, removed_on_error, spool_url
 from app.domain.errors import JobError, TransientError
 from app.domain.ports import ObjectInfo, ObjectRef
 from app.domain.tables import Table
@@ -43,38 +44,40 @@ class Reader(Protocol):
         ...
 
 
-def first_plan(context: ImportContext, origin: Origin | UrlOrigin, table: Table, options: Options) -> Plan:
-    """What to do with a file; one that cannot be read at any place, or is a workbook, is copied first.
+def first_plan(
+    context: ImportContext, origin: Origin | UrlOrigin, table: Table, options: Options, held: ExitStack
+) -> tuple[Plan, ByteSource | None]:
+    """What to do with a file; one that cannot be read at any place is copied first.
 
+    Returns:
+        A sheet's records, too: they are begun already. ``held`` closes them in the end.
     Raises:
-        JobError: As ``checked`` and ``look``, or its header does not fit the table.
+        JobError: As ``checked``, ``look`` and ``SheetSource``, or its header does not fit the table.
     """
     copy = copied(context, origin, options) if isinstance(origin, UrlOrigin) else None
     with removed_on_error(context, copy.ref if copy else None):
-        plan = _mapped_plan(context, copy or cast("Origin", origin), table, options)
-    if copy and plan.spool:
-        context.objects.delete([copy.ref])
-    elif copy:
-        plan = replace(plan, spool=(copy.ref.bucket, copy.ref.key))
+        plan, source = _unmapped_plan(context, copy or cast("Origin", origin), table, options, held)
+        plan = mapped_to(plan, table, options, max_columns=context.settings.max_columns)
     return replace(
         plan,
+        spool=(copy.ref.bucket, copy.ref.key) if copy else None,
         fingerprint=options.fingerprint(origin.place, table.name),
         records=options.records_fingerprint(origin.place, table.name),
-    )
+    ), source
 
 
-def _mapped_plan(context: ImportContext, origin: Origin, table: Table, options: Options) -> Plan:
+def _unmapped_plan(
+    context: ImportContext, origin: Origin, table: Table, options: Options, held: ExitStack
+) -> tuple[Plan, ByteSource | None]:
     settings = context.settings
     info = checked(settings, origin, options, go_on=context.tell)
     if not is_sheet(origin, info, options):
-        plan = look(settings, origin, info, table, options)
-        return mapped_to(plan, table, options, max_columns=settings.max_columns)
-    with converted(settings, origin, info, table, options, go_on=context.tell) as sheet:
-        ref = spool(context, "sheet", sheet.pieces())
-    with removed_on_error(context, ref):
-        plan = plan_of_sheet(settings, sheet.found, context.objects.head(ref), table, options)
-        plan = replace(plan, spool=(ref.bucket, ref.key))
-        return mapped_to(plan, table, options, max_columns=settings.max_columns)
+        return look(settings, origin, info, table, options), None
+    wanted = sheet_wanted(settings, table, options)
+    source = held.enter_context(closing(SheetSource(settings, origin, info, wanted, go_on=context.tell)))
+    # Names that no column has are left out, so that they are not kept, nor looked for.
+    kept = replace(wanted, names=wanted.names and wanted.names[: source.found.width])
+    return replace(plan_of_sheet(settings, source.found, info, table, options), sheet=kept), source
 
 
 def copied(context: ImportContext, origin: UrlOrigin, options: Options) -> S3Origin:
@@ -122,7 +125,7 @@ def is_sheet(origin: Origin, info: ObjectInfo, options: Options) -> bool:
 
 
 def plan_of_sheet(settings: Settings, found: Found, info: ObjectInfo, table: Table | None, options: Options) -> Plan:
-    """How a sheet is to be read that was converted; ``info`` is of what it was converted to."""
+    """How the lines of a sheet are to be read; ``info`` is of what they are read from."""
     names = found.names
     if options.header is False:
         names = list(_by_position(found.width, table, options))
@@ -296,12 +299,20 @@ def open_planned(context: ImportContext, origin: Origin | UrlOrigin, plan: Plan,
     kept = S3Origin(context.objects, ObjectRef(*plan.spool)) if plan.spool else origin
     if isinstance(kept, UrlOrigin):
         raise JobError("the plan has no copy of the URL's file", code="import.config_changed")
-    return opened(context.settings, kept, plan, offset)
+    return opened(context.settings, kept, plan, offset, go_on=context.tell)
 
 
-def opened(settings: Settings, origin: Origin, plan: Plan, offset: int) -> ByteSource:
+def opened(
+    settings: Settings, origin: Origin, plan: Plan, offset: int, *, go_on: Callable[[], None] = lambda: None
+) -> ByteSource:
     """The bytes of what the plan was made of, from ``offset`` on."""
     info = ObjectInfo(size_bytes=plan.size_bytes, etag=plan.etag)
+    if plan.sheet is not None:
+        with ExitStack() as stack:
+            source = stack.enter_context(closing(SheetSource(settings, origin, info, plan.sheet, go_on=go_on)))
+            source.skip(offset)
+            stack.pop_all()
+        return source
     return unpacked(origin, info, plan.compression, offset=offset, limits=_limits(settings))
 
 
@@ -320,10 +331,12 @@ def nulls_told(chunk: Chunk, plan: Plan) -> Chunk:
     return chunk
 
 
-def reader_of(plan: Plan, read: _Read, place: Place) -> Reader:
-    """The reader that goes on at ``place``."""
+def reader_of(plan: Plan, source: ByteSource, place: Place) -> Reader:
+    """The reader that goes on at ``place``, where the source is."""
     shape = Shape(plan.names, plan.ignore_unknown, plan.max_field_bytes, keeps_null=plan.keeps_empty)
-    return _reader(plan.file_format, read, shape, encoding=plan.encoding, delimiter=plan.delimiter, place=place)
+    if isinstance(source, SheetSource):
+        return SheetReader(source.block, shape, first_byte=place.byte, first_line=place.line)
+    return _reader(plan.file_format, source.read, shape, encoding=plan.encoding, delimiter=plan.delimiter, place=place)
 
 
 def _reader(

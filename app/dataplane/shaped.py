@@ -45,6 +45,6 @@ class Shaped:
         plan = self.plan
         with closing(reading.open_planned(self.context, self.origin, plan, plan.first_byte)) as source:
             first = Place(0, plan.first_byte, plan.first_line, 0)
-            for chunk in reading.chunks_of(plan, reading.reader_of(plan, source.read, first)):
+            for chunk in reading.chunks_of(plan, reading.reader_of(plan, source, first)):
                 self.context.tell()
                 yield chunk

@@ -1,9 +1,9 @@
-"""Cells of a sheet, a column at a time: from XML to JSON, as calamine and then msgspec would have made it."""
+"""Cells of a sheet, a column at a time: from XML to what calamine and then msgspec would have made of it."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeGuard
 
 import msgspec
@@ -12,6 +12,8 @@ from app.dataplane.sheet_parts import TEXTS, NotPlainError, Parts
 
 Values = Sequence[bytes | None]
 """Of a column; ``None`` where a row has no such cell."""
+
+NUL: Final = b"\0"
 
 _MOST_KEPT: Final = 100_000
 _BLOCK_BYTES: Final = 1 << 20
@@ -35,14 +37,31 @@ _ITEM_BYTES: Final = len(b"<si><t></t></si>")
 
 
 class Column(NamedTuple):
-    """Values of a column as JSON, empty where there is none; those of texts lack the quotes."""
+    """Values of a column with NUL between two, empty where there is none: texts in UTF-8, or whole JSON.
 
-    values: list[bytes]
+    Texts hold no control characters but tabs and line ends.
+    """
+
+    joined: bytes
     is_text: bool
+
+    def values(self) -> list[bytes]:
+        """Each as it stands."""
+        return self.joined.split(NUL)
+
+    def spelled(self) -> bytes:
+        """The same as JSON, but for the quotes of texts."""
+        return _replaced(self.joined, _ESCAPES) if self.is_text else self.joined
+
+    def spelled_bytes(self) -> int:
+        """The length of ``spelled``."""
+        joined = self.joined
+        return len(joined) + (sum(joined.count(one) for one in _ESCAPES if one in joined) if self.is_text else 0)
 
     def literals(self) -> list[bytes]:
         """Whole JSON, empty where there is none or an empty text."""
-        return [b'"%b"' % value if value else b"" for value in self.values] if self.is_text else self.values
+        values = self.spelled().split(NUL)
+        return [b'"%b"' % value if value else b"" for value in values] if self.is_text else values
 
 
 class Kind(NamedTuple):
@@ -65,6 +84,7 @@ class Cells:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._shared: list[bytes] | None = None
+        self._shared_are_texts = True
         self._is_date: dict[bytes, bool] = {}
         self._known: dict[Kind, dict[bytes | None, bytes]] = {}
 
@@ -100,10 +120,12 @@ class Cells:
         texts = self._shared
         try:
             if _is_full(values):
-                return Column(list(map(texts.__getitem__, map(int, values))), is_text=True)
-            return Column([texts[int(value)] if value else b"" for value in values], is_text=True)
+                found = list(map(texts.__getitem__, map(int, values)))
+            else:
+                found = [texts[int(value)] if value else b"" for value in values]
         except (IndexError, ValueError):
             raise NotPlainError("a text that is not there") from None
+        return Column(NUL.join(found), self._shared_are_texts)
 
     def _read_shared(self) -> list[bytes]:
         """All texts that cells have by number."""
@@ -121,6 +143,9 @@ class Cells:
         texts += self._items(_behind_head(rest[:end]) if not texts else rest[:end])
         if not rest[end:].startswith(b"</sst>"):
             raise NotPlainError("shared texts without an end")
+        if _has_controls(b"".join(texts)):
+            self._shared_are_texts = False
+            return [_json(text.decode()) for text in texts]
         return texts
 
     def _items(self, items: bytes) -> list[bytes]:
@@ -131,19 +156,37 @@ class Cells:
         spaces, texts = [one[0] for one in found], [one[1] for one in found]
         length = sum(map(len, texts)) + sum(map(len, spaces)) + len(found) * _ITEM_BYTES
         if length != len(items):
-            return [_encoded(text)[1:-1] for text in self._parts.texts(items)]
-        return self._decoded(texts, lambda place: b' t="inlineStr"><is><t%b>%b</t></is>' % found[place], trimmed=True)
+            return [_utf8(text) for text in self._parts.texts(items)]
+        joined, odd = self._decoded(
+            texts, lambda place: b' t="inlineStr"><is><t%b>%b</t></is>' % found[place], trimmed=True
+        )
+        texts = joined.split(NUL) if texts else []
+        for place, text in odd.items():
+            texts[place] = _utf8(text)
+        return texts
 
     def _texts(self, kind: Kind, values: Values) -> Column:
-        trimmed = kind.lead.endswith(b"<t>")
-        return Column(
-            self._decoded(_without_none(values), lambda place: _cell(kind, values[place] or b""), trimmed=trimmed),
-            is_text=True,
+        joined, odd = self._decoded(
+            _without_none(values),
+            lambda place: _cell(kind, values[place] or b""),
+            trimmed=kind.lead.endswith(b"<t>"),
         )
+        if not odd:
+            return Column(joined, is_text=True)
+        literals = Column(joined, is_text=True).literals()
+        for place, text in odd.items():
+            literals[place] = _json(text)
+        return Column(NUL.join(literals), is_text=False)
 
-    def _decoded(self, values: list[bytes], cell: Callable[[int], bytes], *, trimmed: bool) -> list[bytes]:
-        """Texts of XML as those of JSON, without the quotes; ``cell`` is a whole cell with the text at a place."""
-        joined = b"\0".join(values)
+    def _decoded(
+        self, values: list[bytes], cell: Callable[[int], bytes], *, trimmed: bool
+    ) -> tuple[bytes, dict[int, str]]:
+        """Texts without their XML, and those that calamine has read, by their places, which are empty in the first.
+
+        Args:
+            cell: A whole cell with the text at a place.
+        """
+        joined = NUL.join(values)
         if not joined.isascii():
             _check_utf8(joined)
         odd = _odd_places(values, joined, trimmed=trimmed)
@@ -151,26 +194,22 @@ class Cells:
             values = list(values)
             for place in odd:
                 values[place] = b""
-            joined = b"\0".join(values)
-        spelled = _spelled(joined)
-        if spelled is joined and not odd:
-            return values
-        values = spelled.split(b"\0")
-        for place, text in zip(odd, self._parts.values(list(map(cell, odd))) if odd else (), strict=True):
-            values[place] = _encoded(text)[1:-1]
-        return values
+            joined = NUL.join(values)
+        found = self._parts.values(list(map(cell, odd))) if odd else ()
+        return _replaced(joined, _ENTITIES) if b"&" in joined else joined, dict(zip(odd, found, strict=True))
 
     def _numbers(self, kind: Kind, values: Values) -> Column:
         known = _without_none(values)
-        joined = b"\0".join(known) + b"\0"
-        if _RUN.fullmatch(joined):
-            return Column(known, is_text=False)
+        joined = NUL.join(known)
+        if _RUN.fullmatch(joined + NUL):
+            return Column(joined, is_text=False)
         odd = [place for place, value in enumerate(known) if value and not _NUMBER.fullmatch(value)]
         others = [place for place in odd if not _FLOAT.fullmatch(known[place])]
-        found = dict(zip(others, self._by_calamine(kind, [known[place] for place in others]).values, strict=True))
+        found = self._by_calamine(kind, [known[place] for place in others]).values() if others else []
+        by_place = dict(zip(others, found, strict=True))
         for place in odd:
-            known[place] = found[place] if place in found else _json(float(known[place]))
-        return Column(known, is_text=False)
+            known[place] = by_place[place] if place in by_place else _json(float(known[place]))
+        return Column(NUL.join(known), is_text=False)
 
     def _dates(self, kind: Kind, values: Values) -> Column:
         if not all(value is None or _DAY.fullmatch(value) for value in values):
@@ -185,18 +224,18 @@ class Cells:
         if asked := sorted({value for value in values if value is not None} - known.keys()):
             found = self._parts.values([_cell(kind, value) for value in asked])
             known.update(zip(asked, map(_json, found), strict=True))
-        return Column(list(map(known.__getitem__, values)), is_text=False)
+        return Column(NUL.join(map(known.__getitem__, values)), is_text=False)
 
     def _booleans(self, _: Kind, values: Values) -> Column:
         try:
-            return Column([_BOOLEANS[value] for value in values], is_text=False)
+            return Column(NUL.join([_BOOLEANS[value] for value in values]), is_text=False)
         except KeyError:
             raise NotPlainError("a boolean that is neither 0 nor 1") from None
 
     def _errors(self, _: Kind, values: Values) -> Column:
         if not {value for value in values if value is not None} <= _ERRORS:
             raise NotPlainError("an error of another kind")
-        return Column(_without_none(values), is_text=True)
+        return Column(NUL.join(_without_none(values)), is_text=True)
 
 
 def whole_number(value: Any) -> Any:
@@ -233,23 +272,29 @@ def _odd_places(values: list[bytes], joined: bytes, *, trimmed: bool) -> list[in
     """The places of texts that calamine is to read; ``joined`` are all, by NUL."""
     if (
         b"_x" not in joined
-        and joined.count(b"&") == sum(map(joined.count, _ENTITIES))
-        and len(joined.translate(None, _CONTROLS)) == len(joined)
+        and (b"&" not in joined or joined.count(b"&") == sum(map(joined.count, _ENTITIES)))
+        and not _has_controls(joined)
         and not (trimmed and list(map(bytes.strip, values)) != values)
     ):
         return []
     return [place for place, value in enumerate(values) if _ODD.search(value) or (trimmed and value.strip() != value)]
 
 
-def _spelled(texts: bytes) -> bytes:
-    """Texts of XML as those of JSON; the same object if that is the same."""
-    if b"&" in texts:
-        for entity, character in _ENTITIES.items():
-            texts = texts.replace(entity, character)
-    for character, spelled in _ESCAPES.items():
-        if character in texts:
-            texts = texts.replace(character, spelled)
-    return texts
+def _has_controls(text: bytes) -> bool:
+    return len(text.translate(None, _CONTROLS)) != len(text)
+
+
+def _replaced(text: bytes, others: Mapping[bytes, bytes]) -> bytes:
+    for one, other in others.items():
+        if one in text:
+            text = text.replace(one, other)
+    return text
+
+
+def _utf8(text: str) -> bytes:
+    if "\0" in text:
+        raise NotPlainError("a NUL that is spelled")
+    return text.encode()
 
 
 def _check_utf8(data: bytes) -> None:

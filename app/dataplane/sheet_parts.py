@@ -46,6 +46,8 @@ class Parts:
             self._small = {name: archive.read(name) for name in _SMALL if name in self._members}
         book, relations = self._small["xl/workbook.xml"], self._small["xl/_rels/workbook.xml.rels"]
         self.name, self.sheet = _name_and_target(book, relations, sheet)
+        self.part_read = 0.0
+        """Of the sheet, 0 to 1."""
 
     def stream(self, name: str) -> Iterator[bytes]:
         """What a part holds, in pieces of at most half a MiB; in UTF-8 if it is text.
@@ -75,6 +77,8 @@ class Parts:
             left = info.compress_size
             while left and (data := file.read(min(left, _READ_BYTES))):
                 left -= len(data)
+                if info.filename == self.sheet:
+                    self.part_read = 1 - left / info.compress_size
                 yield data
 
     def values(self, cells: Sequence[bytes]) -> list[Any]:

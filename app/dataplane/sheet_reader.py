@@ -1,7 +1,8 @@
 """One sheet of an XLSX file as NDJSON: a program, so that what a file costs in memory is held to a limit.
 
 ``python -m app.dataplane.sheet_reader`` is given a ``Wanted`` as JSON, and writes a line for each row of the
-sheet, then a ``Found`` in one; or the names of all sheets. What it refuses it says in a line on its standard error.
+sheet, some at a time behind a ``Frame``, in columns where it can; or the names of all sheets. What it refuses it says
+in a line on its standard error.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import re
 import resource
 import sys
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,18 +21,22 @@ from xml.etree import ElementTree
 
 import msgspec
 import python_calamine as calamine
+from isal import isal_zlib
 
 from app.dataplane.plain_sheet import PlainSheet, place_of
-from app.dataplane.sheet_cells import whole_number
-from app.dataplane.sheet_lines import Lines, key_of, name_of
+from app.dataplane.sheet_cells import Column, whole_number
+from app.dataplane.sheet_lines import Block, Lines, key_of, lines_of, name_of
 from app.dataplane.sheet_parts import NotPlainError, Parts
 
 MOST_ROWS: Final = 1_048_576
 """More no sheet has."""
+VERSION: Final = 1
+"""Raised when it writes other lines for a sheet than before."""
 REFUSED: Final = 3
 """The status that the program ends with when it says why."""
 
 _BLOCK_BYTES: Final = 1 << 20
+_ROWS_AT_ONCE: Final = 200
 _ERROR: Final = re.compile(rb'<c r="([A-Z]+)([0-9]+)"[^>]* t="e"[^>]*>(?:(?!</c>).)*?<v>([^<]*)</v>', re.DOTALL)
 _Row = list[Any]
 _BROKEN: Final = (
@@ -74,6 +80,35 @@ class Found(msgspec.Struct, frozen=True):
     width: int
 
 
+class Frame(msgspec.Struct, frozen=True):
+    """What goes before some whole lines.
+
+    Args:
+        found: As far as it is known; the names are.
+        part: Of the sheet that is read when these lines are, 0 to 1.
+        size_bytes: Of the lines; 0 says that all is written.
+        count: Of the lines, when columns follow instead of them.
+        columns: The key of each, its bytes, and whether it is of texts.
+    """
+
+    found: Found
+    part: float
+    size_bytes: int
+    count: int = 0
+    columns: list[tuple[str, int, bool]] = []
+
+
+def behind(frame: Frame, read: Callable[[int], bytes]) -> bytes | Block:
+    """The lines that follow a frame; ``read`` gives just so many bytes."""
+    if not frame.columns:
+        return read(frame.size_bytes)
+    return Block(frame.count, [(key, Column(read(size), is_text)) for key, size, is_text in frame.columns])
+
+
+Put = Callable[[bytes | Block, Found, float], Any]
+"""Writes some whole lines; what was found, and which part of the sheet is read."""
+
+
 class RefusedError(Exception):
     """A file that is not taken; the first argument is the code, the second says why."""
 
@@ -97,22 +132,79 @@ def convert(wanted: Wanted, write: Callable[[bytes], Any]) -> None:
     Raises:
         RefusedError: The file is none, lacks the sheet, or is too large.
     """
-    lines = 0
 
-    def counted(block: bytes) -> None:
-        nonlocal lines
-        lines += block.count(b"\n")
-        write(block)
+    def put(some: bytes | Block, found: Found, part: float) -> None:
+        if isinstance(some, Block):
+            columns = [(key, len(column.joined), column.is_text) for key, column in some.columns]
+            frame = Frame(found, part, some.size_bytes, some.count, columns)
+            some = b"".join(column.joined for _, column in some.columns)
+        else:
+            frame = Frame(found, part, len(some))
+        write(msgspec.json.encode(frame) + b"\n" + some)
 
-    found = None
+    found = read(wanted, put) if wanted.names is None else _read_before(wanted, put)
+    put(b"", found, 1.0)
+
+
+def _read_before(wanted: Wanted, put: Put) -> Found:
+    """The same, all of it before the first is written: which of the names have a column is known in the end."""
+    with tempfile.TemporaryFile() as file:
+        found = read(wanted, lambda some, *_: file.write(lines_of(some)))
+        whole = file.tell()
+        file.seek(0)
+        rest = b""
+        while block := file.read(_BLOCK_BYTES):
+            lines, end, rest = (rest + block).rpartition(b"\n")
+            if end:
+                put(lines + end, found, file.tell() / whole)
+    return found
+
+
+def read(wanted: Wanted, put: Put) -> Found:
+    """Write the lines of a sheet; raises as ``convert``."""
     with suppress(NotPlainError, *_BROKEN):
-        found = _plainly(wanted, counted)
+        return _plainly(wanted, put)
     # By now what the first way held is free.
-    found = found or _by_calamine(wanted, write, done=lines)
-    write(msgspec.json.encode(found) + b"\n")
+    again = _Again(put)
+    with suppress(NotPlainError, *_BROKEN):
+        _plainly(wanted, again.expect)
+    found = _by_calamine(wanted, again.put)
+    again.check()
+    return found
 
 
-def _plainly(wanted: Wanted, write: Callable[[bytes], Any]) -> Found:
+class _Again:
+    """Lines that were written before a sheet is read in another way; they are left out once they have come again."""
+
+    def __init__(self, put: Put) -> None:
+        self._put = put
+        self._left = self._sum = self._sum_again = 0
+
+    def expect(self, some: bytes | Block, *_: Any) -> None:
+        """Take note of lines that were written."""
+        lines = lines_of(some)
+        self._left, self._sum = self._left + len(lines), isal_zlib.crc32(lines, self._sum)
+
+    def put(self, some: bytes | Block, found: Found, part: float) -> None:
+        """Write those that were not."""
+        lines = lines_of(some)
+        again, new = lines[: self._left], lines[self._left :]
+        self._left -= len(again)
+        self._sum_again = isal_zlib.crc32(again, self._sum_again)
+        if new:
+            self.check()
+            self._put(new, found, part)
+
+    def check(self) -> None:
+        """Refuse a sheet whose lines were others before."""
+        if self._left or self._sum_again != self._sum:
+            raise RefusedError(
+                "xlsx.read_in_two_ways",
+                "the sheet was read in two ways, and they differ: this is a fault of Haulier, or the file is broken",
+            )
+
+
+def _plainly(wanted: Wanted, put: Put) -> Found:
     """Write the lines of a plain sheet.
 
     Raises:
@@ -122,7 +214,12 @@ def _plainly(wanted: Wanted, write: Callable[[bytes], Any]) -> Found:
         raise NotPlainError("which cells are merged is said behind the rows")
     parts = Parts(wanted.path, wanted.sheet)
     sheet = PlainSheet(parts)
-    lines = Lines(wanted.names, wanted.skip_rows, write)
+
+    def found() -> Found:
+        names = [name for name in (lines.names or ())[: sheet.width] if name]
+        return Found(parts.name, names, lines.first_row, sheet.width)
+
+    lines = Lines(wanted.names, wanted.skip_rows, lambda some: put(some, found(), parts.part_read))
     for rows in sheet.rows():
         if not sheet.begins_with_a:
             raise NotPlainError("the first column may be empty, which is left out then")
@@ -131,11 +228,11 @@ def _plainly(wanted: Wanted, write: Callable[[bytes], Any]) -> Found:
         lines.add(rows)
     if not sheet.width or lines.names is None:
         raise NotPlainError("nothing in it")
-    return Found(parts.name, [name for name in lines.names[: sheet.width] if name], lines.first_row, sheet.width)
+    return found()
 
 
-def _by_calamine(wanted: Wanted, write: Callable[[bytes], Any], *, done: int) -> Found:
-    """Write the lines of any sheet, but for the first that are done."""
+def _by_calamine(wanted: Wanted, put: Put) -> Found:
+    """Write the lines of any sheet."""
     sheet = _opened(wanted)
     _check_size(sheet, wanted)
     try:
@@ -153,11 +250,12 @@ def _by_calamine(wanted: Wanted, write: Callable[[bytes], Any], *, done: int) ->
         if not number:
             raise RefusedError("csv.empty", f"the sheet {sheet.name!r} is empty: expected a row with names")
         header, first_row = [name_of(cell) for cell in cells], number + 1
-    _, width = _size(sheet)
+    height, width = _size(sheet)
     keys = [key_of(header, place) for place in range(width)]
-    for _, row in islice(rows, done, None):
-        write(_line(keys, row))
-    return Found(sheet.name, [name for name in header[:width] if name], first_row, width)
+    found = Found(sheet.name, [name for name in header[:width] if name], first_row, width)
+    while some := list(islice(rows, _ROWS_AT_ONCE)):
+        put(b"".join(_line(keys, row) for _, row in some), found, some[-1][0] / height)
+    return found
 
 
 def _opened(wanted: Wanted) -> calamine.CalamineSheet:

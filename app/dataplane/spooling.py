@@ -48,17 +48,17 @@ def spool_url(context: ImportContext, origin: UrlOrigin, *, max_bytes: int | Non
         TransientError: The connection broke, and the server cannot go on where it did.
     """
     most = min(context.settings.max_source_bytes, max_bytes or context.settings.max_source_bytes)
-    return spool(context, "source", _downloaded(context, origin.url, most))
+    return _spool(context, _downloaded(context, origin.url, most))
 
 
-def spool(context: ImportContext, name: str, pieces: Iterable[bytes]) -> ObjectRef:
+def _spool(context: ImportContext, pieces: Iterable[bytes]) -> ObjectRef:
     """Keep ``pieces`` as a file of the job, below its fence: a former holder never writes over it.
 
     Until the import has begun the job's checkpoint says that there may be copies: should it never run again, they are
     swept.
     """
     context.checkpoint(SPOOLING)
-    key = places.artifact_key(context.settings.s3_upload_file_path_prefix, context.id, context.job.fence, name)
+    key = places.artifact_key(context.settings.s3_upload_file_path_prefix, context.id, context.job.fence, "source")
     ref = places.place(context.job.tenant, None, key, own_bucket=context.settings.s3_bucket, allowed=())
     upload = context.objects.start_upload(ref, content_type="application/octet-stream")
     try:

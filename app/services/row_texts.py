@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from functools import partial
+from threading import BoundedSemaphore
 from typing import Final
 
 from app.dataplane.origins import Origin, S3Origin, origin_at
@@ -22,6 +23,9 @@ from config.settings import Settings
 
 _MOST_BYTES: Final = 2**20
 """Of a row that is read for a request; the most, too, that a correction may have."""
+_SHEETS_AT_ONCE: Final = 2
+"""Each is read by a program that may take ``workbook_memory_mb``."""
+_PATIENCE_S: Final = 5.0
 TOO_LARGE: Final = "ledger.row_too_large"
 
 
@@ -80,14 +84,20 @@ class RowTexts:
         self._objects = objects
         self._settings = settings
         self._submission = submission
+        self._sheets = BoundedSemaphore(_SHEETS_AT_ONCE)
 
     @contextmanager
     def of(self, job: Job, plan: Plan) -> Iterator[Texts]:
         """The texts of an import's rows; its file is opened when the first is asked for."""
-        with closing(Rereader(partial(self._open, job, plan), plan)) as file:
+        with ExitStack() as held, closing(Rereader(partial(self._open, held, job, plan), plan)) as file:
             yield Texts(file)
 
-    def _open(self, job: Job, plan: Plan, offset: int) -> ByteSource:
+    def _open(self, held: ExitStack, job: Job, plan: Plan, offset: int) -> ByteSource:
+        if plan.sheet is not None:
+            held.close()
+            if not self._sheets.acquire(timeout=_PATIENCE_S):
+                raise TransientError("other requests read workbooks just now", code="xlsx.busy")
+            held.callback(self._sheets.release)
         copy = S3Origin(self._objects, ObjectRef(*plan.spool)) if plan.spool else None
         return opened(self._settings, copy or self._origin(job), plan, offset)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import os
 import random
 import signal
@@ -10,6 +12,7 @@ from pathlib import Path
 from time import sleep
 from typing import Any
 from uuid import UUID
+from xml.sax.saxutils import escape
 
 import pytest
 from sqlalchemy import text
@@ -23,6 +26,8 @@ from app.runtime.stores import Stores
 from app.storage.s3 import S3Store
 from tests.faults.cluster import BUCKET, Cluster, eventually
 from tests.killing import SEEDS
+from tests.workbooks import row, workbook
+from tests.workbooks import text as cell
 
 pytestmark = pytest.mark.fault
 
@@ -38,13 +43,28 @@ def cluster(fault_stores: Stores, tmp_path: Path) -> Iterator[Cluster]:
     cluster.close()
 
 
-def _submit(cluster: Cluster, tenant: str, body: bytes) -> UUID:
+CSV: dict[str, Any] = {"type": "insert_csv_file", "config": {"s3_key": "uploads/kill.csv"}}
+SHEET: dict[str, Any] = {
+    "type": "import",
+    "config": {"source": {"s3": {"key": "uploads/kill.csv"}}, "table": "contacts", "ignore_unknown": True},
+}
+
+
+def _as_sheet(body: bytes) -> bytes:
+    """The workbook with the records of a CSV file."""
+    records = csv.reader(io.StringIO(body.decode(errors="replace")))
+    return workbook(
+        "".join(row(at, [one and cell(escape(one)) for one in record]) for at, record in enumerate(records, 1))
+    )
+
+
+def _submit(cluster: Cluster, tenant: str, body: bytes, kind: dict[str, Any]) -> UUID:
     root = "" if tenant == "default" else f"t/{tenant}/"
     S3Store(cluster.settings()).put(ObjectRef(BUCKET, f"{root}uploads/kill.csv"), body, content_type="text/csv")
     with cluster.sessions.begin() as session:
         session.execute(text("INSERT INTO tenants (name) VALUES (:name) ON CONFLICT DO NOTHING"), {"name": tenant})
-    config = {"s3_key": "uploads/kill.csv", "batch_rows": 500, "lanes": 2}
-    request = SubmitJob(tenant=tenant, type="insert_csv_file", config=config, created_by="test")
+    config = {**kind["config"], "batch_rows": 500, "lanes": 2}
+    request = SubmitJob(tenant=tenant, type=kind["type"], config=config, created_by="test")
     return cluster.services.jobs.submit(request).job.id
 
 
@@ -80,9 +100,10 @@ def _left(cluster: Cluster, tenant: str, job_id: UUID) -> tuple[Any, ...]:
 
 
 @pytest.mark.feature("S4-118")
+@pytest.mark.parametrize("kind", [CSV, SHEET], ids=["csv", "sheet"])
 @pytest.mark.parametrize("seed", SEEDS)
 def test_an_import_killed_twice_leaves_what_an_undisturbed_one_leaves(
-    cluster: Cluster, tmp_path: Path, seed: int
+    cluster: Cluster, tmp_path: Path, seed: int, kind: dict[str, Any]
 ) -> None:
     with cluster.sessions.begin() as session:
         session.execute(text("DROP SCHEMA IF EXISTS t_default CASCADE"))
@@ -90,13 +111,15 @@ def test_an_import_killed_twice_leaves_what_an_undisturbed_one_leaves(
         session.execute(text("TRUNCATE declared_tables, table_claims, failed_records, import_lanes, import_batches"))
     make(tmp_path / "contacts.csv", rows=ROWS)
     body = (tmp_path / "contacts.csv").read_bytes()
+    if kind is SHEET:
+        body = _as_sheet(body)
     cluster.start_engine()
     worker = cluster.start_worker(slots=1)
-    calm = _submit(cluster, "calm", body)
+    calm = _submit(cluster, "calm", body, kind)
     eventually(lambda: _job(cluster, "calm", calm).is_terminal, within_s=90, what="the calm import ends")
     draw = random.Random(seed)
 
-    job_id = _submit(cluster, "default", body)
+    job_id = _submit(cluster, "default", body, kind)
     for part in (draw.uniform(0.05, 0.4), draw.uniform(0.45, 1)):
         _wait_for_rows(cluster, job_id, int(ROWS * part))
         sleep(draw.uniform(0, 0.05))

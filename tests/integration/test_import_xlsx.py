@@ -9,15 +9,12 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
-from uuid import UUID
 
 import pytest
 
-from app.domain.clock import SystemClock
 from app.domain.errors import HaulierError, InvalidRequestError, JobError, PermanentError, TransientError
 from app.domain.ports import ObjectStore
 from app.persistence.sessions import Sessions
-from app.services.artifacts import Artifacts
 from app.services.runs import Runs
 from app.services.submissions import TenantSubmission
 from app.services.tables import Tables
@@ -25,7 +22,7 @@ from config.settings import Settings
 from tasks.types.import_rows import JOB_TYPE
 from tests.factories import registry
 from tests.integration.imports import ImportingAny
-from tests.integration.test_import_csv import THINGS, Killed, books, stop_after
+from tests.integration.test_import_csv import THINGS, books
 from tests.integration.test_ledger import replayed
 from tests.workbooks import TIME, number, row, text, workbook
 
@@ -45,11 +42,6 @@ def imports(settings: Settings, sessions: Sessions, objects: ObjectStore) -> Imp
     return ImportingAny(settings, sessions, objects)
 
 
-def copies(imports: ImportingAny, *jobs: UUID) -> list[str]:
-    found = imports.objects.list(imports.settings.s3_bucket, "")
-    return [key for key, _ in found if key.endswith("/sheet") and any(str(job) in key for job in jobs)]
-
-
 @pytest.mark.feature("S2-17")
 def test_a_workbook_is_loaded_and_its_ledger_has_the_rows_of_the_sheet(imports: ImportingAny) -> None:
     context = imports.context(imports.submit(BOOK, allowed_formats=["xlsx"]))
@@ -66,21 +58,6 @@ def test_a_workbook_is_loaded_and_its_ledger_has_the_rows_of_the_sheet(imports: 
         ("one", "1.25", "2024-01-01 12:00:00+00"),
         ("bad", None, None),
     ]
-
-
-def test_a_workbook_is_converted_once_whatever_is_killed(imports: ImportingAny) -> None:
-    job_id = imports.submit(BOOK, batch_rows=5)
-    context = imports.context(job_id)
-    stop_after(context, commits=4)
-    with pytest.raises(Killed):
-        imports.run(context)
-    before = copies(imports, job_id)
-
-    result = imports.run(imports.context(job_id))
-
-    assert books(result)["loaded"] == 36
-    assert copies(imports, job_id) == before
-    assert len(before) == 1
 
 
 @pytest.mark.parametrize(
@@ -104,7 +81,7 @@ def test_a_workbook_that_is_not_what_it_should_be_fails_with_its_reason(
         imports.run(imports.context(job_id))
 
     assert raised.value.code == code
-    assert copies(imports, job_id) == []
+    assert imports.rows("SELECT count(*) FROM import_batches") == [(0,)]
 
 
 def test_the_directory_of_a_zip_file_is_not_read_when_it_is_too_long(imports: ImportingAny) -> None:
@@ -117,22 +94,6 @@ def test_the_directory_of_a_zip_file_is_not_read_when_it_is_too_long(imports: Im
         imports.load(packed.getvalue())
 
     assert raised.value.code == "source.zip_directory"
-
-
-def test_a_copy_goes_after_its_job_unless_the_ledger_needs_it(imports: ImportingAny) -> None:
-    artifacts = Artifacts(imports.sessions, imports.objects, imports.settings, SystemClock())
-    contexts = [imports.context(imports.submit(BOOK), ledger_raw_rows=kept) for kept in (0, 9)]
-    results = [imports.run(context) for context in contexts]
-
-    artifacts.remove_expired()
-    while_running = len(copies(imports, *(context.id for context in contexts)))
-    for context, result in zip(contexts, results, strict=True):
-        Runs(imports.sessions).complete(context.job, result)
-    artifacts.remove_expired()
-
-    assert while_running == 2
-    assert len(copies(imports, contexts[0].id)) == 1
-    assert copies(imports, contexts[1].id) == []
 
 
 # Viruses

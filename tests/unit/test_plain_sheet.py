@@ -13,14 +13,14 @@ from typing import Any
 from unittest.mock import patch
 from xml.sax.saxutils import escape
 
-import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from app.dataplane import plain_sheet, sheet_cells, sheet_reader
+from app.dataplane.sheet_lines import Block, lines_of
 from app.dataplane.sheet_parts import NotPlainError, Parts
-from app.dataplane.sheet_reader import Found, RefusedError, Wanted
+from app.dataplane.sheet_reader import Found, Put, RefusedError, Wanted
 from tests.workbooks import NAMESPACE, number, row, text, workbook
 
 STYLES = (
@@ -125,29 +125,33 @@ def sheets(draw: st.DrawFn) -> str:
     return rows
 
 
-def told(convert: Callable[[Wanted, Callable[[bytes], Any]], Any], wanted: Wanted) -> tuple[Any, bytes]:
+def told(read: Callable[[Wanted, Put], Found], wanted: Wanted) -> tuple[Any, bytes]:
     """What was found, or why it was refused, and the lines."""
     lines: list[bytes] = []
+
+    def put(some: bytes | Block, so_far: Found, part: float) -> None:
+        lines.append(lines_of(some))
+        assert lines[-1].endswith(b"\n")
+        assert not isinstance(some, Block) or some.size_bytes == len(lines[-1])
+        assert 0 < part <= 1
+        heads.append((so_far.names, so_far.first_row))
+
+    heads: list[Any] = []
     try:
-        found = convert(wanted, lines.append)
+        found = read(wanted, put)
     except RefusedError as error:
         return error.args, b""
     except BaseException as error:
         if type(error).__name__ not in ("OverflowError", "PanicException"):  # calamine's, at dates of the year 300,000
             raise
         return type(error), b""
+    if wanted.names is None:
+        assert all(head == (found.names, found.first_row) for head in heads)
     return found, b"".join(lines)
 
 
-def by_blocks(wanted: Wanted, write: Callable[[bytes], Any]) -> Found:
-    lines: list[bytes] = []
-    sheet_reader.convert(wanted, lines.append)
-    write(b"".join(lines[:-1]))
-    return msgspec.json.decode(lines[-1], type=Found)
-
-
-def by_calamine(wanted: Wanted, write: Callable[[bytes], Any]) -> Found:
-    return sheet_reader._by_calamine(wanted, write, done=0)
+by_blocks = sheet_reader.read
+by_calamine = sheet_reader._by_calamine
 
 
 @contextmanager
@@ -229,7 +233,7 @@ def test_calamine_goes_on_behind_the_rows_that_were_read_by_blocks() -> None:
     with wanted_of(book_of(rows + odd)) as wanted, patch.object(plain_sheet, "_BLOCK_BYTES", 1_000):
         written: list[bytes] = []
         with pytest.raises(NotPlainError):
-            sheet_reader._plainly(wanted, written.append)
+            sheet_reader._plainly(wanted, lambda some, *_: written.append(lines_of(some)))
 
         found, lines = told(by_blocks, wanted)
 
@@ -256,7 +260,7 @@ def test_calamine_goes_on_behind_the_rows_that_were_read_by_blocks() -> None:
 def test_sheets_of_other_forms_are_left_to_calamine(rows: str) -> None:
     with wanted_of(book_of(rows)) as wanted:
         with pytest.raises(NotPlainError):
-            sheet_reader._plainly(wanted, lambda _: None)
+            sheet_reader._plainly(wanted, lambda *_: None)
 
         assert told(by_blocks, wanted) == told(by_calamine, wanted)
 
@@ -268,7 +272,7 @@ def test_bytes_that_are_no_text_are_left_to_calamine(cell: bytes) -> None:
     with zipfile.ZipFile(io.BytesIO(book)) as archive:
         sheet = archive.read(name).replace(text("XX").encode(), cell)
     with wanted_of(with_member(book, name, sheet)) as wanted, pytest.raises(NotPlainError):
-        sheet_reader._plainly(wanted, lambda _: None)
+        sheet_reader._plainly(wanted, lambda *_: None)
 
 
 @pytest.mark.parametrize("change", [{"CRC": 1}, {"file_size": 200}])
@@ -306,7 +310,7 @@ def test_rows_that_are_much_narrower_than_the_widest_are_taken_some_at_a_time() 
     with patch.object(plain_sheet, "_CELLS_AT_ONCE", 20), wanted_of(book_of(rows)) as wanted:
         written: list[bytes] = []
 
-        found = sheet_reader._plainly(wanted, written.append)
+        found = sheet_reader._plainly(wanted, lambda some, *_: written.append(lines_of(some)))
 
         assert (found, b"".join(written)) == told(by_calamine, wanted)
     assert len(written) > 5

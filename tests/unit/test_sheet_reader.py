@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import msgspec
 import pytest
 
-from app.dataplane.sheet_reader import RefusedError, Wanted, convert
+from app.dataplane import sheet_reader
+from app.dataplane.sheet_lines import lines_of
+from app.dataplane.sheet_reader import Frame, RefusedError, Wanted, behind, convert
 from tests.workbooks import DATE, TIME, number, row, text, workbook
 
 HEADER = row(1, [text("id"), text("name")])
@@ -18,10 +22,21 @@ def converted(folder: Path, book: bytes, **changes: Any) -> tuple[dict[str, Any]
     path = folder / "book.xlsx"
     path.write_bytes(book)
     wanted = Wanted(str(path), 1, None, 0, fill_merged=False, max_cells=10**8, memory_bytes=0)
-    lines: list[bytes] = []
-    convert(msgspec.structs.replace(wanted, **changes), lines.append)
-    *rest, found = b"".join(lines).splitlines()
-    return json.loads(found), [json.loads(line) if line else None for line in rest]
+    written: list[bytes] = []
+    convert(msgspec.structs.replace(wanted, **changes), written.append)
+    frames, lines = framed(b"".join(written))
+    return msgspec.to_builtins(frames[-1].found), [json.loads(line) if line else None for line in lines.splitlines()]
+
+
+def framed(data: bytes) -> tuple[list[Frame], bytes]:
+    """The frames, and the lines in them."""
+    stream, frames, lines = io.BytesIO(data), [], b""
+    while head := stream.readline():
+        frames.append(msgspec.json.decode(head, type=Frame))
+        lines += lines_of(behind(frames[-1], stream.read))
+        assert sum(frame.size_bytes for frame in frames) == len(lines)
+    assert [frame.size_bytes > 0 for frame in frames] == [True] * (len(frames) - 1) + [False]
+    return frames, lines
 
 
 def test_cells_become_values_of_their_kinds_and_formulas_what_they_came_to(tmp_path: Path) -> None:
@@ -132,3 +147,12 @@ def test_a_workbook_that_cannot_be_read_is_refused_with_its_reason(
         converted(tmp_path, book, **changes)
 
     assert raised.value.args[0] == code
+
+
+def test_lines_that_wait_for_the_names_are_written_whole_however_long(tmp_path: Path) -> None:
+    rows = [row(at, [number(str(at)), text("x" * (300 * at))]) for at in range(1, 6)]
+
+    with patch.object(sheet_reader, "_BLOCK_BYTES", 100):
+        _, came = converted(tmp_path, workbook("".join(rows)), names=["id", "name", "more"])
+
+    assert [len(one["name"]) for one in came] == [300, 600, 900, 1_200, 1_500]
