@@ -1,6 +1,7 @@
 """Sheets in the form that programs write: whole rows by one pattern, blocks of them by columns, in flat memory.
 
-The pattern of a row is learned: it has for each column the kinds of cells that were met there. What stands in no cell
+The pattern of a row is learned: it has for each column the kinds of cells that were met there. Where cells do not say
+their places, as in exports of Haulier, every row must have as many as the others. What stands in no cell
 of a known form ends the reading, and calamine goes on. Values of a form that is not told apart here are read by
 calamine too, alone. A property of the tests holds both to the same answer.
 """
@@ -31,7 +32,7 @@ _END: Final = b"</sheetData>"
 _LETTERS: Final = 26
 _BEFORE_A: Final = ord("A") - 1
 
-_ROW: Final = re.compile(rb'<row r="[1-9][0-9]{0,6}+"[^>/]*+(?:/>|>((?:[^<]|<(?!/row>))*+)</row>)\s*+')
+_ROW: Final = re.compile(rb'<row(?: r="[1-9][0-9]{0,6}+"[^>/]*+)?+(?:/>|>((?:[^<]|<(?!/row>))*+)</row>)\s*+')
 _EMPTY_ROWS_AND_END: Final = re.compile(rb"(?:<row [^>/]*+/>\s*+)*+</sheetData>")
 _HEAD: Final = re.compile(rb"\s*+(?:<\?xml [^>]*+>\s*+)?+<worksheet [^>]*+>")
 _REST: Final = rb"((?s:.+))"
@@ -39,11 +40,11 @@ _REST: Final = rb"((?s:.+))"
 _FORMULA: Final = rb"(?:<f(?: [^>]*+)?+>(?:[^<]*+</f>)?+)?+"
 _EMPTY: Final = rb"(?: ?+/>|></c>|>" + _FORMULA + rb"<v></v></c>|><f(?: [^>]*+)?+>(?:[^<]*+</f>)?+(?:<v ?+/>)?+</c>)"
 _CELL: Final = re.compile(
-    rb'<c r="([A-Z]{1,3}+)[0-9]++"((?: [a-z]++="[^"<>&]*+")*+)'
+    rb'<c(?: r="([A-Z]{1,3}+)[0-9]++")?+((?: [a-z]++="[^"<>&]*+")*+)'
     rb"(?:" + _EMPTY + rb"|>(<f(?: [^>]*+)?+>(?:[^<]*+</f>)?+)?+(?:(<v>)[^<]++(</v>)"
     rb'|(<is><t(?: xml:space="preserve")?+>)[^<]*+(</t></is>)|(<is>)(?:[^<]|<(?!/is>))*+(</is>))</c>)'
 )
-"""Of any column, with its attributes, its formula, and what stands before and behind the value."""
+"""With the letters of its column, if it says them, its attributes, its formula, and what stands around the value."""
 _ATTRIBUTES: Final = re.compile(rb'(?: (?:s="[0-9]++"|t="(?:n|s|b|e|str|inlineStr)"))*+')
 _VALUES: Final = {b"<v>": rb"([^<]++)", b"<is>": rb"((?:[^<]|<(?!/is>))*+)"}
 """Of leads; the others stand before texts without tags."""
@@ -96,6 +97,7 @@ class PlainSheet:
         self._slots: list[tuple[int, Kind]] = []
         self._row = re.compile(_REST)
         self._lessons = 0
+        self._has_places = True
         self._last = 0
 
     def rows(self) -> Iterator[Rows]:
@@ -129,6 +131,8 @@ class PlainSheet:
     def _rows(self, block: bytes) -> Iterator[Rows]:
         if b"\0" in block:
             raise NotPlainError("a NUL")
+        if not self._lessons:
+            self._has_places = not block.startswith(b"<row>")
         at, learned_at = 0, -1
         while at < len(block):
             rows = map(re.Match.groups, self._row.finditer(block, at))
@@ -157,17 +161,21 @@ class PlainSheet:
         self._slots = [(place, kind) for place, kinds in enumerate(self._kinds) for kind in _in_order(kinds)]
         if self._lessons > _MOST_LESSONS or len(self._slots) > _MOST_KINDS:
             raise NotPlainError("cells of too many kinds")
-        cells = b"".join(_pattern(place, kinds) for place, kinds in enumerate(self._kinds))
-        head = rb'<row r="([1-9][0-9]{0,6}+)"[^>/]*+(?:/>|>'
+        cells = b"".join(self._pattern(place, kinds) for place, kinds in enumerate(self._kinds))
+        head = rb'<row r="([1-9][0-9]{0,6}+)"[^>/]*+(?:/>|>' if self._has_places else rb"(<row>)(?:"
         self._row = re.compile(head + cells + rb"</row>)\s*+|" + _REST)
 
     def _learn_row(self, cells: bytes) -> None:
-        at = 0
+        at, place = 0, -1
         while at < len(cells):
             cell = _CELL.match(cells, at)
             if cell is None or not _ATTRIBUTES.fullmatch(cell[2]):
                 raise NotPlainError("a cell of another form")
-            place = place_of(cell[1])
+            if (cell[1] is not None) != self._has_places:
+                raise NotPlainError("cells with their places, and without")
+            if cell[1] is None and b't="e"' in cell[2]:
+                raise NotPlainError("an error without its place, which is lost")
+            place = place + 1 if cell[1] is None else place_of(cell[1])
             if place >= _MOST_COLUMNS:
                 raise NotPlainError("too many columns")
             self._kinds += [{} for _ in range(len(self._kinds), place + 1)]
@@ -180,10 +188,26 @@ class PlainSheet:
                 kinds[kind] = kinds.get(kind, False) or cell[3] is not None
             at = cell.end()
 
+    def _pattern(self, place: int, kinds: Mapping[Kind, bool]) -> bytes:
+        """Of one cell in a column; where it says its place, of none too."""
+        forms = [
+            re.escape(kind.attributes)
+            + b">"
+            + (_FORMULA if kinds[kind] else b"")
+            + kind.lead
+            + _VALUES.get(kind.lead, rb"([^<]*+)")
+            + kind.end
+            + b"</c>"
+            for kind in _in_order(kinds)
+        ]
+        cell = b"(?:%b)" % b"|".join((*forms, _NO_VALUE))
+        return rb'(?:<c r="%b\1"%b)?+' % (letters_of(place), cell) if self._has_places else b"<c" + cell
+
     def _made(self, found: list[tuple[bytes | None, ...]]) -> Rows:
         """These rows by columns."""
         names, *slots, _ = zip(*found, strict=True)
-        numbers = list(map(int, names))
+        first = self._last + 1
+        numbers = list(map(int, names)) if self._has_places else list(range(first, first + len(names)))
         if not self._last < numbers[0] or not all(map(lt, numbers, numbers[1:])) or numbers[-1] > _MOST_ROWS:
             raise NotPlainError("rows in another order, or too many")
         self._last = numbers[-1]
@@ -210,21 +234,6 @@ def _begun(data: bytes) -> tuple[bool, bytes]:
     if b"<!" in head or len(head) > _BLOCK_BYTES or (begin and not _HEAD.match(head)):
         raise NotPlainError("a sheet with another beginning")
     return (True, rows.lstrip()) if begin else (False, data)
-
-
-def _pattern(place: int, kinds: Mapping[Kind, bool]) -> bytes:
-    """Of one cell or none in a column."""
-    forms = [
-        re.escape(kind.attributes)
-        + b">"
-        + (_FORMULA if has_formula else b"")
-        + kind.lead
-        + _VALUES.get(kind.lead, rb"([^<]*+)")
-        + kind.end
-        + b"</c>"
-        for kind, has_formula in ((kind, kinds[kind]) for kind in _in_order(kinds))
-    ]
-    return rb'(?:<c r="%b\1"(?:%b))?+' % (letters_of(place), b"|".join((*forms, _NO_VALUE)))
 
 
 def _in_order(kinds: Iterable[Kind]) -> list[Kind]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
@@ -21,6 +22,8 @@ from app.dataplane import plain_sheet, sheet_cells, sheet_reader
 from app.dataplane.sheet_lines import Block, lines_of
 from app.dataplane.sheet_parts import NotPlainError, Parts
 from app.dataplane.sheet_reader import Found, Put, RefusedError, Wanted
+from app.dataplane.sheet_rows import SheetRows, header_row
+from app.domain.tables import Column, ColumnType
 from tests.workbooks import NAMESPACE, number, row, text, workbook
 
 STYLES = (
@@ -190,6 +193,30 @@ def test_a_sheet_is_the_same_by_blocks_as_by_calamine(
         wanted_of(book, names, skip_rows) as wanted,
     ):
         assert told(by_blocks, wanted) == told(by_calamine, wanted)
+
+
+@given(sheets(), st.booleans())
+def test_a_sheet_whose_cells_say_no_place_is_the_same_by_blocks_as_by_calamine(rows: str, row_numbers: bool) -> None:
+    rows = re.sub(r'<c r="[A-Z]+[0-9]+"', "<c", rows)
+    rows = rows if row_numbers else re.sub(r"<row [^>/]*>", "<row>", rows)
+    with patch.object(plain_sheet, "_BLOCK_BYTES", 300), wanted_of(book_of(rows)) as wanted:
+        assert told(by_blocks, wanted) == told(by_calamine, wanted)
+
+
+def test_what_haulier_exports_is_read_by_blocks_alone() -> None:
+    columns = [Column("id", ColumnType.BIGINT), Column("name", ColumnType.TEXT), Column("done", ColumnType.BOOLEAN)]
+    cells = (f"{at}{'0' * (at % 20)}\x02{'n & <x> ' * (at % 3)}é\\n_x0041_\x02{'tf'[at % 2]}\n" for at in range(1, 200))
+    exported = header_row([column.name for column in columns]) + SheetRows(columns).spelled("".join(cells).encode())
+    with (
+        patch.object(plain_sheet, "_BLOCK_BYTES", 3_000),
+        wanted_of(book_of("\n" + exported.decode())) as wanted,
+    ):
+        expected = told(by_calamine, wanted)
+
+        found = told(sheet_reader._plainly, wanted)
+
+    assert found == expected
+    assert found[1].count(b"\n") == 199
 
 
 HEADS = {
