@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from math import isfinite
 from typing import Any, Final
 
 from app.domain.errors import JobError
@@ -33,6 +34,20 @@ def is_storable(value: Any) -> bool:
 def storable(text: str) -> str:
     r"""``text`` as Postgres can hold it: ``\0`` for U+0000, ``?`` for half of a surrogate pair."""
     return text if is_storable(text) else text.replace("\0", "\\0").encode("utf-8", "replace").decode()
+
+
+def storable_json(value: Any, *, longest: int) -> Any:
+    """``value`` as JSON that Postgres can hold: whatever is no JSON is its ``str``, and texts have ``longest`` characters.
+
+    Meant for what is said of a failure, which must be kept whatever it holds.
+    """
+    if isinstance(value, dict):
+        return {storable(str(name))[:longest]: storable_json(inner, longest=longest) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [storable_json(inner, longest=longest) for inner in value]
+    if value is None or isinstance(value, bool | int) or (isinstance(value, float) and isfinite(value)):
+        return value
+    return storable(str(value))[:longest]
 
 
 def check_json(value: Any, what: str, *, code: str, most_bytes: int | None = None) -> None:

@@ -17,7 +17,7 @@ from app.domain.job_types import OWN_PROCESS_QUEUE, Result
 from app.domain.jobs import Job, Origin
 from app.domain.lifecycle import TRANSITIONS, Event
 from app.domain.retry import CRASHED
-from app.domain.texts import storable
+from app.domain.texts import storable_json
 from app.persistence import ends, jobs, workers
 from app.persistence.jobs import NEVER, Sql
 from app.persistence.sessions import Sessions, SingleStatements
@@ -25,6 +25,8 @@ from app.persistence.sessions import Sessions, SingleStatements
 log = logging.getLogger(__name__)
 
 _MOST_CAUSES: Final = 3
+_LONGEST_SAID: Final = 4_000
+"""Characters of a text of an error."""
 T = TypeVar("T")
 
 RETRY_QUEUE: Final = "retry"
@@ -69,12 +71,12 @@ def describe(error: BaseException, job: Job) -> dict[str, Any]:
     """An error as it is kept on the job and in its trail, but for its stage, which stands on the job."""
     if isinstance(error, HaulierError):
         said: dict[str, Any] = {"code": error.code, "message": error.detail, "hint": error.hint, "data": error.data}
-        said["errors"] = [{"pointer": one.pointer, "detail": _clean(one.detail)} for one in error.problems]
+        said["errors"] = [{"pointer": one.pointer, "detail": one.detail} for one in error.problems]
     else:
         said = {"code": CRASHED, "message": f"{type(error).__name__}: {error}"}
     said["hint"] = said.get("hint") or REMEDIES.get(said["code"])
     said |= {"attempt": job.attempts, "cause": _cause(error)}
-    return {name: _clean(value) for name, value in said.items() if value not in (None, {}, [], "")}
+    return _kept({name: value for name, value in said.items() if value not in (None, {}, [], "")})
 
 
 def _cause(error: BaseException) -> str | None:
@@ -86,8 +88,9 @@ def _cause(error: BaseException) -> str | None:
     return "; from ".join(said) or None
 
 
-def _clean(value: Any) -> Any:
-    return storable(value)[:4000] if isinstance(value, str) else value
+def _kept(said: dict[str, Any]) -> dict[str, Any]:
+    kept: dict[str, Any] = storable_json(said, longest=_LONGEST_SAID)
+    return kept
 
 
 class Runs:
@@ -174,8 +177,9 @@ class Runs:
 
     def cancel(self, job: Job, reason: str, *, terminated: bool = False) -> None:
         """The job stopped because it was asked to, or is to be killed."""
-        data = {"reason": reason, **({"terminated": True} if terminated else {})}
-        self._end(job, Event.CANCEL, {"cancel_reason": reason}, data=data)
+        why = _kept({"reason": reason})
+        data = {**why, **({"terminated": True} if terminated else {})}
+        self._end(job, Event.CANCEL, {"cancel_reason": why["reason"]}, data=data)
 
     def hand_back(self, job: Job, reason: str) -> None:
         """The job goes back to wait, not counted as an attempt: its worker shuts down or has too much."""
@@ -184,9 +188,9 @@ class Runs:
 
     def pause(self, job: Job, why: JobPaused) -> None:
         """The job goes back to wait until somebody resumes it."""
-        said = {"code": why.code, "message": why.reason}
+        said = _kept({"code": why.code, "message": why.reason})
         changes = {"attempts": _ATTEMPT_BACK, "paused": True, "error": said}
-        self._end(job, Event.HAND_BACK, changes, data={"reason": why.reason, **why.data})
+        self._end(job, Event.HAND_BACK, changes, data=_kept({"reason": why.reason, **why.data}))
 
     def rescue(self, job: Job, reason: str, *, max_rescues: int) -> None:
         """This worker cannot go on with the job through no fault of the job."""

@@ -15,7 +15,7 @@ from celery.exceptions import Retry
 from sqlalchemy import text
 
 from app.domain.clock import SystemClock
-from app.domain.errors import FenceLost, JobError, TransientError
+from app.domain.errors import FenceLost, JobCancelled, JobError, JobPaused, TransientError
 from app.domain.job_types import Result
 from app.domain.jobs import Outcome
 from app.domain.lifecycle import JobState
@@ -307,3 +307,40 @@ def test_a_line_of_the_jobs_log_bears_its_id_and_its_tenant(worker: Worker, capl
 
     [line] = [record for record in caplog.records if record.name == "haulier.job"]
     assert (line.job_id, line.tenant, line.attempt, line.rows) == (str(job_id), "default", 1, 5)  # type: ignore[attr-defined]  # what extra= brought
+
+
+@pytest.mark.parametrize(
+    "data", [{"header": "i\0d"}, {"n\0": [{"half": "\ud83d"}]}, {"set": {1}, "n": float("nan")}], ids=str
+)
+def test_a_failure_is_kept_whatever_its_facts_hold(worker: Worker, data: dict[str, Any]) -> None:
+    def fails(job: RunContext) -> Result:
+        raise JobError("no\0", code="x.bad", hint="see\0", data=data)
+
+    job_id = worker.submit(fails)
+
+    with pytest.raises(JobFailed):
+        attempt(worker)
+
+    job = worker.job(job_id)
+    assert (job.state, job.error["code"], job.error["message"]) == (JobState.FAILED, "x.bad", "no\\0")
+    assert job.error["data"].keys() == {name.replace("\0", "\\0") for name in data}
+
+
+@pytest.mark.parametrize(
+    ("stop", "kept"),
+    [
+        (JobPaused("see\0", code="x.held", data={"n": "\ud83d"}), (JobState.OPEN, "see\\0", None)),
+        (JobCancelled("no\0"), (JobState.CANCELLED, None, "no\\0")),
+    ],
+    ids=["paused", "cancelled"],
+)
+def test_a_job_stops_whatever_its_reason_holds(worker: Worker, stop: Exception, kept: tuple[Any, ...]) -> None:
+    def stops(job: RunContext) -> Result:
+        raise stop
+
+    job_id = worker.submit(stops)
+
+    attempt(worker)
+
+    job = worker.job(job_id)
+    assert (job.state, (job.error or {}).get("message"), job.cancel_reason) == kept

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from app.domain.errors import JobError
-from app.domain.texts import check_json
+from app.domain.texts import check_json, storable_json
 
 
 @pytest.mark.parametrize(
@@ -40,3 +40,11 @@ def test_a_value_may_be_as_large_as_is_allowed_and_no_larger() -> None:
 
     with pytest.raises(JobError, match="at most 10 bytes as JSON, got 11"):
         check_json("x" * 9, "checkpoint", code="job.checkpoint_invalid", most_bytes=10)
+
+
+def test_what_is_said_of_a_failure_is_kept_whatever_it_holds() -> None:
+    said = {"a\0": ["\ud83d", float("nan"), {1}, ("x" * 9, 7, None, True)]}
+
+    kept = storable_json(said, longest=5)
+
+    assert kept == {"a\\0": ["?", "nan", "{1}", ["xxxxx", 7, None, True]]}
