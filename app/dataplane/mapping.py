@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
+from typing import Final
 
 from app.dataplane.auto_map import Proposal, propose
 from app.dataplane.companions import Companions, companions_of
 from app.dataplane.plan import Mapped, Options, Plan
 from app.domain.errors import JobError
 from app.domain.tables import Column, Table
+
+_DELIMITERS: Final = (";", "\t", "|", ",")
+_MOST_NAMED: Final = 10
+"""Unknown headers that a message names; its data has all of them."""
 
 
 def mapped_to(plan: Plan, table: Table, options: Options, *, max_columns: int) -> Plan:
@@ -69,11 +74,12 @@ def map_header(header: Sequence[str], table: Table, options: Options, *, max_col
     columns = Columns(table, companions_of(table) if options.companions else None)
     needed = {folded(name) for name in options.shaping.sources}
     found: dict[str, int] = {}
+    unknown: dict[str, int] = {}
     for position, proposal in enumerate(proposals_of(names, columns, options)):
         name, column = proposal.header, proposal.column
         if column is None:
-            if not (options.ignore_unknown or options.auto_map or folded(name) in needed):
-                raise _unknown(name, position, columns)
+            if folded(name) not in needed:
+                unknown[name] = position
             continue
         if column in found:
             raise JobError(
@@ -81,6 +87,8 @@ def map_header(header: Sequence[str], table: Table, options: Options, *, max_col
                 code="csv.header_duplicate",
             )
         found[column] = position
+    if unknown and not (options.ignore_unknown or options.auto_map):
+        raise _unknown(unknown, names, columns)
     for name in options.shaping.made:
         found.setdefault(name, max([len(names) - 1, *found.values()]) + 1)
     mapped = columns.mapped(found)
@@ -215,13 +223,30 @@ def _refuse_bad_mapping(wanted: Mapping[str, str], names: Sequence[str], columns
             )
 
 
-def _unknown(name: str, position: int, columns: Columns) -> JobError:
+def _unknown(unknown: Mapping[str, int], names: Sequence[str], columns: Columns) -> JobError:
+    (name, position), *others = unknown.items()
+    detail = f"header {name!r} (field {position + 1}) is no column of table {columns.table.name!r}"
+    if others:
+        also = ", ".join(repr(other) for other, _ in others[:_MOST_NAMED])
+        more = f" and {len(others) - _MOST_NAMED} more" if len(others) > _MOST_NAMED else ""
+        detail += f"; nor {'is' if len(others) == 1 else 'are'} {also}{more}"
     return JobError(
-        f"header {name!r} (field {position + 1}) is no column of table {columns.table.name!r}",
+        detail,
         code="csv.header_unknown",
-        hint=f"{columns.nearest(name)} Or set mapping or ignore_unknown in the config.".strip(),
-        data={"header": name, "columns": list(columns.names)},
+        hint=f"{_likely(name, unknown, names, columns)} Or set mapping or ignore_unknown in the config.".strip(),
+        data={"header": name, "headers": [*unknown], "columns": list(columns.names)},
     )
+
+
+def _likely(name: str, unknown: Mapping[str, int], names: Sequence[str], columns: Columns) -> str:
+    """What the first unknown header is most likely a sign of; empty when nothing tells."""
+    if len(names) == 1 and (delimiter := next((sign for sign in _DELIMITERS if sign in name), None)):
+        return f"The header is a single field; is the delimiter {delimiter!r}?"
+    if near := columns.nearest(name):
+        return near
+    if len(unknown) == len(names):
+        return "None of the file's first fields is a column: if they are no names, import it with header: false."
+    return ""
 
 
 def _nearest(name: str, known: Sequence[str]) -> str:

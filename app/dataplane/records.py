@@ -21,6 +21,7 @@ from app.domain.errors import JobError
 
 BLOCK_BYTES: Final = 64 * 1024
 _FILL_BYTES: Final = 1 << 20
+_OTHER_ENCODING: Final = "Set encoding in the config to what the file is in: utf-8, latin-1 or utf-16."
 _FIELDS_A_RECORD: Final = 2
 """A record may be this many times as long as the longest field."""
 
@@ -107,11 +108,21 @@ class RecordReader:
             return None
         if row is None:
             return None
-        if not "".join(row).isprintable() and any("\ud800" <= letter <= "\udfff" for letter in "".join(row)):
-            raise _bad_header(f"it is not {self._encoding.value} text")
-        self._take(len("".join(lines[: reader.line_num]).encode(self._encoding, errors)))
+        length = len("".join(lines[: reader.line_num]).encode(self._encoding, errors))
+        self._refuse_no_text(block[:length])
+        self._take(length)
         self.next_line += reader.line_num
         return row
+
+    def _refuse_no_text(self, header: bytes) -> None:
+        try:
+            text = header.decode(self._encoding)
+        except UnicodeDecodeError as error:
+            what = f"the byte {header[error.start]:#04x} at {error.start} bytes into it"
+        else:
+            what = "a NUL character" if "\0" in text else ""
+        if what:
+            raise _bad_header(f"expected {self._encoding.value} text, got {what}", hint=_OTHER_ENCODING)
 
     def chunks(self, width: int) -> Iterator[Chunk]:
         """The records from here on; ``width`` is the number of fields a good one has."""
@@ -351,12 +362,8 @@ class RecordReader:
                     )
 
 
-def _bad_header(reason: str) -> JobError:
-    return JobError(
-        f"the header is not valid CSV: {reason}",
-        code="csv.header_invalid",
-        hint="Check the first line, the delimiter and the encoding; the config can name both.",
-    )
+def _bad_header(reason: str, *, hint: str | None = None) -> JobError:
+    return JobError(f"the header is not valid CSV: {reason}", code="csv.header_invalid", hint=hint)
 
 
 def _fault_of(error: csv.Error, lines: int, *, fits: bool) -> Fault:

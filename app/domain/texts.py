@@ -37,9 +37,9 @@ def storable(text: str) -> str:
 
 
 def storable_json(value: Any, *, longest: int) -> Any:
-    """``value`` as JSON that Postgres can hold: whatever is no JSON is its ``str``, and texts have ``longest`` characters.
+    """``value`` as JSON that Postgres can hold, for what is said of a failure, which must be kept whatever it holds.
 
-    Meant for what is said of a failure, which must be kept whatever it holds.
+    Whatever is no JSON is its ``str``, and of a text at most ``longest`` characters are kept.
     """
     if isinstance(value, dict):
         return {storable(str(name))[:longest]: storable_json(inner, longest=longest) for name, inner in value.items()}

@@ -273,6 +273,48 @@ def test_an_unknown_header_is_named_with_the_nearest_column(imports: Importing) 
     assert "'name'" in (error.hint or "")
 
 
+@pytest.mark.feature("S4-112")
+def test_all_unknown_headers_are_named(imports: Importing) -> None:
+    error = refused(imports, "id,nmae,name,city," + ",".join(f"c{n}" for n in range(12)) + "\n")
+
+    assert "header 'nmae' (field 2) is no column of table 'things'; nor are 'city', 'c0'," in error.detail
+    assert error.detail.endswith("'c8' and 3 more")
+    assert error.data["headers"] == ["nmae", "city", *(f"c{n}" for n in range(12))]
+
+
+@pytest.mark.parametrize(
+    ("body", "hint"),
+    [
+        (b"id;name\n1;a\n", "is the delimiter ';'?"),
+        (b"1,Ada\n2,Bob\n", "import it with header: false"),
+    ],
+    ids=["delimiter", "no header"],
+)
+def test_a_header_that_is_none_tells_what_it_may_be(imports: Importing, body: bytes, hint: str) -> None:
+    error = refused(imports, body)
+
+    assert (error.code, hint in (error.hint or "")) == ("csv.header_unknown", True)
+
+
+@pytest.mark.feature("S4-113")
+@pytest.mark.parametrize(
+    ("body", "config", "said"),
+    [
+        ("id,straße\n".encode("latin-1"), {}, "expected utf-8 text, got the byte 0xdf at 7 bytes into it"),
+        ("id,name\n1,a\n".encode("utf-16-le"), {}, "expected utf-8 text, got a NUL character"),
+        (b"\xff\xfei\0d\0,\0\x00\xd8\n\0", {"encoding": "utf-16"}, "got the byte 0x00 at 6 bytes into it"),
+    ],
+    ids=["latin-1", "utf-16 without a mark", "half of a pair"],
+)
+def test_a_header_in_another_encoding_is_told_by_its_byte(
+    imports: Importing, body: bytes, config: dict[str, Any], said: str
+) -> None:
+    error = refused(imports, body, **config)
+
+    assert (error.code, said in error.detail) == ("csv.header_invalid", True)
+    assert error.hint == "Set encoding in the config to what the file is in: utf-8, latin-1 or utf-16."
+
+
 def test_a_header_alone_completes_with_outcome_empty(imports: Importing) -> None:
     result = imports.load("id,name\n", table="things")
 
