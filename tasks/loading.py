@@ -8,7 +8,9 @@ from pydantic import AliasChoices, Field
 
 from app.dataplane.budget import OnBudget
 from app.dataplane.companions import Companions, check_companions
+from app.dataplane.mapping import Columns
 from app.dataplane.plan import Mode, Options
+from app.domain.errors import InvalidRequestError, Problem
 from app.domain.job_types import JobConfig, Submission
 from app.domain.tables import Table
 from app.services.mirrors import Mirrors
@@ -82,11 +84,22 @@ def check_target(submission: Submission, config: LoadConfig) -> Table:
     """The table the rows are to go to.
 
     Raises:
-        InvalidRequestError: There is no such table, or nothing comes beside its rows.
+        InvalidRequestError: There is no such table, nothing comes beside its rows, or a mapping leads nowhere.
     """
     table = submission.table(config.table, pointer="/config/table")
-    if config.companions:
-        _companions(table, config)
+    columns = Columns(table, _companions(table, config) if config.companions else None)
+    problems = tuple(
+        Problem(
+            "/config/mapping/" + header.replace("~", "~0").replace("/", "~1"),
+            f"{column!r} is no column of {table.name!r}. {columns.nearest(column)}".strip(),
+        )
+        for header, column in config.mapping.items()
+        if column not in columns.names
+    )
+    if problems:
+        raise InvalidRequestError(
+            f"the mapping does not fit table {table.name!r}", code="job.config_invalid", problems=problems
+        )
     return table
 
 

@@ -52,7 +52,7 @@ class Enrich(JobConfig):
     @cached_property
     def plugin(self) -> Enricher:
         """The provider's; a PermanentError when it cannot be had."""
-        return _BUILT_IN.get(self.provider) or find(ENRICHERS, self.provider, Enricher)
+        return _BUILT_IN.get(self.provider) or find(ENRICHERS, self.provider, Enricher, besides=_BUILT_IN)
 
     def parsed(self) -> Any:
         """The provider's config.

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 from app.domain.errors import InvalidRequestError, Problem
 
 
-def misfit(job_type: str, faults: Sequence[Any], config: Any, at: str) -> InvalidRequestError:
-    """The refusal of a config of ``job_type``: one problem per fault, with pointers below ``at``."""
-    problems = tuple(Problem(at + _pointer(fault, config), _says(fault)) for fault in faults)
+def misfit(
+    job_type: str, faults: Sequence[Any], config: Any, at: str, *, options: Collection[str]
+) -> InvalidRequestError:
+    """The refusal of a config of ``job_type``: one problem per fault, with pointers below ``at``.
+
+    Args:
+        options: What a config may hold, for the nearest of what was misspelt.
+    """
+    problems = tuple(Problem(at + _pointer(fault, config), _says(fault, options)) for fault in faults)
     return InvalidRequestError(
         f"the config does not fit job type {job_type!r}", code="job.config_invalid", problems=problems
     )
@@ -50,7 +57,21 @@ def _step(value: Any, part: Any) -> Any:
         return value
 
 
-def _says(fault: Any) -> str:
-    if fault["type"] == "missing":
-        return "this field is required"
-    return f"{fault['msg']}, got {fault['input']!r}"[:500]
+def _says(fault: Any, options: Collection[str]) -> str:
+    """What pydantic found, in our words where its own speak of Python."""
+    got = f"{fault['input']!r}"
+    match fault["type"]:
+        case "missing":
+            return "this field is required"
+        case "union_tag_invalid":
+            return f"expected one of {fault['ctx']['expected_tags']}, got {fault['ctx']['tag']!r}"[:500]
+        case "model_type" | "model_attributes_type" | "dict_type":
+            return f"expected an object, got {got}"[:500]
+        case "value_error":
+            return f"{fault['ctx']['error']}, got {got}"[:500]
+        case "extra_forbidden":
+            *within, name = fault["loc"]
+            near = [] if within else get_close_matches(str(name), options, n=1)
+            return f"there is no such option{f'; the nearest is {near[0]!r}' if near else ''}, got {got}"[:500]
+        case _:
+            return f"{fault['msg']}, got {got}"[:500]

@@ -146,7 +146,7 @@ REMEDIES: Final[Mapping[str, str]] = {
     "queue.not_found": "List the queues: GET /v1/queues.",
     "request.bad_cursor": "Follow the links of an answer; cursors are not to be made.",
     "request.bad_last_event_id": "Send the id of an event of this stream.",
-    "request.invalid": "Mend what the pointers name.",
+    "request.invalid": "Mend what the pointers name; /docs lists what each request takes.",
     "request.limit_invalid": "Ask for fewer rows, and follow the cursor.",
     "request.malformed": "Send a body that is JSON, with its Content-Type.",
     "request.method_not_allowed": "Look up the method at /docs.",

@@ -52,7 +52,10 @@ def plugin_config(model: type[BaseModel], config: Mapping[str, Any], *, provider
     try:
         return model.model_validate(config)
     except ValidationError as error:
-        said = "; ".join(f"{'.'.join(map(str, fault['loc'])) or 'it'}: {fault['msg']}" for fault in error.errors())
+        said = "; ".join(
+            f"{'.'.join(map(str, fault['loc'])) or 'it'}: {fault['msg'].removeprefix('Value error, ')}"
+            for fault in error.errors()
+        )
         raise PermanentError(f"the config does not fit the provider {provider!r}: {said}", code=code) from None
 
 
@@ -292,6 +295,11 @@ class JobType:
     source: Callable[[Submission, Any], FilePlace | None] | None = None
     summary: str = ""
 
+    @property
+    def options(self) -> list[str]:
+        """What a config may hold."""
+        return [field.alias or name for name, field in self.config.model_fields.items()]
+
     def queue_for(self, request: SubmitJob) -> str:
         """The queue of a job: its type's, or ``data`` when it asks for a hard stop, memory or processors.
 
@@ -341,7 +349,7 @@ class Registry:
         try:
             return job_type.config.model_validate(config)
         except ValidationError as error:
-            raise misfit(job_type.name, error.errors(), config, at) from None
+            raise misfit(job_type.name, error.errors(), config, at, options=job_type.options) from None
 
     def check_around(
         self, job_type: JobType, config: dict[str, Any], open_to: Callable[[Any], bool], *, at: str = "/config"
@@ -358,7 +366,7 @@ class Registry:
         except ValidationError as error:
             faults = [fault for fault in error.errors() if not may_be_mended(fault, config, open_to)]
             if faults:
-                raise misfit(job_type.name, faults, config, at) from None
+                raise misfit(job_type.name, faults, config, at, options=job_type.options) from None
 
 
 def discover(package: str) -> Registry:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from importlib.metadata import EntryPoint, entry_points
 from typing import TypeVar
 
@@ -45,16 +46,19 @@ def names(group: str) -> list[str]:
     return sorted({point.name for point in entry_points(group=group)})
 
 
-def find(group: str, name: str, kind: type[T]) -> T:
+def find(group: str, name: str, kind: type[T], *, besides: Iterable[str] = ()) -> T:
     """The plug-in of that name; no other of the group is loaded.
 
+    Args:
+        besides: What the caller has without a package, for the message.
     Raises:
         PermanentError: ``plugin.not_found``, naming those there are; ``plugin.not_loaded``.
     """
     found = list(entry_points(group=group, name=name))
     if not found:
+        known = ", ".join([*besides, *names(group)]) or "none"
         raise PermanentError(
-            f"there is no {kind.__name__.lower()} {name!r}; known are {', '.join(names(group)) or 'none'}",
+            f"there is no {kind.__name__.lower()} {name!r}; known are {known}",
             code="plugin.not_found",
         )
     try:

@@ -107,7 +107,9 @@ def _from_http(error: HTTPException) -> HaulierError:
     status = error.code or 500
     if status == 422:
         messages = getattr(error, "data", {}).get("messages", {})
-        return InvalidRequestError("the request does not fit", problems=tuple(_problems(messages)))
+        return InvalidRequestError(
+            "the request does not fit", hint=_of_content_type(messages), problems=tuple(_problems(messages))
+        )
     if status == 413:
         return TooLargeError("the body is larger than this server takes")
     if status == 404:
@@ -115,8 +117,18 @@ def _from_http(error: HTTPException) -> HaulierError:
     if status == 405:
         return MethodNotAllowedError(f"{request.method} is not a method of {request.path}")
     if 400 <= status < 500:
-        return MalformedRequestError(error.description or error.name)
+        # What webargs made of a body that it could not read.
+        broken = getattr(error, "exc", None)
+        said = f"the body is not valid JSON: {broken}" if isinstance(broken, ValueError) else error.description
+        return MalformedRequestError(said or error.name)
     return HaulierError(error.description or error.name)
+
+
+def _of_content_type(messages: Any) -> str | None:
+    """What to do when a body was not looked at, because it was not said to be JSON."""
+    if "json" not in messages or request.is_json or not request.content_length:
+        return None
+    return f"Send the body with Content-Type: application/json, got {request.mimetype or 'none'}."
 
 
 def _problems(messages: Any) -> Iterator[Problem]:

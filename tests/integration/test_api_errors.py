@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from threading import Thread, Timer
+from typing import Any
 
 import psycopg2
 import pytest
@@ -150,6 +151,36 @@ def test_a_body_that_is_no_json_is_told_so_by_the_view(member: Client) -> None:
 
     assert answer.status_code == 400
     assert answer.get_json()["code"] == "request.malformed"
+    assert answer.get_json()["detail"] == "the body is not valid JSON: Expecting value: line 1 column 12 (char 11)"
+
+
+def test_a_body_that_is_not_said_to_be_json_is_told_so(member: Client) -> None:
+    answer = member.post("/v1/jobs", data='{"type": "echo"}', headers={"Content-Type": "text/plain"})
+
+    assert (answer.status_code, answer.get_json()["code"]) == (422, "request.invalid")
+    assert answer.get_json()["hint"] == "Send the body with Content-Type: application/json, got text/plain."
+
+
+@pytest.mark.parametrize(
+    ("config", "pointer", "said"),
+    [
+        ({"delimeter": ";"}, "/config/delimeter", "there is no such option; the nearest is 'delimiter', got ';'"),
+        ({"source": {"file": 1}}, "/config/source/file", "there is no such option, got 1"),
+        ({"source": "a.csv"}, "/config/source", "expected an object, got 'a.csv'"),
+        ({"delimiter": "||"}, "/config/delimiter", "expected auto or one ASCII character, not a letter"),
+        ({"rules": [{"rule": "requird"}]}, "/config/rules/0/rule", "expected one of 'required', 'length'"),
+        ({"mapping": {"a/b": "nmae"}}, "/config/mapping/a~1b", "'nmae' is no column of 'contacts'."),
+    ],
+    ids=["option", "inner option", "object", "value", "kind", "mapping"],
+)
+def test_a_config_that_does_not_fit_says_what_was_expected(
+    member: Client, config: dict[str, Any], pointer: str, said: str
+) -> None:
+    answer = member.post("/v1/jobs", {"type": "import", "config": {"source": {"text": "a\n1\n"}, **config}})
+
+    [first, *_] = answer.get_json()["errors"]
+    assert (answer.status_code, answer.get_json()["code"]) == (422, "job.config_invalid")
+    assert (first["pointer"], first["detail"][: len(said)]) == (pointer, said)
 
 
 @pytest.mark.parametrize("cursor", ["x", "AAAA", "é", "A" * 23])

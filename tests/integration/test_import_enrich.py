@@ -187,6 +187,13 @@ def test_a_provider_that_cannot_be_asked_is_refused_at_submit(
     assert {problem.pointer for problem in raised.value.problems} == {pointer}
 
 
+def test_a_provider_that_is_not_there_is_answered_with_those_that_are(imports: ImportingAny) -> None:
+    with pytest.raises(InvalidRequestError) as raised:
+        checked(imports, enrich=[{**asking("http://x.example/")[0], "provider": "htp"}])
+
+    assert [problem.detail for problem in raised.value.problems] == ["there is no enricher 'htp'; known are http"]
+
+
 def test_what_a_service_fills_cannot_be_unique(imports: ImportingAny) -> None:
     with pytest.raises(InvalidRequestError) as raised:
         checked(imports, enrich=asking("http://x.example/"), rules=[{"rule": "unique", "columns": ["note"]}])

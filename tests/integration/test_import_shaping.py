@@ -245,3 +245,10 @@ def test_a_field_that_the_file_does_not_have_ends_the_job_before_a_row_is_writte
 
     assert (raised.value.code, things(imports)) == ("import.field_unknown", [])
     assert raised.value.code in REMEDIES
+
+
+def test_a_field_that_is_misspelt_is_told_with_the_nearest(imports: ImportingAny) -> None:
+    with pytest.raises(HaulierError) as raised:
+        imports.load("id,name\n1,one\n", transforms=[{"field": "nmae", "operation": "trim"}])
+
+    assert raised.value.hint == "The nearest is 'name'."
