@@ -24,15 +24,18 @@ from app.dataplane.origins import Origin, PathOrigin
 from app.dataplane.plan import Options, Plan
 from app.dataplane.sheets import SheetSource, sheet_wanted
 from app.dataplane.sources import READ_BYTES, ByteSource
+from app.domain.error_codes import REMEDIES
 from app.domain.errors import JobError, TransientError
 from app.domain.failed_records import stage_of
 from app.domain.tables import Table
+from app.domain.texts import storable_json
 from app.persistence.imports import Place
 from config.settings import Settings
 
 _INFERRED_ROWS: Final = 5_000
 _SAMPLES: Final = 3
 _SAMPLE_CHARACTERS: Final = 500
+_LONGEST_TOLD: Final = 4_000
 _OF_THE_FILE: Final = ("csv.", "json.", "xlsx.", "source.", "import.")
 """Codes of errors that the file itself has."""
 
@@ -130,7 +133,8 @@ class DryRun:
             if not error.code.startswith(_OF_THE_FILE):
                 raise
             found.problems.append(_problem(error))
-        return self._told(found)
+        told: Report = storable_json(self._told(found), longest=_LONGEST_TOLD)
+        return told
 
     def _look(self, found: _Found) -> None:
         settings, options = self.settings, self.options if self.scans else replace(self.options, scan=False)
@@ -268,4 +272,4 @@ def _as_read(chunk: Chunk) -> dict[int, Fault]:
 
 
 def _problem(error: JobError) -> Report:
-    return {"code": error.code, "message": error.detail, "hint": error.hint}
+    return {"code": error.code, "message": error.detail, "hint": error.hint or REMEDIES.get(error.code)}

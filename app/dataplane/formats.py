@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import re
@@ -63,6 +64,8 @@ def format_of(head: bytes) -> Format:
     if foreign is not None:
         raise JobError(f"expected csv, ndjson, json or xlsx, got {foreign}", code="source.format_unknown")
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        text = head.decode("utf-16", "ignore").lstrip().encode("utf-8", "ignore")
     if _ARRAY.match(text):
         return Format.JSON
     return Format.NDJSON if _OBJECT.match(text) else Format.CSV

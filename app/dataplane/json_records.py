@@ -319,7 +319,7 @@ class ArrayReader(_Window):
         return JobError(
             f"the JSON array is broken at byte {self.next_byte + offset}, near element {self.next_line}: {reason}",
             code="json.invalid",
-            hint="What stands before it is loaded. An object a line (NDJSON) loses only the broken lines.",
+            hint="Rows of the batches before it stay loaded. An object a line (NDJSON) loses only the broken lines.",
             data={"byte": self.next_byte + offset, "element": self.next_line},
         )
 

@@ -12,6 +12,7 @@ from app.dataplane.companions import Companions, companions_of
 from app.dataplane.plan import Mapped, Options, Plan
 from app.domain.errors import JobError
 from app.domain.tables import Column, Table
+from app.domain.texts import is_storable, storable
 
 _DELIMITERS: Final = (";", "\t", "|", ",")
 _MOST_NAMED: Final = 10
@@ -63,13 +64,15 @@ def map_header(header: Sequence[str], table: Table, options: Options, *, max_col
     """Find the column of each field.
 
     Raises:
-        JobError: ``csv.too_many_columns``, ``csv.header_duplicate``, ``csv.header_unknown``, ``csv.header_missing``.
+        JobError: ``csv.too_many_columns``, ``csv.header_invalid``, ``csv.header_duplicate``, ``csv.header_unknown``,
+            ``csv.header_missing``.
     """
     if len(header) > max_columns:
         raise JobError(
             f"the header has {len(header)} fields, at most {max_columns} are taken", code="csv.too_many_columns"
         )
     names = [name.strip() for name in header]
+    _refuse_unstorable(names)
     _refuse_duplicates(names)
     columns = Columns(table, companions_of(table) if options.companions else None)
     needed = {folded(name) for name in options.shaping.sources}
@@ -92,7 +95,7 @@ def map_header(header: Sequence[str], table: Table, options: Options, *, max_col
     for name in options.shaping.made:
         found.setdefault(name, max([len(names) - 1, *found.values()]) + 1)
     mapped = columns.mapped(found)
-    _refuse_missing(mapped, columns)
+    _refuse_missing(mapped, columns, named=bool(names))
     if not options.ignore_unknown and set(mapped.companion_columns) < columns.companions_among(found):
         nameless = ", ".join(sorted(columns.companions_among(found)))
         raise JobError(
@@ -195,6 +198,16 @@ def folded(name: str) -> str:
     return name.strip().casefold()
 
 
+def _refuse_unstorable(names: Sequence[str]) -> None:
+    for position, name in enumerate(names):
+        if not is_storable(name):
+            raise JobError(
+                f"header {storable(name)!r} (field {position + 1}) holds a NUL character or half of a surrogate pair",
+                code="csv.header_invalid",
+                hint="Give the field another name.",
+            )
+
+
 def _refuse_duplicates(names: Sequence[str]) -> None:
     seen: dict[str, int] = {}
     for position, name in enumerate(names):
@@ -245,7 +258,7 @@ def _likely(name: str, unknown: Mapping[str, int], names: Sequence[str], columns
     if near := columns.nearest(name):
         return near
     if len(unknown) == len(names):
-        return "None of the file's first fields is a column: if they are no names, import it with header: false."
+        return "None of the names is a column's; a CSV file without a header is imported with header: false."
     return ""
 
 
@@ -254,12 +267,13 @@ def _nearest(name: str, known: Sequence[str]) -> str:
     return f"The nearest is {near[0]!r}." if near else ""
 
 
-def _refuse_missing(mapped: Mapped, columns: Columns) -> None:
+def _refuse_missing(mapped: Mapped, columns: Columns, *, named: bool) -> None:
     missing, table = columns.missing(mapped), columns.table
     if missing:
         from_columns = f", or one of {', '.join(table.generated_key)} to make it from" if table.generated_key else ""
         raise JobError(
-            f"the header lacks {', '.join(missing)}, which every row of table {table.name!r} must have{from_columns}",
+            f"{'the header lacks' if named else 'the first records have no fields, so not'} {', '.join(missing)}, "
+            f"which every row of table {table.name!r} must have{from_columns}",
             code="csv.header_missing",
             data={"missing": missing},
         )

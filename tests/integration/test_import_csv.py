@@ -286,7 +286,7 @@ def test_all_unknown_headers_are_named(imports: Importing) -> None:
     ("body", "hint"),
     [
         (b"id;name\n1;a\n", "is the delimiter ';'?"),
-        (b"1,Ada\n2,Bob\n", "import it with header: false"),
+        (b"1,Ada\n2,Bob\n", "is imported with header: false"),
     ],
     ids=["delimiter", "no header"],
 )

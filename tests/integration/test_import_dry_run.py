@@ -14,6 +14,7 @@ from app.cli.main import main
 from app.domain.errors import InvalidRequestError
 from app.domain.jobs import Outcome
 from app.domain.ports import ObjectStore
+from app.domain.texts import check_json
 from app.persistence.sessions import Sessions
 from app.services.tables import Tables
 from config.settings import Settings
@@ -94,6 +95,26 @@ def test_a_header_that_does_not_fit_is_told_with_what_it_may_have_meant(imports:
         0.75,
     )
     assert [one["type"] for one in report["schema"]] == ["integer", "text"]
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (b"id,name\n1,\0\n2,\xff\n", {"csv.nul", "csv.encoding"}),
+        (b'[{"id":1,"name":"\\u0000"},{"id":2,"name":"\\ud800"}]', {"json.nul", "json.encoding"}),
+        (b"id,na\0me\n1,a\n", {"csv.header_invalid"}),
+        (b'[{"id":1,"n\\u0000":2},{"id":2,"n\\ud800":3}]', {"csv.header_invalid"}),
+    ],
+    ids=["csv", "json", "header", "keys"],
+)
+def test_text_that_postgres_cannot_hold_is_told_of_like_any_other(
+    imports: ImportingAny, body: bytes, told: set[str]
+) -> None:
+    report = validated(imports, body)
+
+    check_json(report, "report", code="job.result_invalid")
+    assert {one["code"] for one in [*report["rejects"], *report["problems"]]} == told
+    assert not report["passed"]
 
 
 @pytest.mark.parametrize("packed", [False, True])

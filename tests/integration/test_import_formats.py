@@ -116,15 +116,18 @@ def test_lines_of_the_ledger_are_those_of_the_file_however_many_are_skipped(impo
         (b'{"id":1,"nmae":"x"}', {}, "csv.header_unknown"),
         (b'{"name":"x"}', {}, "csv.header_missing"),
         (b'[{"id":1,"name":"x"}, nothing]', {}, "json.invalid"),
-        ('{"id":1}'.encode("utf-16"), {}, "source.format_mismatch"),
+        ('{"id":1}'.encode("utf-16"), {}, "json.encoding"),
+        ('[{"id":1}]'.encode("utf-16"), {}, "json.encoding"),
+        ("id,name\n1,a\n".encode("utf-16"), {"format": "ndjson"}, "source.format_mismatch"),
+        (zipped({}), {}, "source.zip_members"),
+        (b"[]", {}, "csv.header_missing"),
+        (b'[{"id":1,"n\\u0000":2}]', {"ignore_unknown": True}, "csv.header_invalid"),
+        (b'[{"id":1,"n\\ud800":2}]', {"ignore_unknown": True}, "csv.header_invalid"),
     ],
 )
 def test_a_file_that_is_not_what_it_should_be_fails_with_its_reason(
     imports: ImportingAny, body: bytes, config: dict[str, Any], code: str
 ) -> None:
-    if code == "source.format_mismatch" and not config:
-        config = {"format": "ndjson"}
-
     with pytest.raises(JobError) as raised:
         imports.load(body, **config)
 
