@@ -19,9 +19,17 @@ blueprint = Blueprint("sinks", __name__, url_prefix="/v1", description="Places o
 class NewSinkSchema(Schema):
     """A bucket and what opens it, or the ``url`` of a receiver of results."""
 
-    bucket = fields.String(validate=validate.Regexp(r"^[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]$(?!\n)"))
+    bucket = fields.String(
+        validate=validate.Regexp(
+            r"^[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]$(?!\n)",
+            error="a bucket's name has 3 to 255 letters, digits, '.', '_' and '-', got {input!r}",
+        )
+    )
     region = fields.String(
-        validate=validate.Regexp(r"^[a-z0-9-]{1,40}$(?!\n)"), metadata={"description": "us-east-1 if left out."}
+        validate=validate.Regexp(
+            r"^[a-z0-9-]{1,40}$(?!\n)", error="a region is lower-case letters, digits and '-', got {input!r}"
+        ),
+        metadata={"description": "us-east-1 if left out."},
     )
     endpoint = fields.String(
         allow_none=True,
@@ -29,7 +37,10 @@ class NewSinkSchema(Schema):
         metadata={"description": "Null for AWS."},
     )
     prefix = fields.String(
-        validate=validate.Regexp(r"^([A-Za-z0-9_][A-Za-z0-9._=-]*(/[A-Za-z0-9_][A-Za-z0-9._=-]*)*)?$(?!\n)"),
+        validate=validate.Regexp(
+            r"^([A-Za-z0-9_][A-Za-z0-9._=-]*(/[A-Za-z0-9_][A-Za-z0-9._=-]*)*)?$(?!\n)",
+            error="a prefix is names of letters, digits, '.', '_', '=' and '-' with '/' between, got {input!r}",
+        ),
         metadata={"description": "What keys are relative to."},
     )
     access_key_id = fields.String(validate=validate.Length(1, 200))

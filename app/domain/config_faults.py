@@ -67,8 +67,8 @@ def _says(fault: Any, options: Collection[str]) -> str:
             return f"expected one of {fault['ctx']['expected_tags']}, got {fault['ctx']['tag']!r}"[:500]
         case "model_type" | "model_attributes_type" | "dict_type":
             return f"expected an object, got {got}"[:500]
-        case "value_error":
-            return f"{fault['ctx']['error']}, got {got}"[:500]
+        case "value_error":  # of the whole config it says itself what came
+            return f"{fault['ctx']['error']}, got {got}"[:500] if fault["loc"] else str(fault["ctx"]["error"])
         case "extra_forbidden":
             *within, name = fault["loc"]
             near = [] if within else get_close_matches(str(name), options, n=1)

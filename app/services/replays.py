@@ -55,7 +55,9 @@ class Replays:
         if not left:
             of_these = f" of the codes {', '.join(codes)}" if codes else ""
             raise ConflictError(
-                f"job {job_id} has no unresolved failed rows{of_these}", code="ledger.nothing_to_replay"
+                f"job {job_id} has no unresolved failed rows{of_these}",
+                code="ledger.nothing_to_replay",
+                hint="See which codes are unresolved: GET /v1/jobs/{id}/failed-records/groups." if codes else None,
             )
         config = {"job": str(job_id), **({"codes": list(codes)} if codes else {})}
         request = SubmitJob(tenant, REPLAY, config, actor, priority=job.priority, labels=job.labels)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from flask import Flask, Response, json, request
+from marshmallow import Schema
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from werkzeug.exceptions import HTTPException
@@ -106,9 +107,12 @@ def _too_deep() -> HaulierError:
 def _from_http(error: HTTPException) -> HaulierError:
     status = error.code or 500
     if status == 422:
-        messages = getattr(error, "data", {}).get("messages", {})
+        data = getattr(error, "data", {})
+        messages = data.get("messages", {})
         return InvalidRequestError(
-            "the request does not fit", hint=_of_content_type(messages), problems=tuple(_problems(messages))
+            "the request does not fit",
+            hint=_of_content_type(messages),
+            problems=tuple(_problems(messages, data.get("schema"))),
         )
     if status == 413:
         return TooLargeError("the body is larger than this server takes")
@@ -131,14 +135,22 @@ def _of_content_type(messages: Any) -> str | None:
     return f"Send the body with Content-Type: application/json, got {request.mimetype or 'none'}."
 
 
-def _problems(messages: Any) -> Iterator[Problem]:
+def _problems(messages: Any, schema: Any) -> Iterator[Problem]:
     """Faults with RFC 6901 pointers out of webargs' nested messages; the outermost name is where the value stood."""
     for place, inner in messages.items():
         if place in {"query", "headers", "path"} and isinstance(inner, dict):
             for argument, faults in inner.items():
                 yield from problems(faults, f"?{argument}")
         else:
-            yield from problems(inner, "")
+            yield from (_named(fault, schema) for fault in problems(inner, ""))
+
+
+def _named(fault: Problem, schema: Schema | None) -> Problem:
+    """A fault that a member of the body is unknown, with those there are."""
+    if schema is None or fault.detail != schema.error_messages["unknown"] or fault.pointer.count("/") > 1:
+        return fault
+    known = ", ".join(field.data_key or name for name, field in schema.load_fields.items())
+    return Problem(fault.pointer, f"there is no such field; expected one of {known}")
 
 
 def problems(messages: Any, pointer: str) -> Iterator[Problem]:

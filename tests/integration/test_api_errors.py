@@ -154,6 +154,29 @@ def test_a_body_that_is_no_json_is_told_so_by_the_view(member: Client) -> None:
     assert answer.get_json()["detail"] == "the body is not valid JSON: Expecting value: line 1 column 12 (char 11)"
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "pointer", "expected"),
+    [
+        (
+            "/v1/uploads",
+            {"filename": "a", "size": 3},
+            "/size",
+            "expected one of filename, size_bytes, parts, content_type",
+        ),
+        ("/v1/tables/contacts/records:upsert", {"records": []}, "/records", "rows"),
+    ],
+)
+def test_a_field_that_is_unknown_is_answered_with_those_there_are(
+    member: Client, path: str, body: dict[str, Any], pointer: str, expected: str
+) -> None:
+    answer = member.post(path, body)
+
+    said = {one["pointer"]: one["detail"] for one in answer.get_json()["errors"]}
+    assert answer.status_code == 422
+    assert said[pointer].startswith("there is no such field; expected one of")
+    assert expected in said[pointer]
+
+
 def test_a_body_that_is_not_said_to_be_json_is_told_so(member: Client) -> None:
     answer = member.post("/v1/jobs", data='{"type": "echo"}', headers={"Content-Type": "text/plain"})
 
