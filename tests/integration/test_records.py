@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -295,6 +296,27 @@ def test_pages_of_any_order_hold_every_row_once_missing_values_last(
         values = [row[terms[0][0]] for row in seen]
         present = [value for value in values if value is not None]
         assert values == present + [None] * (len(values) - len(present))
+
+
+@pytest.mark.feature("S4-38")
+def test_rows_that_come_between_pages_leave_none_out_and_show_none_twice(
+    records: Records, sessions: Sessions, things: Table
+) -> None:
+    seen: list[int] = []
+    cursor = None
+
+    for number in itertools.count(1):
+        page = records.query("acme", "things", {"order_by": [{"order_by": "size"}]}, limit=7, cursor=cursor)
+        seen += [row["id"] for row in page.rows]
+        cursor = page.next_cursor
+        if cursor is None:
+            break
+        with sessions.begin() as session:  # a row before the page that comes next, and one behind it
+            insert = text("INSERT INTO t_acme.things (id, size) VALUES (:id, -10), (:id + 1, 10)")
+            session.execute(insert, {"id": 1_000 + 2 * number})
+
+    assert len(seen) == len(set(seen))
+    assert {row["id"] for row in ROWS} <= set(seen)
 
 
 def test_a_row_comes_back_as_json_with_every_digit(records: Records, sessions: Sessions, tables: Tables) -> None:
