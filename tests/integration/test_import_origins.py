@@ -2,16 +2,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any
 from uuid import uuid4
 
 import pytest
 
 from app.domain.clock import SystemClock
-from app.domain.errors import HaulierError, InvalidRequestError, JobError, PermanentError
+from app.domain.errors import HaulierError, InvalidRequestError, JobError, PermanentError, TransientError
 from app.domain.job_types import JobType
 from app.domain.ports import ObjectRef, ObjectStore
 from app.persistence.sessions import Sessions
@@ -152,13 +153,20 @@ def test_a_url_that_cannot_be_called_is_refused_at_submit(imports: ImportingAny,
 
 
 class Giver(ThreadingHTTPServer):
-    """Gives ``data``; the first answer breaks off after ``breaks_after`` bytes, and ``asked`` lists the ranges."""
+    """Gives ``data``; the first answer breaks off after ``breaks_after`` bytes, and ``asked`` lists the ranges.
 
-    def __init__(self, data: bytes, *, breaks_after: int | None = None, ranges: bool = True) -> None:
+    Args:
+        drips: Whether a byte is given every twentieth of a second.
+    """
+
+    def __init__(
+        self, data: bytes, *, breaks_after: int | None = None, ranges: bool = True, drips: bool = False
+    ) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.data = data
         self.breaks_after = breaks_after
         self.ranges = ranges
+        self.drips = drips
         self.asked: list[str | None] = []
 
 
@@ -177,8 +185,14 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(rest)))
         self.end_headers()
         broken, self.server.breaks_after = self.server.breaks_after, None
-        self.wfile.write(rest[:broken])
         self.close_connection = True
+        if not self.server.drips:
+            self.wfile.write(rest[:broken])
+            return
+        with suppress(ConnectionError):
+            for byte in rest:
+                self.wfile.write(bytes([byte]))
+                sleep(0.05)
 
     def log_message(self, *_: Any) -> None:
         """Silence."""
@@ -249,6 +263,22 @@ def test_a_url_that_gives_too_much_or_cannot_go_on_fails(
         load(imports, {"url": url}, **config)
 
     assert raised.value.code == code
+
+
+def test_a_url_that_drips_is_given_up_after_its_connections(imports: ImportingAny) -> None:
+    begun = monotonic()
+
+    with giving(imports, CSV.encode(), drips=True) as (giver, url):
+        imports.settings = imports.settings.model_copy(update={"url_timeout_s": 0.2})
+        with pytest.raises(TransientError) as raised:
+            load(imports, {"url": url})
+
+    begins = [int(asked[6:-1]) for asked in giver.asked[1:] if asked]
+    assert raised.value.code == "http.timeout"
+    assert len(giver.asked) > 1
+    assert begins == sorted(set(begins))
+    assert monotonic() - begun < 10
+    assert count(imports) == 0
 
 
 @pytest.mark.feature("S1-05")
