@@ -280,7 +280,10 @@ REMEDIES: Final[Mapping[str, str]] = {
     "workbook.invalid": "Compare the workbook with what POST /v1/workbooks takes.",
     "workbook.not_found": "List the workbooks: GET /v1/workbooks.",
     "workers.fixed": "Start more worker processes of this queue instead.",
+    "xlsx.busy": "Ask again soon.",
     "xlsx.no_sheet": "Set sheet to the name of a sheet, or to its number, counted from 1.",
+    "xlsx.read_in_two_ways": "Save the workbook anew, or the sheet as CSV.",
+    "xlsx.reader_changed": "Post a new job for the file.",
     "xlsx.too_large": "Save the sheet as CSV, or raise HAULIER_MAX_WORKBOOK_CELLS and HAULIER_WORKBOOK_MEMORY_MB.",
     "xlsx.too_many_rows": "Split the sheet, or save it as CSV.",
 }
