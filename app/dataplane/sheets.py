@@ -53,7 +53,6 @@ class SheetSource:
             raise JobError(
                 f"the sheet was first read by reader {sheet.reader}, this one is {READER}: its lines may be others",
                 code="xlsx.reader_changed",
-                hint="Post a new job for the file.",
             )
         wanted = Wanted(
             path="",
