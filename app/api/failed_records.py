@@ -12,6 +12,7 @@ from marshmallow import Schema, ValidationError, fields, validate, validates_sch
 
 from app.api.accepted import KEY, accepted
 from app.api.job_schemas import JobSchema
+from app.api.table_schemas import RecordSchema
 from app.domain.failed_records import FailedRecord, record_id
 from app.web.current import actor, services, tenant
 from app.web.linked import LinkedSchema
@@ -39,6 +40,10 @@ class FailedRecordSchema(Schema):
     corrected = fields.String(allow_none=True, metadata={"description": "The text that a replay loads in its place."})
     resolved_by = fields.UUID(allow_none=True, metadata={"description": "The replay that loaded it after all."})
     resolved_at = fields.AwareDateTime(allow_none=True)
+
+
+class OneFailedRecordSchema(FailedRecordSchema, RecordSchema):
+    """A refused row with its fields."""
 
 
 class FailedGroupSchema(Schema):
@@ -159,6 +164,20 @@ def _accepted() -> str:
 def groups(job_id: UUID) -> Any:
     """Count the rows that a job refused by code and field, with a sample of each."""
     return {"items": services().failed_records.groups(tenant(), job_id)}
+
+
+@blueprint.route("/jobs/<uuid:job_id>/failed-records/<int(max=9223372036854775807):line>")
+@blueprint.response(200, OneFailedRecordSchema)
+def one(job_id: UUID, line: int) -> Any:
+    """Read one row that a job refused, by its line, with its fields."""
+    record, values = services().failed_records.get(tenant(), job_id, line)
+    messages = [{"field": record.field, "code": record.code, "message": record.message}]
+    return {
+        **_shown(job_id, record),
+        "values": values,
+        "valid": record.resolved_at is not None,
+        "messages": messages,
+    }
 
 
 @blueprint.route("/jobs/<uuid:job_id>/failed-records/<int(max=9223372036854775807):line>", methods=["PATCH"])

@@ -20,6 +20,7 @@ from app.api.table_schemas import (
     CursorSchema,
     QuerySchema,
     RecordPageSchema,
+    RecordSchema,
     UpsertedSchema,
     UpsertSchema,
 )
@@ -44,6 +45,14 @@ def query(body: dict[str, Any], arguments: dict[str, Any], name: str) -> Any:
         pointer="/vql",
     )
     return link_next(make_response(page(found.rows, found.next_cursor)), found.next_cursor)
+
+
+@blueprint.route("/tables/<string:name>/records/<path:record_id>")
+@blueprint.response(200, RecordSchema)
+def shown(name: str, record_id: str) -> Any:
+    """Read one row by its key: the value as text; of several columns a JSON array of their values as text."""
+    values = services().records.get(tenant(), name, record_id)
+    return {"id": record_id, "values": values, "valid": True, "messages": []}
 
 
 @blueprint.route("/tables/<string:name>/records:count", methods=["POST"])

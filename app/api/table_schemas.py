@@ -121,6 +121,25 @@ class CursorSchema(Schema):
     cursor = fields.String(load_default=None)
 
 
+class RecordMessageSchema(Schema):
+    """What is wrong with a record."""
+
+    field = fields.String(allow_none=True, metadata={"description": "The column at fault; null: all of it."})
+    code = fields.String()
+    message = fields.String()
+
+
+class RecordSchema(Schema):
+    """One record: a row of a table, or one that a job refused."""
+
+    id = fields.String(metadata={"description": "A row's key, or the job's id and the line."})
+    values = fields.Dict(
+        allow_none=True, metadata={"description": "By column. Of a refused record text, null when it cannot be read."}
+    )
+    valid = fields.Boolean(metadata={"description": "Whether it is in the table, for a refused one: since a replay."})
+    messages = fields.List(fields.Nested(RecordMessageSchema), metadata={"description": "Why it was refused."})
+
+
 class RecordPageSchema(Schema):
     """A page of rows."""
 

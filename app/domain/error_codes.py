@@ -144,6 +144,7 @@ REMEDIES: Final[Mapping[str, str]] = {
     "plugin.not_found": "Install the package where the web process and the workers run, and restart them.",
     "plugin.not_loaded": "Repair the package that the message names.",
     "queue.not_found": "List the queues: GET /v1/queues.",
+    "record.not_found": "Look the row up: POST /v1/tables/{name}/records:query.",
     "request.bad_cursor": "Follow the links of an answer; cursors are not to be made.",
     "request.bad_last_event_id": "Send the id of an event of this stream.",
     "request.invalid": "Mend what the pointers name; /docs lists what each request takes.",

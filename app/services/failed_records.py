@@ -9,6 +9,8 @@ from uuid import UUID
 
 from app.dataplane.ledger_csv import as_csv
 from app.dataplane.plan import Plan, from_checkpoint
+from app.dataplane.single import texts_of
+from app.domain.errors import NotFoundError
 from app.domain.failed_records import FailedGroup, FailedRecord
 from app.domain.jobs import Job
 from app.persistence import failed_records, jobs
@@ -35,6 +37,25 @@ class FailedRecords:
             jobs.get(session, tenant, job_id)
             return failed_records.of_job(session, tenant, job_id, after=after, limit=limit)
 
+    def get(self, tenant: str, job_id: UUID, line: int) -> tuple[FailedRecord, dict[str, str] | None]:
+        """One of them, and its fields by name; ``None`` when it cannot be read, or no file had it.
+
+        Raises:
+            NotFoundError: The tenant has no such job, or the job's ledger no such line.
+        """
+        with self._sessions.begin() as session:
+            job = jobs.get(session, tenant, job_id)
+            record = failed_records.of_line(session, tenant, job_id, line)
+        if record is None:
+            raise NotFoundError(f"the ledger of job {job_id} has no line {line}", code="ledger.no_such_line")
+        plan = _plan_of(job)
+        if plan is None:
+            return record, None
+        with self._texts.of(job, plan) as file:
+            record = file.sought(record)
+        texts = texts_of(record, plan) if record.has_text else None
+        return record, dict(zip(plan.names, texts, strict=True)) if isinstance(texts, list) else None
+
     def groups(self, tenant: str, job_id: UUID) -> list[FailedGroup]:
         """A job's failed records by code and field, the largest group first.
 
@@ -52,7 +73,7 @@ class FailedRecords:
         """
         with self._sessions.begin() as session:
             job = jobs.get(session, tenant, job_id)
-        plan = from_checkpoint(job.checkpoint or {}) if "import" in (job.checkpoint or {}) else None
+        plan = _plan_of(job)
         records = islice(self.all(tenant, job_id), most)
         return as_csv(job_id, self._with_texts(job, plan, records) if plan else records, plan)
 
@@ -73,3 +94,8 @@ class FailedRecords:
         while read:
             yield from read
             read = self.page(tenant, job_id, after=read[-1].line, limit=_ROWS_A_READ)
+
+
+def _plan_of(job: Job) -> Plan | None:
+    """What an import that has begun does with its file; ``None`` for other jobs."""
+    return from_checkpoint(job.checkpoint) if job.checkpoint and "import" in job.checkpoint else None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -9,10 +11,11 @@ from sqlalchemy.orm import Session
 
 from app.dataplane import pickers
 from app.dataplane import query as rows_by_query
-from app.dataplane.vql.catalogue import Catalogue, nearest
-from app.dataplane.vql.model import Query
+from app.dataplane.vql.catalogue import Catalogue, Field, nearest
+from app.dataplane.vql.model import Keyword, Query
 from app.dataplane.vql.parser import parse
-from app.domain.errors import InvalidRequestError, Problem
+from app.dataplane.vql.values import WrongValueError, equal_value
+from app.domain.errors import InvalidRequestError, NotFoundError, Problem
 from app.services import row_cursors
 from app.services.pickers import Pickers
 from app.services.reading import Reading
@@ -80,6 +83,23 @@ class Records:
         next_cursor = row_cursors.after_page(query, catalogue, page.after)
         return RecordPage(page.rows, next_cursor, page.after)
 
+    def get(self, tenant: str, table: str, record_id: str) -> dict[str, Any]:
+        """The row of a key, as ``query`` gives it.
+
+        Args:
+            record_id: The key's value as text; of a key of several columns a JSON array of these, as text.
+        Raises:
+            NotFoundError: The tenant has no such table, or the table no such row (``record.not_found``).
+            InvalidRequestError: ``vql.timeout``.
+        """
+        catalogue = Catalogue(self._tables.get(tenant, table))
+        query = Query(must=_is(catalogue.key_fields(), record_id, table))
+        with self._reading.transaction(tenant) as session:
+            page = rows_by_query.page(session, tenant, catalogue, query, limit=1)
+        if not page.rows:
+            raise _no_record(table, f"{record_id!r}")
+        return page.rows[0]
+
     def count(self, tenant: str, table: str, vql: dict[str, Any], *, pointer: str = "") -> int:
         """How many rows meet the query's conditions. Errors as ``query``."""
         catalogue = Catalogue(self._tables.get(tenant, table))
@@ -124,6 +144,31 @@ class Records:
         """Built-in tables are made at their first use, which a filter on their columns is."""
         if catalogue.relation is not None and query.uses_relation:
             self._tables.get(tenant, catalogue.relation.table.name)
+
+
+def _is(key: Sequence[Field], record_id: str, table: str) -> tuple[Keyword, ...]:
+    """That a row has this key."""
+    texts: Any = [record_id]
+    if len(key) > 1:
+        names = ", ".join(field.name for field in key)
+        expected = f"of a key of {len(key)} columns the id is a JSON array of their values as text: {names}"
+        try:
+            texts = json.loads(record_id)
+        except ValueError as error:
+            raise _no_record(table, f"{record_id!r}: {expected}") from error
+        if not isinstance(texts, list) or len(texts) != len(key):
+            raise _no_record(table, f"{record_id!r}: {expected}")
+    conditions = []
+    for field, value in zip(key, texts, strict=True):
+        try:
+            conditions.append(Keyword(field, (equal_value(field.type, value, textual=True),)))
+        except WrongValueError as error:
+            raise _no_record(table, f"{record_id!r}: {field.name} is {error}") from error
+    return tuple(conditions)
+
+
+def _no_record(table: str, what: str) -> NotFoundError:
+    return NotFoundError(f"table {table!r} has no row {what}", code="record.not_found")
 
 
 def _page_rows(limit: int | None, query: Query) -> int:

@@ -17,6 +17,7 @@ from hypothesis.errors import Unsatisfiable
 from openapi_spec_validator import validate
 from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
+from sqlalchemy import text
 
 import app.api.docs
 from app.bootstrap import Services
@@ -68,6 +69,7 @@ def test_every_route_without_a_key_is_401_but_those_the_document_opens(
         "workbook": "crm",
         "line_key": "k1",
         "line": "2",
+        "record_id": "7",
     }
 
     answers = {operation: operation.ask(nobody, ids) for operation in operations(document)}
@@ -130,6 +132,14 @@ def _things_of(admin: Client, sessions: Sessions, services: Services) -> dict[st
     S3Store(services.settings).put(artifact.ref, b"x", content_type="text/csv")
     with sessions.begin() as session:
         artifacts.put(session, admin.tenant, artifact)
+        session.execute(
+            text(
+                "INSERT INTO failed_records (job_id, line, tenant, first_byte, end_byte, code, message)"
+                " VALUES (:job, 2, :tenant, 0, 1, 'mine', 'mine')"
+            ),
+            {"job": job_id, "tenant": admin.tenant},
+        )
+    assert admin.post(f"/v1/tables/{name}/records:upsert", {"rows": [{"id": 7}]}).status_code == 200
     return {
         "job_id": job_id,
         "schedule_id": schedule_id,
@@ -139,6 +149,7 @@ def _things_of(admin: Client, sessions: Sessions, services: Services) -> dict[st
         "name": name,
         "workbook": book["name"],
         "line": "2",
+        "record_id": "7",
     }
 
 

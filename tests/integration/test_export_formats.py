@@ -351,6 +351,7 @@ def test_artifacts_are_the_file_and_its_manifest(exporting: Exporting, sessions:
     assert manifest.ref.key == result.data["manifest_key"]
 
 
+@pytest.mark.feature("S1-08")
 def test_a_folder_of_the_installation_takes_the_files(exporting: Exporting, sessions: Sessions, tmp_path: Path) -> None:
     add(sessions, ROWS)
 

@@ -122,6 +122,7 @@ def test_a_file_that_changes_between_two_runs_is_refused(imports: ImportingAny, 
     assert raised.value.code == "source.changed"
 
 
+@pytest.mark.feature("S2-10")
 @pytest.mark.parametrize("by", ["id", "key"])
 def test_an_upload_is_loaded_by_its_id_or_its_key(imports: ImportingAny, by: str) -> None:
     uploads = Uploads(imports.sessions, imports.objects, imports.settings, SystemClock())
@@ -289,6 +290,23 @@ def test_a_private_address_is_not_called(imports: ImportingAny) -> None:
         load(imports, {"url": "http://169.254.169.254/latest"})
 
     assert raised.value.code == "ERR_URL_FORBIDDEN"
+
+
+@pytest.mark.feature("S2-01")
+@pytest.mark.parametrize(
+    ("config", "pointer"),
+    [
+        ({"source": {"upload": str(uuid4())}, "table": "contacts"}, "/config/source/upload"),
+        ({"source": {"text": "a"}, "table": "nowhere"}, "/config/table"),
+        ({"source": {"text": "a"}, "workbook": "nowhere"}, "/config/workbook"),
+    ],
+)
+def test_a_job_on_a_file_table_or_workbook_that_is_not_there_is_refused_at_once(
+    member: Client, config: dict[str, Any], pointer: str
+) -> None:
+    answer = member.post("/v1/jobs", {"type": "import", "config": config})
+
+    assert (answer.status_code, [one["pointer"] for one in answer.get_json()["errors"]]) == (422, [pointer])
 
 
 def test_another_tenants_place_is_not_read(imports: ImportingAny) -> None:

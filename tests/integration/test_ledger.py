@@ -161,6 +161,39 @@ def test_the_download_says_why_a_text_cannot_be_had(
     assert whole.get_json() == {"corrected": 1, "unchanged": 0}
 
 
+@pytest.mark.feature("S2-102")
+@pytest.mark.parametrize("raw_rows", [100, 0])
+@pytest.mark.parametrize("body", [CSV, LINES], ids=["csv", "ndjson"])
+def test_a_refused_row_is_read_by_its_line_with_its_fields_and_what_is_wrong_with_them(
+    imports: ImportingAny, member: Client, body: str, raw_rows: int
+) -> None:
+    source = imported(imports, body, raw_rows=raw_rows)
+    listed = member.get(f"/v1/jobs/{source}/failed-records").get_json()["items"]
+    path = f"/v1/jobs/{source}/failed-records/{listed[1]['line']}"
+
+    before = member.get(path).get_json()
+    member.call("PATCH", path, json={"values": {"amount": "7"}})
+    replayed(imports, source)
+    after = member.get(path).get_json()
+
+    assert (before["id"], before["valid"]) == (listed[1]["id"], False)
+    assert before["values"] == {"id": "3", "name": "n3", "amount": "x"}
+    assert before["messages"] == [{name: listed[1][name] for name in ("field", "code", "message")}]
+    assert (after["valid"], after["values"]["amount"]) == (True, "7")
+
+
+def test_a_row_that_cannot_be_read_has_no_fields_and_a_line_without_one_is_404(
+    imports: ImportingAny, member: Client
+) -> None:
+    source = imported(imports, 'id;name;amount\n1;"n;2\n2;n;3\n')
+
+    broken = member.get(f"/v1/jobs/{source}/failed-records/2").get_json()
+    absent = member.get(f"/v1/jobs/{source}/failed-records/3")
+
+    assert (broken["values"], broken["valid"], broken["field"]) == (None, False, None)
+    assert (absent.status_code, absent.get_json()["code"]) == (404, "ledger.no_such_line")
+
+
 def test_rows_that_are_sent_back_while_s3_is_away_are_not_taken(
     imports: ImportingAny, member: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:

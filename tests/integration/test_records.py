@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
+from urllib.parse import quote
 from uuid import UUID
 
 import pytest
@@ -28,6 +29,7 @@ from app.persistence.sessions import Sessions
 from app.services.reading import Reading
 from app.services.records import Records
 from app.services.tables import Tables
+from tests.integration.conftest import Client
 
 THINGS = Table(
     "things",
@@ -506,6 +508,44 @@ def test_a_page_size_out_of_bounds_is_refused(records: Records, things: Table, l
         records.query("acme", "things", {}, limit=limit)
 
     assert error.value.problems[0].pointer == "/limit"
+
+
+@pytest.mark.feature("S2-102")
+def test_a_row_is_read_by_its_key(admin: Client) -> None:
+    stock = [{"name": name, "type": kind} for name, kind in (("shop", "text"), ("day", "date"), ("price", "numeric"))]
+    admin.post("/v1/tables", {"name": "stock", "columns": stock, "key": ["shop", "day"]})
+    admin.post("/v1/tables", {"name": "shops", "columns": stock[:1], "key": ["shop"]})
+    row = {"shop": "a/b, c", "day": "2026-01-31", "price": "1.10"}
+    admin.post("/v1/tables/stock/records:upsert", {"rows": [row]})
+    admin.post("/v1/tables/shops/records:upsert", {"rows": [{"shop": "a/b, c"}]})
+    record_id = json.dumps(["a/b, c", "2026-01-31"])
+
+    found = admin.get(f"/v1/tables/stock/records/{quote(record_id, safe='')}").get_json()
+    single = admin.get(f"/v1/tables/shops/records/{quote('a/b, c', safe='')}").get_json()
+
+    assert found["values"] | row == found["values"]
+    assert (found["id"], found["valid"], found["messages"]) == (record_id, True, [])
+    assert single["values"]["shop"] == "a/b, c"
+
+
+@pytest.mark.parametrize(
+    ("record_id", "said"),
+    [
+        ('["a", "2026-02-01"]', "has no row"),
+        ('["a", "tomorrow"]', "day is a date such as"),
+        ('["a"]', "a key of 2 columns"),
+        ("a", "a JSON array of their values as text: shop, day"),
+        ("[null, null]", "shop is text"),
+    ],
+)
+def test_an_id_that_no_row_has_is_404_and_says_what_an_id_is(admin: Client, record_id: str, said: str) -> None:
+    stock = [{"name": "shop", "type": "text"}, {"name": "day", "type": "date"}]
+    admin.post("/v1/tables", {"name": "stock", "columns": stock, "key": ["shop", "day"]})
+
+    answer = admin.get(f"/v1/tables/stock/records/{quote(record_id)}")
+
+    assert (answer.status_code, answer.get_json()["code"]) == (404, "record.not_found")
+    assert said in answer.get_json()["detail"]
 
 
 def test_another_tenants_table_is_not_found(records: Records, things: Table) -> None:
