@@ -208,7 +208,7 @@ REMEDIES: Final[Mapping[str, str]] = {
     "sink.secret_invalid": "Leave it out, and one is made; or give whsec_ and 24 to 64 random bytes as base64.",
     "source.bomb": "Store the file uncompressed, or raise HAULIER_MAX_SOURCE_BYTES or HAULIER_MAX_COMPRESSION_RATIO.",
     "source.changed": "Post a new job for the new file.",
-    "source.corrupt": "Compress the file again and send it anew.",
+    "source.corrupt": "Set compression to what the file has (auto finds it), or compress it again and send it anew.",
     "source.encrypted": "Pack the file without a password.",
     "source.format_forbidden": "Send a file of an allowed format, or add this one to allowed_formats.",
     "source.format_mismatch": "Set format to what the file is, or to auto.",

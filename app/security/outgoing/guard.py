@@ -140,7 +140,9 @@ class Outgoing:
             reason = refusal(address, self._private_networks)
             if reason is not None:
                 raise forbidden(
-                    f"{target.host} has the address {reason}",
+                    reason
+                    if str(address) == target.host
+                    else f"{target.host} leads to an address that may not be called: {reason}",
                     "HAULIER_ALLOW_PRIVATE_HOSTS names private networks that may be called.",
                 )
         return found
