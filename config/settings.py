@@ -113,7 +113,7 @@ class Settings(BaseModel):
     # Data plane
     batch_rows: int = Field(20_000, ge=1, description="Rows per COPY of a native import.")
     batch_bytes: int = Field(
-        4 * 2**20, ge=1, description="A batch of an import ends early with the record that fills so many bytes."
+        5 * 2**20, ge=1, description="A batch of an import ends early with the record that fills so many bytes."
     )
     max_batch_bytes: int = Field(
         32 * 2**20, ge=1, description="The same for imports that say how many rows they want in a batch."

@@ -106,25 +106,23 @@ class PlainSheet:
         Raises:
             NotPlainError: The sheet goes on in a way that is not known here, or should be refused.
         """
-        rest, begun, ended, has_end = b"", False, False, False
+        rest, begun, ended = b"", False, False
         for piece in self._parts.stream(self._parts.sheet):
             if ended:
                 continue  # the checksum is of all
-            has_end = has_end or _END in rest[-len(_END) :] + piece
             rest += piece
             if not begun:
                 begun, rest = _begun(rest)
-            if not begun or (len(rest) < _BLOCK_BYTES and not has_end):
+            if not begun or len(rest) < _BLOCK_BYTES:
                 continue
-            end = rest.rfind(_ROW_END) + len(_ROW_END)
-            if end >= len(_ROW_END):
-                block, rest = rest[:end], rest[end:].lstrip()
-                yield from self._rows(block)
+            rows, rest, ended = _cut(rest)
+            if rows:
+                yield from self._rows(rows)
             elif len(rest) > _LONGEST_ROW_BYTES:
                 raise NotPlainError("a row that is too long")
-            ended = _EMPTY_ROWS_AND_END.match(rest) is not None
-            if not ended and has_end and _END in rest:
-                raise NotPlainError("rows with another end")
+        if begun and not ended:
+            rows, _, ended = _cut(rest)
+            yield from self._rows(rows)
         if not ended:
             raise NotPlainError("rows without an end")
 
@@ -222,6 +220,20 @@ class PlainSheet:
         self.width = max(self.width, max(filled, default=-1) + 1)
         dates = [at for at, (_, kind) in enumerate(self._slots, start=1) if self._cells.is_date(kind)]
         return Rows(numbers, columns, found, dates)
+
+
+def _cut(data: bytes) -> tuple[bytes, bytes, bool]:
+    """Whole rows, what is behind them, and whether that is the end of the rows.
+
+    Raises:
+        NotPlainError: The end stands in another place.
+    """
+    end = data.rfind(_ROW_END) + len(_ROW_END)
+    rows, rest = (data[:end], data[end:].lstrip()) if end >= len(_ROW_END) else (b"", data)
+    ended = _EMPTY_ROWS_AND_END.match(rest) is not None
+    if not ended and _END in rest:
+        raise NotPlainError("rows with another end")
+    return rows, rest, ended
 
 
 def _begun(data: bytes) -> tuple[bool, bytes]:

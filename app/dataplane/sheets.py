@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import json
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from importlib.metadata import version
 from typing import IO, Any, Final
 
@@ -28,6 +29,8 @@ from config.settings import Settings
 READER: Final = f"{VERSION}, python-calamine {version('python-calamine')}"
 """What reads sheets: equal ones write the same lines for the same sheet."""
 _MOST_SAID: Final = 4_000
+_AHEAD_BYTES: Final = 1 << 20
+"""What the program may write before it is read, where Linux grants so much: then it works on beside the import."""
 
 
 def sheet_wanted(settings: Settings, table: Table | None, options: Options) -> Sheet:
@@ -223,6 +226,8 @@ def _started(wanted: Wanted, file: int) -> Iterator[_Program]:
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said, pass_fds=[file]
         ) as process,
     ):
+        with suppress(OSError, AttributeError):
+            fcntl.fcntl(process.stdout or -1, fcntl.F_SETPIPE_SZ, _AHEAD_BYTES)
         try:
             yield _Program(process, said, wanted.memory_bytes)
         finally:
