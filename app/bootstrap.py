@@ -161,7 +161,7 @@ def build_services(settings: Settings, *, application_name: str, pool_size: int)
         keys=Keys(sessions, clock, cache_s=settings.api_key_cache_s),
         jobs=jobs,
         control=control,
-        amendments=Amendments(jobs, control),
+        amendments=Amendments(registry, jobs, control),
         clones=Clones(jobs, families, pipelines),
         bulk=Bulk(sessions, bell, jobs),
         families=families,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import AliasChoices, Field
 
@@ -10,7 +11,7 @@ from app.dataplane.budget import OnBudget
 from app.dataplane.companions import Companions, check_companions
 from app.dataplane.mapping import Columns
 from app.dataplane.plan import Mode, Options
-from app.domain.errors import InvalidRequestError, Problem
+from app.domain.errors import ConflictError, InvalidRequestError, Problem
 from app.domain.job_types import JobConfig, Submission
 from app.domain.tables import Table
 from app.services.mirrors import Mirrors
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 class LoadConfig(JobConfig):
     """Where the rows go, how, and how many may be refused."""
+
+    DECISIVE: ClassVar[tuple[str, ...]] = ("table", "encoding", "compression", "delimiter", "revertible")
+    """What decides which records there are, and what an import is all through or not at all."""
 
     table: str = Field("contacts", description="The declared table the rows go to.")
     mapping: dict[str, str] = Field(default_factory=dict, description="Header name or key to column.")
@@ -77,6 +81,21 @@ class LoadConfig(JobConfig):
             on_budget=OnBudget(self.on_budget),
             revertible=self.revertible,
             **reading,
+        )
+
+
+def check_amended(was: LoadConfig, will: LoadConfig, checkpoint: Mapping[str, Any]) -> None:
+    """Refuse another config for an import that has begun, unless it reads the same records.
+
+    Raises:
+        ConflictError: ``import.config_changed``.
+    """
+    changed = [name for name in was.DECISIVE if getattr(was, name) != getattr(will, name)]
+    if changed and "import" in checkpoint:
+        raise ConflictError(
+            f"the import has begun to load the file, and cannot go on with another {', '.join(changed)}",
+            code="import.config_changed",
+            data={"changed": changed},
         )
 
 

@@ -278,6 +278,8 @@ class JobType:
         settle: A checked config as JSON with what it leaves to the installation filled in, so that the job shows it.
             That of a stage may still have a template, which is a string, in place of any value; it is settled again
             once it is filled in.
+        amended: Refuses, by a ConflictError, a config that a job cannot go on with: its config, the one that is to take
+            its place, and its checkpoint.
         source: Of an import, where the file of a config lies; ``None`` for one that only a copy is kept of.
         summary: One line for the catalogue.
     """
@@ -292,6 +294,7 @@ class JobType:
     attempt_timeout_s: float | None = None
     check: Callable[[Submission, Any], None] | None = None
     settle: Callable[[Submission, dict[str, Any]], dict[str, Any]] | None = None
+    amended: Callable[[Any, Any, Mapping[str, Any]], None] | None = None
     source: Callable[[Submission, Any], FilePlace | None] | None = None
     summary: str = ""
 

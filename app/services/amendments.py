@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 from uuid import UUID
 
 from app.domain.amendments import Amendment, merged
 from app.domain.errors import ConflictError
+from app.domain.job_types import Registry
 from app.domain.jobs import Job, SubmitJob
 from app.persistence.families import PARENT_QUEUE
 from app.services.control import Control
@@ -17,7 +19,8 @@ from app.services.jobs import Jobs
 class Amendments:
     """The use cases of retry and resume with a changed config."""
 
-    def __init__(self, jobs: Jobs, control: Control) -> None:
+    def __init__(self, registry: Registry, jobs: Jobs, control: Control) -> None:
+        self._registry = registry
         self._jobs = jobs
         self._control = control
 
@@ -26,7 +29,7 @@ class Amendments:
 
         Raises:
             InvalidRequestError: The config that comes out does not fit the job's type.
-            ConflictError: It is a family, or as ``Control.retry``.
+            ConflictError: It is a family, it cannot go on with that config, or as ``Control.retry``.
         """
         return self._control.retry(tenant, job_id, actor=actor, amendment=self._amendment(tenant, job_id, patch, actor))
 
@@ -45,5 +48,9 @@ class Amendments:
                 code="job.config_fixed",
                 hint="Change its children, or submit it anew.",
             )
-        after = merged(job.config, patch)
-        return Amendment(job.config, self._jobs.checked(SubmitJob(tenant, job.type, after, actor)).config)
+        after = self._jobs.checked(SubmitJob(tenant, job.type, merged(job.config, patch), actor)).config
+        kind = self._registry.get(job.type)
+        if kind.amended is not None and job.checkpoint is not None:
+            parse = partial(self._registry.parse, kind)
+            kind.amended(parse(job.config), parse(after), job.checkpoint)
+        return Amendment(job.config, after)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self
 from uuid import UUID
 
 from pydantic import Field, field_validator, model_validator
@@ -28,7 +28,7 @@ from app.domain.ports import ObjectRef
 from app.domain.tables import Table
 from app.persistence import imports
 from app.security.outgoing.targets import parse_target
-from tasks.loading import LoadConfig, check_target, target
+from tasks.loading import LoadConfig, check_amended, check_target, target
 
 if TYPE_CHECKING:
     from tasks.context import RunContext
@@ -66,6 +66,11 @@ class Source(JobConfig):
 
 class Import(LoadConfig):
     """What to import, and how the file is to be read."""
+
+    DECISIVE: ClassVar[tuple[str, ...]] = (
+        *LoadConfig.DECISIVE,
+        *("source", "format", "header", "skip_rows", "sheet", "merged_cells", "validate_only"),
+    )
 
     source: Source
     workbook: str | None = Field(
@@ -297,6 +302,7 @@ JOB_TYPE = JobType(
     run=run,
     check=check,
     settle=settle,
+    amended=check_amended,
     source=place_of,
     summary="Import CSV, NDJSON, JSON or XLSX from S3, an upload, a path, a URL or text; every refused row kept.",
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
@@ -13,7 +13,7 @@ from app.domain.errors import InvalidRequestError, Problem
 from app.domain.job_types import JobType, Result, Submission
 from app.domain.ports import ObjectRef
 from app.domain.tables import Table
-from tasks.loading import LoadConfig, check_target, target
+from tasks.loading import LoadConfig, check_amended, check_target, target
 
 if TYPE_CHECKING:
     from tasks.context import RunContext
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 class InsertCsvFile(LoadConfig):
     """What to import, and how the file is to be read."""
+
+    DECISIVE: ClassVar[tuple[str, ...]] = (*LoadConfig.DECISIVE, "s3_key", "s3_bucket")
 
     s3_key: str = Field(min_length=1, max_length=1024, description="The object, relative to the tenant's place in S3.")
     s3_bucket: str | None = Field(
@@ -95,6 +97,7 @@ JOB_TYPE = JobType(
     run=run,
     check=check,
     settle=settle,
+    amended=check_amended,
     source=place_of,
     summary="Import a CSV file from S3 into a table: checked, upserted by key, every refused row kept.",
 )

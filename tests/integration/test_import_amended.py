@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
 from app.domain.errors import JobError, JobPaused
@@ -12,6 +15,7 @@ from app.services.tables import Tables
 from config.settings import Settings
 from tasks.context import RunContext
 from tasks.slot import end_stopped
+from tasks.types.import_rows import Import
 from tests.integration.conftest import Client
 from tests.integration.imports import ImportingAny
 from tests.integration.test_import_csv import Killed, books, stop_after
@@ -104,6 +108,49 @@ def test_a_config_that_reads_other_records_is_refused(imports: ImportingAny) -> 
         imports.run(imports.context(job_id))
 
     assert raised.value.code == "import.config_changed"
+
+
+DECISIVE: dict[str, Any] = {
+    "table": "others",
+    "encoding": "latin-1",
+    "compression": "none",
+    "delimiter": ";",
+    "revertible": True,
+    "source": {"text": MIXED, "s3": None},
+    "format": "csv",
+    "header": ["id", "name", "amount"],
+    "skip_rows": 1,
+    "sheet": 2,
+    "merged_cells": "fill",
+    "validate_only": True,
+}
+
+
+@pytest.mark.parametrize("name", DECISIVE)
+def test_a_patch_that_would_read_other_records_is_refused_at_once(
+    imports: ImportingAny, member: Client, name: str
+) -> None:
+    Tables(imports.sessions).declare("default", replace(THINGS, name="others"))
+    job_id = imports.submit(MIXED, batch_rows=3, max_errors=2)
+    paused(imports, imports.context(job_id))
+    before = member.get(f"/v1/jobs/{job_id}").get_json()["config"]
+
+    answer = member.post(f"/v1/jobs/{job_id}:resume", {"config": {name: DECISIVE[name]}})
+
+    now = member.get(f"/v1/jobs/{job_id}").get_json()
+    assert (answer.status_code, answer.get_json()["code"]) == (409, "import.config_changed")
+    assert f"another {name}" in answer.get_json()["detail"]
+    assert (now["config"], now["paused"]) == (before, True)
+
+
+def test_each_option_that_the_records_hang_on_is_among_them() -> None:
+    begun = Import.model_validate({"source": {"text": "a"}, "table": "things"})
+    told = {name: value for name, value in DECISIVE.items() if name not in ("table", "source", "validate_only")}
+
+    for name, value in told.items():
+        other = Import.model_validate({"source": {"text": "a"}, "table": "things", name: value})
+        assert other.options().records_fingerprint("", "") != begun.options().records_fingerprint("", ""), name
+    assert DECISIVE.keys() == set(Import.DECISIVE)
 
 
 def test_a_config_is_changed_only_at_rest_and_of_a_single_job(imports: ImportingAny, member: Client) -> None:
