@@ -146,7 +146,7 @@ class HowSchema(Schema):
         inside = resources.get("priority") if isinstance(resources, dict) else None
         if inside is None:
             return data
-        if data.get("priority", inside) != inside:
+        if "priority" in data and data["priority"] != inside:
             said = f"expected {inside!r} as in resources, or one of the two alone, got {data['priority']!r}"
             raise ValidationError(said, "priority")
         return {**data, "priority": inside}

@@ -31,3 +31,12 @@ def test_a_number_that_no_policy_can_have_is_422_with_its_pointer(member: Client
 
     assert answer.status_code == 422, answer.get_json()
     assert [fault["pointer"] for fault in answer.get_json()["errors"]] == [f"/retry/{field}"]
+
+
+def test_a_priority_in_the_resources_that_is_no_number_either_is_422(member: Client) -> None:
+    body = '{"type": "echo", "resources": {"priority": NaN}}'
+
+    answer = member.call("POST", "/v1/jobs", data=body, headers={"Content-Type": "application/json"})
+
+    assert answer.status_code == 422, answer.get_json()
+    assert "/resources/priority" in [fault["pointer"] for fault in answer.get_json()["errors"]]
