@@ -7,13 +7,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, ClassVar, NoReturn
 
+from billiard.common import terminate_handler_fired
 from celery import Task
-from celery.exceptions import Retry
+from celery.exceptions import Retry, WorkerShutdown, WorkerTerminate
 
-from app.domain.errors import FenceLost, HaulierError, JobCancelled, JobPaused, TransientError
+from app.domain.errors import FenceLost, HaulierError, JobCancelled, JobError, JobPaused, TransientError
 from app.domain.job_types import JobType, Registry, Result
 from app.domain.jobs import Job, Outcome
-from app.domain.texts import check_json
+from app.domain.texts import check_json, said_by
 from app.services.runs import is_connection_lost
 from tasks.context import HandBack, RunContext
 from tasks.process import process
@@ -32,10 +33,27 @@ class RetriedAnywayError(TransientError):
     """A failure that is not transient, of a job whose policy retries every one; its cause is what failed."""
 
 
-def _check_storable(result: Result) -> None:
+def _checked(returned: Result | None) -> Result:
+    """What a job type returned, as a result that can be kept and read again.
+
+    Raises:
+        JobError: ``job.result_invalid``: it is none.
+    """
+    result = Result() if returned is None else returned
+    _expect(result, Result, "a job type returns a Result or nothing")
+    _expect(result.data, dict, "the data of a Result is a dict")
+    _expect(result.message, str | None, "the message of a Result is a text")
+    _expect(result.outcome, Outcome, "the outcome of a Result is one of Outcome")
     check_json(result.data, "result", code="job.result_invalid")
     if result.message is not None:
         check_json(result.message, "result's message", code="job.result_invalid")
+    return result
+
+
+def _expect(value: object, kind: Any, expected: str) -> None:
+    if not isinstance(value, kind):
+        got = repr(value)[:100] if isinstance(value, str | int | float) else type(value).__name__
+        raise JobError(f"{expected}, got {got}", code="job.result_invalid")
 
 
 class JobTask(Task):  # type: ignore[misc]  # Celery has no types
@@ -81,13 +99,27 @@ class JobTask(Task):  # type: ignore[misc]  # Celery has no types
         try:
             return self._attempt(context)
         except (JobCancelled, JobPaused, HandBack, FenceLost) as stop:
-            context.stop(stop)
-            end_stopped(slot.runs, context)
-        except TransientError:
+            self._stopped(slot, context, stop)
+        except (WorkerShutdown, WorkerTerminate):
             raise
-        except Exception as error:  # noqa: BLE001 - whatever a job type raises ends its attempt, not the worker
-            self._failed(slot, context.job, error)
+        except BaseException as error:
+            # SystemExit and the like end the attempt too: out of here they would end the worker, or have a solo or a
+            # threaded one hear no bell again. Only a child that was told to end by a signal is to end by its own.
+            if terminate_handler_fired():
+                raise
+            why = context.stop_behind(error) or error
+            if isinstance(why, JobCancelled | JobPaused | HandBack | FenceLost):
+                self._stopped(slot, context, why)
+            elif isinstance(why, TransientError):
+                raise why  # noqa: B904 - it is what was caught, or what that was raised on
+            else:
+                self._failed(slot, context, why)
         return None
+
+    @staticmethod
+    def _stopped(slot: Slot, context: RunContext, stop: BaseException) -> None:
+        context.stop(stop)
+        end_stopped(slot.runs, context)
 
     def _attempt(self, context: RunContext) -> Result:
         job_type = self.registry.get(context.job.type)
@@ -97,7 +129,7 @@ class JobTask(Task):  # type: ignore[misc]  # Celery has no types
             context.begin_metering()
             try:
                 with context.memory_limited():
-                    result = job_type.run(context, self._config(context, job_type)) or Result()
+                    returned = job_type.run(context, self._config(context, job_type))
             finally:
                 context.flush()
         except MemoryError:
@@ -107,9 +139,9 @@ class JobTask(Task):  # type: ignore[misc]  # Celery has no types
         except Exception:
             context.keep_spent()
             raise
+        result = _checked(returned)
         if context.refused and result.outcome is Outcome.SUCCESS:
             result = replace(result, outcome=Outcome.PARTIAL)
-        _check_storable(result)
         given, spent = context.given, context.spent
         if result.extension == given and result.spent == spent:
             return result
@@ -139,19 +171,21 @@ class JobTask(Task):  # type: ignore[misc]  # Celery has no types
         slot.let_go(job)
         log.info("job.completed", extra={"job_id": str(job.id), "tenant": job.tenant, "attempt": job.attempts})
 
-    def _failed(self, slot: Slot, job: Job, error: Exception) -> NoReturn:
+    def _failed(self, slot: Slot, context: RunContext, error: BaseException) -> NoReturn:
+        job, said = context.job, said_by(error)
         if is_connection_lost(error):
-            log.warning("job.store_lost", extra={"job_id": str(job.id), "error": str(error)})
+            log.warning("job.store_lost", extra={"job_id": str(job.id), "error": said})
             slot.runs.rescue(job, "the connection to Postgres was lost", max_rescues=slot.settings.max_rescues)
             raise JobFailed(f"job {job.id} was handed back: the connection to Postgres was lost") from None
         if not isinstance(error, HaulierError):
             log.exception("job.crashed", extra={"job_id": str(job.id), "tenant": job.tenant})
+            context.keep_crash()
         if job.retry.takes(error):
-            raise RetriedAnywayError(str(error)) from error
+            raise RetriedAnywayError(said) from error
         slot.runs.fail(job, error)
         process().bell.tell_ended([job.id])
-        log.info("job.failed", extra={"job_id": str(job.id), "tenant": job.tenant, "error": str(error)})
-        raise JobFailed(f"job {job.id} failed: {error}") from None
+        log.info("job.failed", extra={"job_id": str(job.id), "tenant": job.tenant, "error": said})
+        raise JobFailed(f"job {job.id} failed: {said}") from None
 
     def retry(self, *_args: Any, exc: BaseException | None = None, **_options: Any) -> NoReturn:
         """Called by autoretry: put the attempt off by the job's policy, or fail the job when none is left.

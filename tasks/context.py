@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -17,7 +18,7 @@ from app.domain.errors import FenceLost, JobCancelled, JobError, JobPaused
 from app.domain.job_types import Registry
 from app.domain.jobs import Job, Signals
 from app.domain.ports import Clock, ObjectStore
-from app.domain.texts import check_json
+from app.domain.texts import check_json, storable
 from app.persistence import jobs
 from app.persistence.sessions import Sessions
 from app.services import index_jobs
@@ -27,17 +28,25 @@ from config.settings import Settings
 from tasks import files
 from tasks.cache import TenantCache
 from tasks.extension import Extension
-from tasks.log_lines import JobLog, LogLines
+from tasks.log_lines import JobLog, LogLines, exception_facts
 from tasks.memory import at_most, resident_mb
 from tasks.meter import Meter
 from tasks.refused import Refused
 
 _WRITE_EVERY_S: Final = 1.0
+_MOST_CAUSES: Final = 20
+_LONGEST_STAGE: Final = 255
+_MOST_COUNT: Final = 2**63 - 1
 _MOST_CHECKPOINT_BYTES: Final = 1 << 20
 _NO_TYPES: Final = Registry({})
 _NO_LIMIT: Final = nullcontext()
 _making = threading.Lock()
 """Held to make a part of a context that threads share."""
+
+
+def _check_count(name: str, count: int) -> None:
+    if not isinstance(count, int) or not 0 <= count <= _MOST_COUNT:
+        raise ValueError(f"{name} of a progress is 0 to {_MOST_COUNT}, got {count!r:.100}")
 
 
 class HandBack(Exception):  # noqa: N818 - it is a signal, not an error
@@ -125,6 +134,15 @@ class RunContext:
         if self._stopping is not None:
             self._stopping.set()
 
+    def stop_behind(self, error: BaseException) -> BaseException | None:
+        """What the job was asked to stop for, when ``error`` was raised on it."""
+        cause: BaseException | None = error
+        for _ in range(_MOST_CAUSES):
+            if cause is None or cause is self._stop:
+                return cause
+            cause = cause.__cause__ or cause.__context__
+        return None
+
     def heed(self, signals: Signals) -> None:
         """Take up what a guarded write was told."""
         if signals.cancel_requested:
@@ -158,12 +176,21 @@ class RunContext:
         )
 
     def progress(self, done: int, total: int | None = None, *, stage: str | None = None) -> None:
-        """Report how far the job is; written at most once a second, and always with a new stage."""
+        """Report how far the job is; written at most once a second, and always with a new stage.
+
+        Raises:
+            ValueError: A count is not 0 to ``2**63 - 1``, or the stage is no text, or longer than 255 characters.
+        """
         self.check()
+        _check_count("done", done)
+        if total is not None:
+            _check_count("total", total)
         if stage is None and monotonic() - self._written_at < _WRITE_EVERY_S:
             return
+        if stage is not None and not (isinstance(stage, str) and len(stage) <= _LONGEST_STAGE):
+            raise ValueError(f"a stage is a text of at most {_LONGEST_STAGE} characters, got {stage!r:.100}")
         self._written_at = monotonic()
-        self._advance(rows_done=done, rows_total=total, stage=stage)
+        self._advance(rows_done=done, rows_total=total, stage=None if stage is None else storable(stage))
 
     def tell(self) -> None:
         """Say that the job is alive where it has no number to show; written at most once a second."""
@@ -174,6 +201,8 @@ class RunContext:
 
     def checkpoint(self, state: dict[str, Any]) -> None:
         """Keep ``state`` and the records refused before; a later run of the job finds it in ``job.job.checkpoint``."""
+        if not isinstance(state, dict):
+            raise JobError(f"a checkpoint is a dict, got {state!r:.100}", code="job.checkpoint_invalid")
         check_json(state, "checkpoint", code="job.checkpoint_invalid", most_bytes=_MOST_CHECKPOINT_BYTES)
         self._advance(checkpoint=state)
 
@@ -274,6 +303,12 @@ class RunContext:
             if monotonic() - self._logged_at >= _WRITE_EVERY_S:
                 self._logged_at = monotonic()
                 self._advance()
+
+    def keep_crash(self) -> None:
+        """Keep the traceback of the exception that is handled now in the job's own log, if it can still be written."""
+        with suppress(FenceLost, SQLAlchemyError):
+            self._keep_line(logging.ERROR, "job.crashed", exception_facts())
+            self.flush()
 
     def build_indexes_after(self, session: Session, table: str, *, after: UUID) -> None:
         """Have a job of the system build what a table lacks of its indexes, when another is over in whatever way."""

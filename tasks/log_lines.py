@@ -84,9 +84,14 @@ class JobLog(LoggerAdapter[logging.Logger]):
         return msg, {**kwargs, "extra": {**(kwargs.get("extra") or {}), **(self.extra or {})}}
 
 
+def exception_facts() -> dict[str, Any]:
+    """The exception that is handled now, as a line bears it: the end of its traceback, where its own text stands."""
+    return {"exception": traceback.format_exc()[-_LONGEST:]}
+
+
 def _facts(kwargs: Mapping[str, Any]) -> dict[str, Any]:
     facts = dict(kwargs.get("extra") or {})
-    return {**facts, "exception": traceback.format_exc()} if kwargs.get("exc_info") else facts
+    return facts | exception_facts() if kwargs.get("exc_info") else facts
 
 
 def _plain(value: Any) -> Any:

@@ -162,6 +162,8 @@ class TransientError(JobError):
 
     def __init__(self, detail: str, *, retry_after_s: float | None = None, **kwargs: Any) -> None:
         super().__init__(detail, **kwargs)
+        if not isinstance(retry_after_s, int | float | None):
+            raise TypeError(f"retry_after_s is a number of seconds, got {retry_after_s!r}")
         self.retry_after_s = retry_after_s
 
 

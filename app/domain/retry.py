@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+from app.domain.durations import LONGEST_S
 from app.domain.errors import HaulierError, TransientError
 
 CRASHED: Final = "job.crashed"
@@ -67,14 +68,14 @@ class RetryPolicy:
 
         Args:
             failures: Attempts that failed so far, this one included.
-            retry_after_s: What the other side asked for; never waited less than that.
+            retry_after_s: What the other side asked for; never waited less than that, but for a hundred years.
         """
         if failures >= self.maximum_attempts:
             return None
         wait_s = self.wait_s(failures)
         if self.jitter:
             wait_s *= random.random()  # noqa: S311 - spreads load, guards nothing
-        return max(wait_s, retry_after_s or 0.0)
+        return min(max(wait_s, retry_after_s or 0.0), LONGEST_S)
 
     def as_json(self) -> dict[str, Any]:
         """As it is stored on the job and shown by the API: intervals are milliseconds."""

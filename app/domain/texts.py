@@ -36,6 +36,14 @@ def storable(text: str) -> str:
     return text if is_storable(text) else text.replace("\0", "\\0").encode("utf-8", "replace").decode()
 
 
+def said_by(error: BaseException) -> str:
+    """The text of an error, also of one that cannot say it."""
+    try:
+        return str(error)
+    except Exception as fault:  # noqa: BLE001 - whatever a job type's own error raises
+        return f"its text cannot be had: {type(fault).__name__}"
+
+
 def storable_json(value: Any, *, longest: int) -> Any:
     """``value`` as JSON that Postgres can hold, for what is said of a failure, which must be kept whatever it holds.
 

@@ -12,12 +12,12 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from app.domain.error_codes import REMEDIES
-from app.domain.errors import FenceLost, HaulierError, JobPaused
+from app.domain.errors import FenceLost, HaulierError, JobPaused, TransientError
 from app.domain.job_types import OWN_PROCESS_QUEUE, Result
 from app.domain.jobs import Job, Origin
 from app.domain.lifecycle import TRANSITIONS, Event
 from app.domain.retry import CRASHED
-from app.domain.texts import storable_json
+from app.domain.texts import said_by, storable_json
 from app.persistence import ends, jobs, workers
 from app.persistence.jobs import NEVER, Sql
 from app.persistence.sessions import Sessions, SingleStatements
@@ -25,6 +25,7 @@ from app.persistence.sessions import Sessions, SingleStatements
 log = logging.getLogger(__name__)
 
 _MOST_CAUSES: Final = 3
+_USED_UP: Final = "Its attempts are used up: retry the job when the cause is gone."
 _LONGEST_SAID: Final = 4_000
 """Characters of a text of an error."""
 T = TypeVar("T")
@@ -67,23 +68,35 @@ def patiently(work: Callable[[], T], *, patience_s: float = _STORE_PATIENCE_S) -
         wait_s = min(2.0, wait_s * 2)
 
 
-def describe(error: BaseException, job: Job) -> dict[str, Any]:
-    """An error as it is kept on the job and in its trail, but for its stage, which stands on the job."""
+def describe(error: BaseException, job: Job, *, last: bool = False) -> dict[str, Any]:
+    """An error as it is kept on the job and in its trail, but for its stage, which stands on the job.
+
+    Args:
+        last: No other attempt follows, so that waiting for one is no remedy.
+    """
     if isinstance(error, HaulierError):
         said: dict[str, Any] = {"code": error.code, "message": error.detail, "hint": error.hint, "data": error.data}
         said["errors"] = [{"pointer": one.pointer, "detail": one.detail} for one in error.problems]
     else:
-        said = {"code": CRASHED, "message": f"{type(error).__name__}: {error}"}
-    said["hint"] = said.get("hint") or REMEDIES.get(said["code"])
+        said = {"code": CRASHED, "message": f"{type(error).__name__}: {_said(error)}".removesuffix(": ")}
+    remedy = REMEDIES.get(said["code"])
+    if last and isinstance(error, TransientError) and remedy is not None and remedy.startswith("Nothing"):
+        remedy = _USED_UP
+    said["hint"] = said.get("hint") or remedy
     said |= {"attempt": job.attempts, "cause": _cause(error)}
     return _kept({name: value for name, value in said.items() if value not in (None, {}, [], "")})
+
+
+def _said(error: BaseException) -> str:
+    """The error's own text; of one of a statement only what Postgres said first: the statement is for the log."""
+    return (str(error.orig).partition("\n")[0] if isinstance(error, DBAPIError) else said_by(error)).strip()
 
 
 def _cause(error: BaseException) -> str | None:
     """What the error was raised from, and that from, in their own words."""
     said: list[str] = []
     while (cause := error.__cause__) is not None and len(said) < _MOST_CAUSES:
-        said.append(f"{type(cause).__name__}: {cause}"[:500])
+        said.append(f"{type(cause).__name__}: {_said(cause)}"[:500])
         error = cause
     return "; from ".join(said) or None
 
@@ -173,7 +186,7 @@ class Runs:
 
     def fail(self, job: Job, error: BaseException) -> None:
         """The job gives up."""
-        self._end(job, Event.FAIL, {"error": describe(error, job)})
+        self._end(job, Event.FAIL, {"error": describe(error, job, last=True)})
 
     def cancel(self, job: Job, reason: str, *, terminated: bool = False) -> None:
         """The job stopped because it was asked to, or is to be killed."""

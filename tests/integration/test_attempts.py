@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import resource
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any, cast
 
 import psycopg2
 import pytest
@@ -11,6 +14,7 @@ from celery.exceptions import Retry
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
+from app.domain.durations import LONGEST_S
 from app.domain.errors import FenceLost, JobCancelled, JobError, JobPaused, TransientError
 from app.domain.job_types import Result
 from app.domain.lifecycle import JobState
@@ -19,6 +23,7 @@ from app.domain.resources import Resources
 from app.domain.retry import RetryPolicy, fixed_interval
 from app.persistence.sessions import Sessions
 from config.settings import Settings
+from tasks import base
 from tasks.base import JobFailed
 from tasks.context import HandBack, RunContext
 from tests.factories import a_control
@@ -66,6 +71,37 @@ def test_a_job_that_was_asked_to_stop_ends_as_it_was_asked(
     job_id = worker.submit(raising(stop))
 
     attempt(worker)
+
+    assert (worker.state(job_id), worker.job(job_id).attempts) == (state, attempts)
+
+
+@pytest.mark.parametrize("kind", [ValueError, TransientError, JobError])
+@pytest.mark.parametrize(
+    ("stop", "state", "attempts"),
+    [
+        (JobCancelled("user"), JobState.CANCELLED, 1),
+        (JobPaused("too many bad rows"), JobState.OPEN, 0),
+        (HandBack(), JobState.OPEN, 0),
+        (TransientError("it took too long"), JobState.RETRY_WAIT, 1),
+        (JobError("it outgrew its memory"), JobState.FAILED, 1),
+    ],
+    ids=["cancelled", "paused", "handed back", "put off", "failed"],
+)
+def test_an_error_raised_on_a_stop_is_the_stop(
+    worker: Worker, kind: type[Exception], stop: Exception, state: JobState, attempts: int
+) -> None:
+    def wraps(job: RunContext) -> Result:
+        job.stop(stop)
+        try:
+            job.check()
+        except Exception as error:
+            raise kind("the call was broken off") from error
+        return Result()
+
+    job_id = worker.submit(wraps)
+
+    with suppress(Retry, JobFailed):
+        attempt(worker)
 
     assert (worker.state(job_id), worker.job(job_id).attempts) == (state, attempts)
 
@@ -139,6 +175,7 @@ def test_the_last_attempt_fails_the_job(worker: Worker) -> None:
         attempt(worker)
 
     assert worker.state(job_id) is JobState.FAILED
+    assert "attempts are used up" in (worker.job(job_id).error or {})["hint"]
 
 
 def test_a_policy_that_takes_every_failure_retries_a_permanent_one_and_keeps_its_code(worker: Worker) -> None:
@@ -185,6 +222,89 @@ def test_a_crash_of_the_type_is_the_jobs_failure(worker: Worker) -> None:
     assert (worker.job(job_id).error or {})["message"] == "ZeroDivisionError: division by zero"
 
 
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), GeneratorExit()], ids=repr)
+def test_what_would_end_a_process_ends_the_attempt_alone(worker: Worker, error: BaseException) -> None:
+    job_id = worker.submit(raising(error))
+
+    with pytest.raises(JobFailed):
+        attempt(worker)
+
+    job = worker.job(job_id)
+    assert (job.state, job.rescues) == (JobState.FAILED, 0)
+    assert (job.error or {})["message"] == f"{type(error).__name__}: {error}".removesuffix(": ")
+
+
+def test_a_child_that_was_told_to_end_by_a_signal_fails_no_job(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "terminate_handler_fired", lambda: True)
+    job_id = worker.submit(raising(SystemExit(-241)))
+
+    with pytest.raises(SystemExit):
+        attempt(worker)
+
+    assert worker.state(job_id) is JobState.RUNNING
+
+
+def test_an_error_that_cannot_say_what_it_is_fails_its_job(worker: Worker) -> None:
+    class MuteError(Exception):
+        def __str__(self) -> str:
+            raise LookupError("no words")
+
+    job_id = worker.submit(raising(MuteError()))
+
+    with pytest.raises(JobFailed):
+        attempt(worker)
+
+    assert (worker.job(job_id).error or {})["message"] == "MuteError: its text cannot be had: LookupError"
+
+
+def test_an_error_of_a_statement_is_told_without_the_statement(worker: Worker) -> None:
+    def run(job: RunContext) -> Result:
+        with job.sessions.begin() as session:
+            session.execute(text("SELECT CAST(:secret AS bigint)"), {"secret": "hush"})
+        return Result()
+
+    job_id = worker.submit(run)
+
+    with pytest.raises(JobFailed):
+        attempt(worker)
+
+    message = (worker.job(job_id).error or {})["message"]
+    assert message == 'DataError: invalid input syntax for type bigint: "hush"'
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        ({"sum": 3}, "a job type returns a Result or nothing, got dict"),
+        (False, "a job type returns a Result or nothing, got False"),
+        (Result(cast(Any, [1, 2])), "the data of a Result is a dict, got list"),
+        (Result(cast(Any, "done")), "the data of a Result is a dict, got 'done'"),
+        (Result(message=cast(Any, 5)), "the message of a Result is a text, got 5"),
+        (Result(outcome=cast(Any, "great")), "the outcome of a Result is one of Outcome, got 'great'"),
+    ],
+    ids=str,
+)
+def test_what_is_no_result_fails_the_job_and_hides_no_other(worker: Worker, returned: Any, message: str) -> None:
+    job_id = worker.submit(lambda _: returned)
+
+    with pytest.raises(JobFailed):
+        attempt(worker)
+
+    error = worker.job(job_id).error or {}
+    assert (error["code"], error["message"]) == ("job.result_invalid", message)
+
+
+@pytest.mark.parametrize("wish_s", [math.inf, 1e300, math.nan, -5.0])
+def test_a_wish_that_no_calendar_holds_puts_the_attempt_off_all_the_same(worker: Worker, wish_s: float) -> None:
+    job_id = worker.submit(raising(TransientError("busy", retry_after_s=wish_s)), retry=fixed_interval(3, 7))
+
+    with pytest.raises(Retry) as told:
+        attempt(worker)
+
+    assert told.value.when == (LONGEST_S if wish_s > 0 else 7)
+    assert worker.state(job_id) is JobState.RETRY_WAIT
+
+
 @pytest.mark.feature("S0-10", "S2-71")
 def test_a_failure_tells_its_stage_attempt_and_what_it_was_raised_from(worker: Worker) -> None:
     def run(job: RunContext) -> Result:
@@ -213,15 +333,6 @@ def test_a_failure_tells_its_stage_attempt_and_what_it_was_raised_from(worker: W
     )
     [event] = worker.service.events("default", job_id, after=0, limit=10, errors=True)
     assert event.data["error"] == job.error
-
-
-def test_what_ends_the_process_lets_the_job_go_and_goes_on_its_way(worker: Worker) -> None:
-    job_id = worker.submit(raising(SystemExit(1)))
-
-    with pytest.raises(SystemExit):
-        attempt(worker)
-
-    assert worker.state(job_id) is JobState.RUNNING
 
 
 def test_progress_tells_a_job_at_once_that_it_is_to_stop(worker: Worker) -> None:
