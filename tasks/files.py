@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
@@ -20,6 +21,8 @@ from app.storage.scope import resolve
 if TYPE_CHECKING:
     from tasks.context import RunContext
 
+_CONTENT_TYPE: Final = re.compile(r"[\x20-\x7e]{1,255}")
+_MOST_ROWS: Final = 2**63 - 1
 _PIECE_BYTES: Final = 1 << 20
 _WHOLE_BYTES: Final = 8 << 20
 """A file up to this size goes in one request."""
@@ -41,7 +44,14 @@ def store(
     Raises:
         FenceLost: The job is no longer held; the object is removed.
         TransientError: S3 is away.
+        TypeError, ValueError: What was given is no file, no type of content or no number of rows.
     """
+    if not isinstance(stream, bytes) and not hasattr(stream, "read"):
+        raise TypeError(f"a file is bytes, or has read(), got {type(stream).__name__}")
+    if _CONTENT_TYPE.fullmatch(content_type) is None:
+        raise ValueError(f"a content type has 1 to 255 printable characters of ASCII, got {content_type!r:.100}")
+    if rows is not None and (type(rows) is not int or not 0 <= rows <= _MOST_ROWS):
+        raise ValueError(f"the rows of a file are 0 to {_MOST_ROWS}, got {rows!r:.100}")
     prefix = job.settings.s3_upload_file_path_prefix
     key = artifact_key(prefix, job.id, job.job.fence, name)
     ref = resolve(job.settings, job.job.tenant, None, key)

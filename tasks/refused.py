@@ -51,9 +51,12 @@ class Refused:
         message: str,
         place: tuple[int, int],
     ) -> None:
-        """Take a record; ValueError when its number is none."""
-        if not 0 <= number <= _LAST_NUMBER:
-            raise ValueError(f"the number of a record is 0 to {_LAST_NUMBER}, got {number}")
+        """Take a record; ValueError when its number is none, TypeError for what is no text."""
+        if type(number) is not int or not 0 <= number <= _LAST_NUMBER:
+            raise ValueError(f"the number of a record is 0 to {_LAST_NUMBER}, got {number!r:.100}")
+        for what, value, kind in (("code", code, str), ("message", message, str), ("field", field, str | None)):
+            if not isinstance(value, kind):
+                raise TypeError(f"the {what} of a refused record is a text, got {value!r:.100}")
         if self.total + len(self._waiting) >= self._raw_rows:
             raw = None
         kept, is_base64 = _as_text(raw)

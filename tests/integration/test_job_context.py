@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
+import math
 from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
@@ -344,3 +345,94 @@ def test_a_job_stops_whatever_its_reason_holds(worker: Worker, stop: Exception, 
 
     job = worker.job(job_id)
     assert (job.state, (job.error or {}).get("message"), job.cancel_reason) == kept
+
+
+def test_a_crash_leaves_its_traceback_in_the_jobs_own_log(worker: Worker) -> None:
+    def divides(_: RunContext) -> Result:
+        return Result({"mean": 1 / 0})
+
+    job_id = worker.submit(divides)
+
+    with pytest.raises(JobFailed):
+        attempt(worker)
+
+    with worker.sessions.begin() as session:
+        data = session.execute(text("SELECT data FROM job_logs WHERE job_id = :id"), {"id": job_id}).scalar_one()
+    assert "in divides" in data["exception"]
+    assert data["exception"].endswith("ZeroDivisionError: division by zero\n")
+
+
+@pytest.mark.parametrize(
+    ("done", "total", "stage", "said"),
+    [
+        (-1, 10, None, f"done of a progress is 0 to {2**63 - 1}, got -1"),
+        (math.nan, 10, None, f"done of a progress is 0 to {2**63 - 1}, got nan"),
+        ("5", 10, None, f"done of a progress is 0 to {2**63 - 1}, got '5'"),
+        (5, 2**63, None, f"total of a progress is 0 to {2**63 - 1}, got {2**63}"),
+        (5, 10, 7, "a stage is a text of at most 255 characters, got 7"),
+        (5, 10, "x" * 256, "a stage is a text of at most 255 characters, got 'xxx"),
+    ],
+)
+def test_a_progress_that_is_none_is_refused_at_its_first_call(
+    worker: Worker, done: Any, total: Any, stage: Any, said: str
+) -> None:
+    def run(job: RunContext) -> Result:
+        job.progress(0, 10)
+        job.progress(done, total, stage=stage)
+        return Result()
+
+    job_id = worker.submit(run)
+
+    with pytest.raises(JobFailed):
+        attempt(worker)
+
+    assert (worker.job(job_id).error or {})["message"].startswith(f"ValueError: {said}")
+
+
+def test_more_done_than_there_is_shows_as_all_of_it(worker: Worker) -> None:
+    job_id = worker.submit(lambda job: job.progress(11, 10, stage="a \ud800 b"))
+
+    attempt(worker)
+
+    progress = worker.job(job_id).progress
+    assert (progress.rows_done, progress.stage, progress.fraction) == (11, "a ? b", 1.0)
+
+
+@pytest.mark.parametrize(
+    ("number", "changes", "said"),
+    [
+        (1.5, {}, f"ValueError: the number of a record is 0 to {2**63 - 1}, got 1.5"),
+        (True, {}, f"ValueError: the number of a record is 0 to {2**63 - 1}, got True"),
+        ("7", {}, f"ValueError: the number of a record is 0 to {2**63 - 1}, got '7'"),
+        (7, {"message": None}, "TypeError: the message of a refused record is a text, got None"),
+        (7, {"field": 3}, "TypeError: the field of a refused record is a text, got 3"),
+    ],
+)
+def test_what_is_no_record_is_refused_in_words(worker: Worker, number: Any, changes: Any, said: str) -> None:
+    job_id = worker.submit(lambda job: job.fail_record(number, **{"code": "x.bad", "message": "bad", **changes}))
+
+    with pytest.raises(JobFailed):
+        attempt(worker)
+
+    assert (worker.job(job_id).error or {})["message"] == said
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"stream": "text"}, "TypeError: a file is bytes, or has read(), got str"),
+        (
+            {"content_type": "a\nb"},
+            "ValueError: a content type has 1 to 255 printable characters of ASCII, got 'a\\nb'",
+        ),
+        ({"rows": -1}, f"ValueError: the rows of a file are 0 to {2**63 - 1}, got -1"),
+        ({"rows": 2**63}, f"ValueError: the rows of a file are 0 to {2**63 - 1}, got {2**63}"),
+    ],
+)
+def test_what_is_no_file_is_refused_in_words(worker: Worker, changes: dict[str, Any], said: str) -> None:
+    job_id = worker.submit(lambda job: job.artifact(**{"name": "sums.csv", "stream": b"x", **changes}) and None)
+
+    with pytest.raises(JobFailed):
+        attempt(worker)
+
+    assert (worker.job(job_id).error or {})["message"] == said
