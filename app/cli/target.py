@@ -7,11 +7,13 @@ from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
+from urllib.parse import urlsplit
 
 import click
 
 from app.cli.client import Client
 from app.cli.failures import Exit, failed
+from app.domain.error_codes import REMEDIES
 from config.process import client_variables, explained, settings_with
 from config.settings import Settings
 
@@ -55,7 +57,7 @@ def client_of(data_dir: Path | None) -> Client:
     ``--data`` wins over ``HAULIER_URL`` and ``HAULIER_API_KEY``, those over ``./var``.
 
     Raises:
-        CommandFailed: Nothing says where the API is, or with which key.
+        CommandFailed: Nothing says where the API is, or with which key; or what says it is no address, or no key.
     """
     url, key = client_variables()
     state = None
@@ -78,7 +80,30 @@ def client_of(data_dir: Path | None) -> Client:
             code="auth.no_key",
             hint="Set HAULIER_API_KEY; 'haulier keys create --tenant default --role member' makes one.",
         )
+    _check(url, key)
     return Client(url, key)
+
+
+def _check(url: str, key: str) -> None:
+    try:
+        parts = urlsplit(url)
+        is_url = parts.scheme in {"http", "https"} and bool(parts.hostname)
+    except ValueError:
+        is_url = False
+    if not is_url:
+        raise failed(
+            f"HAULIER_URL is an address like http://127.0.0.1:8600, got {url!r}",
+            Exit.USAGE,
+            code="target.invalid",
+            hint=REMEDIES["target.invalid"],
+        )
+    if not (key.isascii() and key.isprintable()):
+        raise failed(
+            "an API key has printable characters of ASCII only, got others",
+            Exit.AUTH,
+            code="auth.unauthorized",
+            hint="Set HAULIER_API_KEY to the key as it was printed when it was made.",
+        )
 
 
 def with_client(command: Callable[Concatenate[Client, P], R]) -> Callable[P, R]:

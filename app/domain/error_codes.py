@@ -237,6 +237,7 @@ REMEDIES: Final[Mapping[str, str]] = {
     "table.invalid": "Compare the declaration with what POST /v1/tables takes.",
     "table.not_found": "List the tables: GET /v1/tables.",
     "table.version_conflict": "Read the table again, and send the change with its new version.",
+    "target.invalid": "Set HAULIER_URL to the address of the web process, with http:// or https:// in front.",
     "target.unknown": "Set HAULIER_URL, or name a data directory with --data.",
     "tenant.name_invalid": "Use 1 to 63 small letters, digits, '-' and '_'.",
     "transform.date": "Write the date in a format that the config lists, or add its format.",

@@ -170,6 +170,24 @@ def test_without_a_key_the_way_to_one_is_told(monkeypatch: pytest.MonkeyPatch, t
     assert "haulier keys create" in result.stderr
 
 
+@pytest.mark.parametrize("url", ["127.0.0.1:8600", "nonsense", "ftp://127.0.0.1", "http://", "http://[::1"])
+def test_an_address_that_is_none_is_told_before_anything_is_sent(url: str) -> None:
+    result = CliRunner(env={"HAULIER_URL": url, "HAULIER_API_KEY": "hk_key"}).invoke(main, ["jobs", "list"])
+
+    assert result.exit_code == Exit.USAGE
+    assert f"an address like http://127.0.0.1:8600, got {url!r}" in result.stderr
+
+
+@pytest.mark.parametrize("key", ["hk_ключ", "hk_a\nb"])
+def test_a_key_that_no_header_can_bear_is_told_in_words(key: str) -> None:
+    runner = CliRunner(env={"HAULIER_URL": "http://127.0.0.1:9", "HAULIER_API_KEY": key})
+
+    result = runner.invoke(main, ["jobs", "list"])
+
+    assert result.exit_code == Exit.AUTH
+    assert "printable characters of ASCII" in result.stderr
+
+
 def test_a_state_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "up.json").write_text("{")
 
