@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from flask import Flask, Response, json, request
-from marshmallow import Schema
+from marshmallow import Schema, fields
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from werkzeug.exceptions import HTTPException
@@ -23,12 +23,14 @@ from app.domain.errors import (
     UnavailableError,
 )
 from app.telemetry import trace
+from app.web.faults import MISSING, said, value_at
 
 log = logging.getLogger(__name__)
 
 ErrorForm = Callable[[HaulierError, int], Response]
 _FORMS: Final = "haulier.error_forms"
 _RETRY_AFTER_S: Final = 2
+_MOST_SHOWN_BYTES: Final = 1 << 20
 
 
 class MethodNotAllowedError(HaulierError):
@@ -140,17 +142,45 @@ def _problems(messages: Any, schema: Any) -> Iterator[Problem]:
     for place, inner in messages.items():
         if place in {"query", "headers", "path"} and isinstance(inner, dict):
             for argument, faults in inner.items():
-                yield from problems(faults, f"?{argument}")
+                yield from (said(fault, _argument(fault.pointer)) for fault in problems(faults, f"?{argument}"))
         else:
-            yield from (_named(fault, schema) for fault in problems(inner, ""))
+            body = _body()
+            yield from (said(_named(fault, schema), value_at(body, fault.pointer)) for fault in problems(inner, ""))
+
+
+def _argument(pointer: str) -> Any:
+    """What a query argument was given as; one that may come several times is counted (``?state/1``)."""
+    name, _, place = pointer.removeprefix("?").partition("/")
+    given = request.args.getlist(name)
+    return value_at(given, f"/{place or 0}")
+
+
+def _body() -> Any:
+    """The body once more, of a size that is worth it."""
+    return request.get_json(silent=True) if (request.content_length or 0) <= _MOST_SHOWN_BYTES else MISSING
 
 
 def _named(fault: Problem, schema: Schema | None) -> Problem:
     """A fault that a member of the body is unknown, with those there are."""
-    if schema is None or fault.detail != schema.error_messages["unknown"] or fault.pointer.count("/") > 1:
+    if schema is None or fault.detail != schema.error_messages["unknown"]:
         return fault
-    known = ", ".join(field.data_key or name for name, field in schema.load_fields.items())
+    inner = _schema_at(schema, fault.pointer.split("/")[1:-1])
+    if inner is None:
+        return fault
+    known = ", ".join(field.data_key or name for name, field in inner.load_fields.items())
     return Problem(fault.pointer, f"there is no such field; expected one of {known}")
+
+
+def _schema_at(schema: Schema, steps: list[str]) -> Schema | None:
+    for step in steps:
+        if step.isdigit():
+            continue
+        field = next((one for name, one in schema.load_fields.items() if (one.data_key or name) == step), None)
+        inner = field.inner if isinstance(field, fields.List) else field
+        if not isinstance(inner, fields.Nested):
+            return None
+        schema = inner.schema
+    return schema
 
 
 def problems(messages: Any, pointer: str) -> Iterator[Problem]:

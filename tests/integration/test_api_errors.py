@@ -164,6 +164,7 @@ def test_a_body_that_is_no_json_is_told_so_by_the_view(member: Client) -> None:
             "expected one of filename, size_bytes, parts, content_type",
         ),
         ("/v1/tables/contacts/records:upsert", {"records": []}, "/records", "rows"),
+        ("/v1/jobs:batch", {"jobs": [{"type": "echo", "conf": {}}]}, "/jobs/0/conf", ", config"),
     ],
 )
 def test_a_field_that_is_unknown_is_answered_with_those_there_are(
@@ -175,6 +176,39 @@ def test_a_field_that_is_unknown_is_answered_with_those_there_are(
     assert answer.status_code == 422
     assert said[pointer].startswith("there is no such field; expected one of")
     assert expected in said[pointer]
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer", "said"),
+    [
+        ([], "", "expected an object, got an array"),
+        ({"type": 5}, "/type", "expected a string, got 5"),
+        ({"config": []}, "/config", "expected an object, got an array"),
+        ({"labels": "a"}, "/labels", "expected an object, got 'a'"),
+        ({"depends_on": ["x" * 500]}, "/depends_on/0", "expected a UUID, got 'xxxxxxx"),
+        ({"run_after": "now"}, "/run_after", "expected a date and time such as 2024-05-31T12:30:00Z, got 'now'"),
+        ({"priority": "hihg"}, "/priority", "Must be one of: high, normal, low, got 'hihg'"),
+        ({"timeout_s": -1}, "/timeout_s", "Must be greater than 0 and less than or equal to 31536000, got -1"),
+        ({"timeout_s": "soon"}, "/timeout_s", "expected a number, got 'soon'"),
+        ({"concurrency_key": "k" * 300}, "/concurrency_key", "Length must be between 1 and 255, got 300"),
+    ],
+    ids=str,
+)
+def test_a_value_that_does_not_fit_is_told_with_what_was_expected(
+    member: Client, body: Any, pointer: str, said: str
+) -> None:
+    answer = member.call("POST", "/v1/jobs", json={"type": "echo", **body} if isinstance(body, dict) else body)
+
+    faults = {one["pointer"]: one["detail"] for one in answer.get_json()["errors"]}
+    assert (answer.status_code, faults[pointer][: len(said)]) == (422, said)
+
+
+def test_an_argument_that_does_not_fit_is_told_with_what_was_expected(member: Client) -> None:
+    answer = member.get("/v1/jobs?limit=many&state=done")
+
+    faults = {one["pointer"]: one["detail"] for one in answer.get_json()["errors"]}
+    assert faults["?limit"] == "expected a whole number, got 'many'"
+    assert faults["?state/0"].endswith("cancelled, got 'done'")
 
 
 def test_a_body_that_is_not_said_to_be_json_is_told_so(member: Client) -> None:
