@@ -27,6 +27,7 @@ from app.services.tables import Tables
 from config.settings import Settings
 from tasks import files
 from tasks.cache import TenantCache
+from tasks.counts import count_of
 from tasks.extension import Extension
 from tasks.log_lines import JobLog, LogLines, exception_facts
 from tasks.memory import at_most, resident_mb
@@ -36,17 +37,11 @@ from tasks.refused import Refused
 _WRITE_EVERY_S: Final = 1.0
 _MOST_CAUSES: Final = 20
 _LONGEST_STAGE: Final = 255
-_MOST_COUNT: Final = 2**63 - 1
 _MOST_CHECKPOINT_BYTES: Final = 1 << 20
 _NO_TYPES: Final = Registry({})
 _NO_LIMIT: Final = nullcontext()
 _making = threading.Lock()
 """Held to make a part of a context that threads share."""
-
-
-def _check_count(name: str, count: int) -> None:
-    if not isinstance(count, int) or not 0 <= count <= _MOST_COUNT:
-        raise ValueError(f"{name} of a progress is 0 to {_MOST_COUNT}, got {count!r:.100}")
 
 
 class HandBack(Exception):  # noqa: N818 - it is a signal, not an error
@@ -182,9 +177,8 @@ class RunContext:
             ValueError: A count is not 0 to ``2**63 - 1``, or the stage is no text, or longer than 255 characters.
         """
         self.check()
-        _check_count("done", done)
-        if total is not None:
-            _check_count("total", total)
+        done = count_of("done of a progress", done)
+        total = None if total is None else count_of("total of a progress", total)
         if stage is None and monotonic() - self._written_at < _WRITE_EVERY_S:
             return
         if stage is not None and not (isinstance(stage, str) and len(stage) <= _LONGEST_STAGE):

@@ -17,12 +17,12 @@ from app.domain.places import artifact_key, safe_name
 from app.domain.ports import ObjectRef, ObjectStore
 from app.persistence import artifacts, jobs
 from app.storage.scope import resolve
+from tasks.counts import count_of
 
 if TYPE_CHECKING:
     from tasks.context import RunContext
 
 _CONTENT_TYPE: Final = re.compile(r"[\x20-\x7e]{1,255}")
-_MOST_ROWS: Final = 2**63 - 1
 _PIECE_BYTES: Final = 1 << 20
 _WHOLE_BYTES: Final = 8 << 20
 """A file up to this size goes in one request."""
@@ -50,8 +50,8 @@ def store(
         raise TypeError(f"a file is bytes, or has read(), got {type(stream).__name__}")
     if _CONTENT_TYPE.fullmatch(content_type) is None:
         raise ValueError(f"a content type has 1 to 255 printable characters of ASCII, got {content_type!r:.100}")
-    if rows is not None and (type(rows) is not int or not 0 <= rows <= _MOST_ROWS):
-        raise ValueError(f"the rows of a file are 0 to {_MOST_ROWS}, got {rows!r:.100}")
+    if rows is not None:
+        rows = count_of("the number of rows of a file", rows)
     prefix = job.settings.s3_upload_file_path_prefix
     key = artifact_key(prefix, job.id, job.job.fence, name)
     ref = resolve(job.settings, job.job.tenant, None, key)

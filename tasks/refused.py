@@ -11,11 +11,11 @@ from app.domain.jobs import Job
 from app.domain.texts import is_storable, storable
 from app.persistence import ledger
 from app.persistence.ledger import Entry
+from tasks.counts import count_of
 
 FLUSH_AT: Final = 500
 _FLUSH_AT_CHARACTERS: Final = 1_000_000
 _LONGEST_MESSAGE: Final = 4_000
-_LAST_NUMBER: Final = 2**63 - 1
 
 
 class Refused:
@@ -52,8 +52,7 @@ class Refused:
         place: tuple[int, int],
     ) -> None:
         """Take a record; ValueError when its number is none, TypeError for what is no text."""
-        if type(number) is not int or not 0 <= number <= _LAST_NUMBER:
-            raise ValueError(f"the number of a record is 0 to {_LAST_NUMBER}, got {number!r:.100}")
+        number = count_of("the number of a record", number)
         for what, value, kind in (("code", code, str), ("message", message, str), ("field", field, str | None)):
             if not isinstance(value, kind):
                 raise TypeError(f"the {what} of a refused record is a text, got {value!r:.100}")

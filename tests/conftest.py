@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
+import hypothesis
 import pytest
 from sqlalchemy import Engine, text
 
@@ -19,6 +20,14 @@ from app.runtime.postgres import THROW_AWAY
 from app.runtime.stores import Stores
 from app.storage.s3 import S3Store
 from config.settings import Settings
+
+# A machine that is busy with other things is no fault of a test.
+hypothesis.settings.register_profile(
+    "haulier",
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow, hypothesis.HealthCheck.function_scoped_fixture],
+)
+hypothesis.settings.load_profile("haulier")
 
 BUCKET = "haulier-test"
 ANOTHER_POSTGRES = "HAULIER_TEST_POSTGRES_BIN"

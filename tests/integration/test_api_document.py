@@ -243,7 +243,6 @@ def _ask_at_random(operation: Any, admin: Client, mode: GenerationMode, asked: C
         max_examples=3,
         derandomize=True,
         database=None,
-        deadline=None,
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )

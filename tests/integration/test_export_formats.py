@@ -16,7 +16,7 @@ from xml.etree import ElementTree
 
 import pytest
 from click.testing import CliRunner
-from hypothesis import HealthCheck, given
+from hypothesis import given
 from hypothesis import settings as tried
 from hypothesis import strategies as st
 from pydantic import SecretStr
@@ -146,7 +146,7 @@ def test_a_workbook_holds_texts_as_they_are_and_no_formula(exporting: Exporting,
 TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=12)
 
 
-@tried(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@tried(max_examples=8)
 @given(st.lists(st.one_of(TEXTS, st.sampled_from(["_x000D_", "\\.", "\r\n", '"', "\ufffe", "\x1f"])), max_size=20))
 def test_any_texts_come_back_from_every_format(exporting: Exporting, sessions: Sessions, texts: list[str]) -> None:
     with sessions.begin() as session:

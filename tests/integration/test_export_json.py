@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given
+from hypothesis import given
 from hypothesis import settings as tried
 from hypothesis import strategies as st
 from sqlalchemy import text
@@ -85,7 +85,7 @@ def test_values_of_every_type_are_spelled_as_postgres_spells_them(kinds: Session
     assert ours == theirs
 
 
-@tried(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@tried(max_examples=40)
 @given(ANY_ROWS)
 def test_any_rows_are_spelled_as_postgres_spells_them(kinds: Sessions, rows: list[dict[str, Any]]) -> None:
     ours, theirs = both(kinds, rows)

@@ -9,7 +9,7 @@ from typing import Any
 from uuid import uuid5
 
 import pytest
-from hypothesis import HealthCheck, given
+from hypothesis import given
 from hypothesis import settings as budget
 from hypothesis import strategies as st
 
@@ -573,7 +573,7 @@ def test_books_that_do_not_balance_fail_the_job(imports: Importing) -> None:
     assert "lane 1, batch 2 begins at" in raised.value.detail
 
 
-@budget(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@budget(max_examples=25)
 @given(
     st.lists(
         st.sampled_from(

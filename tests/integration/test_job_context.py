@@ -425,8 +425,8 @@ def test_what_is_no_record_is_refused_in_words(worker: Worker, number: Any, chan
             {"content_type": "a\nb"},
             "ValueError: a content type has 1 to 255 printable characters of ASCII, got 'a\\nb'",
         ),
-        ({"rows": -1}, f"ValueError: the rows of a file are 0 to {2**63 - 1}, got -1"),
-        ({"rows": 2**63}, f"ValueError: the rows of a file are 0 to {2**63 - 1}, got {2**63}"),
+        ({"rows": -1}, f"ValueError: the number of rows of a file is 0 to {2**63 - 1}, got -1"),
+        ({"rows": 2**63}, f"ValueError: the number of rows of a file is 0 to {2**63 - 1}, got {2**63}"),
     ],
 )
 def test_what_is_no_file_is_refused_in_words(worker: Worker, changes: dict[str, Any], said: str) -> None:

@@ -9,7 +9,7 @@ from datetime import UTC, date, datetime
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, example, given
+from hypothesis import example, given
 from hypothesis import settings as tried
 from hypothesis import strategies as st
 from sqlalchemy import text
@@ -154,11 +154,7 @@ class Kept:
         self.body += data
 
 
-@tried(
-    max_examples=100,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+@tried(max_examples=100)
 @given(ANY_ROWS, st.sampled_from([1, 40, 2**20]), st.integers(1, 3))
 @example([(one, [one], one) for one in ("\ufeff", "\x02", "\\\\n\n", "\b", None)], 1, 1)
 @example([(None, [], None), ("", [None, ""], "")], 1, 3)

@@ -12,7 +12,7 @@ from urllib.parse import quote
 from uuid import UUID
 
 import pytest
-from hypothesis import HealthCheck, given
+from hypothesis import given
 from hypothesis import settings as property_settings
 from hypothesis import strategies as st
 from sqlalchemy import text
@@ -231,7 +231,7 @@ _WHERE = st.fixed_dictionaries(
 
 @pytest.mark.feature("S4-31", "S4-89", "S4-90", "S4-91", "S4-92")
 @given(where=_WHERE)
-@property_settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@property_settings(max_examples=100)
 def test_a_query_finds_what_its_rules_say(records: Records, things: Table, where: dict[str, Any]) -> None:
     assert found(records, where) == expected(where)
     assert records.count("acme", "things", {"where": where}) == len(expected(where))
@@ -276,7 +276,7 @@ def _page(table: Table, vql: dict[str, Any]) -> Statement:
     terms=st.lists(st.tuples(st.sampled_from(_ORDERABLE), st.booleans()), max_size=3, unique_by=lambda term: term[0]),
     limit=st.integers(7, 31),
 )
-@property_settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@property_settings(max_examples=60)
 def test_pages_of_any_order_hold_every_row_once_missing_values_last(
     records: Records, things: Table, terms: list[tuple[str, bool]], limit: int
 ) -> None:
@@ -359,9 +359,7 @@ def test_a_fuzzy_search_forgives_typing_errors_and_not_other_words(
     word=st.text("abcdeABC12", min_size=3, max_size=9),
     texts=st.lists(st.text("abcdeéA12 -./@'", max_size=40), max_size=30),
 )
-@property_settings(
-    max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@property_settings(max_examples=60, derandomize=True)
 def test_what_a_fuzzy_search_looks_up_first_leaves_no_similar_word_out(
     sessions: Sessions, word: str, texts: list[str]
 ) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from backports import zstd
-from hypothesis import HealthCheck, example, given
+from hypothesis import example, given
 from hypothesis import settings as tried
 from hypothesis import strategies as st
 
@@ -64,7 +64,7 @@ def imports(settings: Settings, sessions: Sessions, objects: ObjectStore) -> Imp
     return importing
 
 
-@tried(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@tried(max_examples=80)
 @given(
     body=BODIES,
     pack=st.sampled_from([bytes, lambda data: gzip.compress(data, mtime=0), zstd.compress]),
@@ -128,7 +128,7 @@ ROWS = st.lists(st.tuples(*[st.none() | ANY_TEXT | ODD_TEXT] * 2), min_size=1, m
 
 @pytest.mark.feature("S2-25")
 @pytest.mark.parametrize("file_format", ["csv", "ndjson", "json", "xlsx"])
-@tried(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@tried(max_examples=15)
 @given(rows=ROWS, compression=st.sampled_from(["none", "gzip", "zstd"]))
 @example(rows=[(one, None) for one in ("", " ", "\r", "\ufeff", "\\.", "007", "=1+1", '"')], compression="none")
 def test_any_texts_that_are_exported_and_imported_are_the_same(

@@ -163,7 +163,7 @@ def fires_by_looking_at_each(
     return found
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     data=st.data(),
     calendar=st.fixed_dictionaries(
@@ -186,7 +186,7 @@ def test_over_a_day_it_fires_as_a_look_at_every_minute_says(data: st.DataObject,
     assert list(fires) == expected
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     data=st.data(),
     hour=st.one_of(st.just("*"), numbers(0, 4)),

@@ -42,7 +42,7 @@ def first_of_cronsim(line: str, zone: str, after: datetime, count: int) -> list[
     return [instant.astimezone(UTC) for instant in islice(simulated, count)]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(line=MINUTES_TO_WEEKDAYS, minutes=st.integers(0, 20_000_000))
 def test_five_fields_fire_as_cronsim_says(line: str, minutes: int) -> None:
     after = datetime(2000, 1, 1, tzinfo=UTC) + timedelta(minutes=minutes)
@@ -53,7 +53,7 @@ def test_five_fields_fire_as_cronsim_says(line: str, minutes: int) -> None:
     assert list(fires) == expected
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(second=terms(0, 59), line=MINUTES_TO_WEEKDAYS, seconds=st.integers(0, 10**9))
 def test_six_fields_fire_as_cronsim_says(second: str, line: str, seconds: int) -> None:
     after = datetime(2000, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds)
@@ -64,7 +64,7 @@ def test_six_fields_fire_as_cronsim_says(second: str, line: str, seconds: int) -
     assert list(fires) == expected
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     line=st.tuples(terms(0, 59), st.one_of(terms(0, 23), terms(0, 4))).map(
         lambda parts: f"{parts[0]} {parts[1]} * * *"

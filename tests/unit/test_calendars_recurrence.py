@@ -47,7 +47,7 @@ def parts_of(rules: dict[str, Any]) -> list[dict[str, Any]]:
     return [{kind: rule, "timezone": rules["timezone"]} for kind in kinds for rule in rules[kind]]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(rules=RULES, after=INSTANTS)
 def test_each_next_fire_is_later_than_the_one_before(rules: dict[str, Any], after: datetime) -> None:
     recurrence = parse(rules)
@@ -60,7 +60,7 @@ def test_each_next_fire_is_later_than_the_one_before(rules: dict[str, Any], afte
     assert recurrence.upcoming(after, 11) == tuple(fires[1:])
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(rules=RULES, after=INSTANTS, minutes=st.integers(0, 5000), limit=st.integers(0, 40))
 def test_what_is_due_is_what_next_fires_lead_through(
     rules: dict[str, Any], after: datetime, minutes: int, limit: int
@@ -78,7 +78,7 @@ def test_what_is_due_is_what_next_fires_lead_through(
 
 
 @pytest.mark.feature("S3-40")
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(rules=RULES, after=INSTANTS)
 def test_the_union_is_the_sorted_set_of_its_parts(rules: dict[str, Any], after: datetime) -> None:
     until = after + timedelta(days=1)
@@ -89,7 +89,7 @@ def test_the_union_is_the_sorted_set_of_its_parts(rules: dict[str, Any], after: 
     assert list(fires) == sorted(expected)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(rules=RULES)
 def test_rules_survive_storage(rules: dict[str, Any]) -> None:
     recurrence = parse({**rules, "start": "2026-01-01", "end": "2027-01-01T00:00:00.5Z", "jitter": 1500})

@@ -124,7 +124,7 @@ PATTERNS = [
 ]
 
 
-@budget(max_examples=60, deadline=None)
+@budget(max_examples=60)
 @given(
     st.sampled_from(PATTERNS),
     st.lists(st.text(st.sampled_from(["a", "b", "\n", "é", "ÿ", "$", " "]), max_size=3), max_size=6),

@@ -44,7 +44,7 @@ def test_text_is_spelt_another_way(operation: str, before: list[str], after: lis
     assert changed(operation, *before, **options) == (after, {})
 
 
-@budget(max_examples=40, deadline=None)
+@budget(max_examples=40)
 @given(st.lists(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=6)))
 @pytest.mark.parametrize(("operation", "each"), [("lowercase", str.lower), ("uppercase", str.upper)])
 def test_a_column_at_once_is_each_value_by_itself(operation: str, each: Any, values: list[str]) -> None:
