@@ -11,7 +11,7 @@ from app.dataplane.budget import OnBudget
 from app.dataplane.companions import Companions, check_companions
 from app.dataplane.mapping import Columns
 from app.dataplane.plan import Mode, Options
-from app.domain.errors import ConflictError, InvalidRequestError, Problem
+from app.domain.errors import ConflictError, InvalidRequestError, Problem, segment
 from app.domain.job_types import JobConfig, Submission
 from app.domain.tables import Table
 from app.services.mirrors import Mirrors
@@ -109,7 +109,7 @@ def check_target(submission: Submission, config: LoadConfig) -> Table:
     columns = Columns(table, _companions(table, config) if config.companions else None)
     problems = tuple(
         Problem(
-            "/config/mapping/" + header.replace("~", "~0").replace("/", "~1"),
+            "/config/mapping/" + segment(header),
             f"{column!r} is no column of {table.name!r}. {columns.nearest(column)}".strip(),
         )
         for header, column in config.mapping.items()

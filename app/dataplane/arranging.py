@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from difflib import get_close_matches
 
 from app.dataplane.companions import companions_of
-from app.dataplane.mapping import Columns, folded
+from app.dataplane.mapping import Columns, folded, nearest
 from app.dataplane.plan import Plan
 from app.dataplane.rules import Custom, Rule, Unique
 from app.dataplane.shaping import Layout, Shaper, Shaping
@@ -129,11 +128,10 @@ def _columns_named(shaping: Shaping) -> list[str]:
 def _position(name: str, filled: Mapping[str, int], headers: Mapping[str, int]) -> int:
     position = filled.get(name, headers.get(folded(name)))
     if position is None:
-        near = get_close_matches(folded(name), [*filled, *headers], n=1)
         raise JobError(
             f"the config names {name!r}, which is neither a column that the file fills nor one of its headers",
             code="import.field_unknown",
-            hint=f"The nearest is {near[0]!r}." if near else None,
+            hint=nearest(folded(name), [*filled, *headers]) or None,
             data={"field": name},
         )
     return position

@@ -20,7 +20,7 @@ from app.dataplane.grammar import Refused
 from app.dataplane.mapping import Columns
 from app.dataplane.merging import Counts, Merger, Rows, Target, companion_counters
 from app.dataplane.plan import Mode
-from app.domain.errors import InvalidRequestError, Problem
+from app.domain.errors import InvalidRequestError, Problem, segment
 from app.domain.tables import Column, ColumnType, Table
 
 _MOST_PROBLEMS: Final = 20
@@ -94,7 +94,7 @@ def _named(rows: Sequence[_Values], columns: Columns, pointer: str) -> list[_Val
     for place, row in enumerate(rows):
         values: _Values = {}
         for name, value in row.items():
-            at = f"{pointer}/{place}/{name.replace('~', '~0').replace('/', '~1')}"
+            at = f"{pointer}/{place}/{segment(name)}"
             column = columns.named(name)
             if column is None:
                 detail = f"{name!r} is no column of {columns.table.name!r}. {columns.nearest(name)}"

@@ -35,7 +35,6 @@ from config.settings import Settings
 _INFERRED_ROWS: Final = 5_000
 _SAMPLES: Final = 3
 _SAMPLE_CHARACTERS: Final = 500
-_LONGEST_TOLD: Final = 4_000
 _OF_THE_FILE: Final = ("csv.", "json.", "xlsx.", "source.", "import.")
 """Codes of errors that the file itself has."""
 
@@ -133,7 +132,7 @@ class DryRun:
             if not error.code.startswith(_OF_THE_FILE):
                 raise
             found.problems.append(_problem(error))
-        told: Report = storable_json(self._told(found), longest=_LONGEST_TOLD)
+        told: Report = storable_json(self._told(found))
         return told
 
     def _look(self, found: _Found) -> None:

@@ -167,7 +167,7 @@ class Columns:
 
     def nearest(self, name: str) -> str:
         """A sentence with the column that looks most like ``name``; empty when none does."""
-        return _nearest(folded(name), self.names)
+        return nearest(folded(name), self.names)
 
     def companions_among(self, found: Iterable[str]) -> set[str]:
         """Those of the columns that stand beside."""
@@ -226,13 +226,13 @@ def _refuse_bad_mapping(wanted: Mapping[str, str], names: Sequence[str], columns
             raise JobError(
                 f"mapping gives header {name!r} to {column!r}, which is no column of {columns.table.name!r}",
                 code="csv.mapping_invalid",
-                hint=_nearest(column, columns.names),
+                hint=nearest(column, columns.names),
             )
         if name not in present:
             raise JobError(
                 f"mapping names the header {name!r}, which the file does not have",
                 code="csv.header_missing",
-                hint=_nearest(name, [folded(other) for other in names]),
+                hint=nearest(name, [folded(other) for other in names]),
             )
 
 
@@ -262,7 +262,8 @@ def _likely(name: str, unknown: Mapping[str, int], names: Sequence[str], columns
     return ""
 
 
-def _nearest(name: str, known: Sequence[str]) -> str:
+def nearest(name: str, known: Sequence[str]) -> str:
+    """A sentence that names the likest of what is known; empty when nothing is like it."""
     near = get_close_matches(name, known, n=1)
     return f"The nearest is {near[0]!r}." if near else ""
 

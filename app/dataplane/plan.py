@@ -216,7 +216,7 @@ def from_checkpoint(checkpoint: Mapping[str, Any]) -> Plan:
             "spool": kept["spool"] and tuple(kept["spool"]),
             "null_tokens": tuple(kept["null_tokens"]),
             "mapped": _mapped_of(kept["mapped"]),
-            "sheet": _sheet_of(kept.get("sheet")),
+            "sheet": _sheet_of(kept["sheet"]),
             "shaping": Shaping.from_json(kept["shaping"]),
         }
     )

@@ -129,10 +129,10 @@ def plan_of_sheet(settings: Settings, found: Found, info: ObjectInfo, table: Tab
     names = found.names
     if options.header is False:
         names = list(_by_position(found.width, table, options))
-    return Plan(
-        etag=info.etag,
-        size_bytes=info.size_bytes,
-        fingerprint="",
+    return _unmapped(
+        settings,
+        info,
+        options,
         compression=Compression.NONE,
         file_format=Format.NDJSON,
         delimiter=",",
@@ -140,16 +140,26 @@ def plan_of_sheet(settings: Settings, found: Found, info: ObjectInfo, table: Tab
         first_byte=0,
         first_line=found.first_row,
         names=tuple(names),
+        seen={**seen_of(found), "compression": Compression.NONE.value},
+    )
+
+
+def _unmapped(settings: Settings, info: ObjectInfo, options: Options, **found: Any) -> Plan:
+    """A plan of which nothing goes to any column yet; ``found`` is how the records stand in the file."""
+    return Plan(
+        etag=info.etag,
+        size_bytes=info.size_bytes,
+        fingerprint="",
         mapped=Mapped((), (), generates_key=False),
         batch_rows=options.batch_rows or settings.batch_rows,
         batch_bytes=settings.max_batch_bytes if options.batch_rows else settings.batch_bytes,
         lanes=_lanes(settings, options),
         max_field_bytes=settings.max_field_bytes,
-        seen={**seen_of(found), "compression": Compression.NONE.value},
         null_tokens=options.null_tokens,
         ignore_unknown=options.ignore_unknown,
         keeps_empty=options.keeps_empty,
         shaping=options.shaping,
+        **found,
     )
 
 
@@ -185,10 +195,10 @@ def look(settings: Settings, origin: Origin, info: ObjectInfo, table: Table | No
     found: dict[str, Any] = {"encoding": encoding.value, "encoding_confidence": certainty}
     if kind is Format.CSV:
         found |= {"delimiter": delimiter.value, "delimiter_confidence": delimiter.confidence}
-    return Plan(
-        etag=info.etag,
-        size_bytes=info.size_bytes,
-        fingerprint="",
+    return _unmapped(
+        settings,
+        info,
+        options,
         compression=how,
         file_format=kind,
         delimiter=delimiter.value,
@@ -196,16 +206,7 @@ def look(settings: Settings, origin: Origin, info: ObjectInfo, table: Table | No
         first_byte=begun.first_byte,
         first_line=begun.first_line,
         names=tuple(names),
-        mapped=Mapped((), (), generates_key=False),
-        batch_rows=options.batch_rows or settings.batch_rows,
-        batch_bytes=settings.max_batch_bytes if options.batch_rows else settings.batch_bytes,
-        lanes=_lanes(settings, options),
-        max_field_bytes=settings.max_field_bytes,
         seen={"format": kind.value, "compression": how.value, **found} if options.tells_file else {},
-        null_tokens=options.null_tokens,
-        ignore_unknown=options.ignore_unknown,
-        keeps_empty=options.keeps_empty,
-        shaping=options.shaping,
     )
 
 

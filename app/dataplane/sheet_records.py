@@ -26,12 +26,12 @@ class _Columns(Chunk):
         """Where a record begins in the file."""
         if 0 < place < self.count:
             self._spell()
-        return Chunk.byte_of(self, place)
+        return super().byte_of(place)
 
     def raw(self, place: int) -> bytes:
         """A record's line."""
         self._spell()
-        return Chunk.raw(self, place)
+        return super().raw(place)
 
     def _spell(self) -> None:
         if not self.data:

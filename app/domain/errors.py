@@ -11,6 +11,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 
+def segment(name: object) -> str:
+    """A name as a part of a JSON pointer (RFC 6901)."""
+    return str(name).replace("~", "~0").replace("/", "~1")
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """One fault in a request: where (RFC 6901 pointer into the body, or ``?name`` for a query argument) and what."""

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from graphlib import CycleError, TopologicalSorter
 from typing import Any, Final, NamedTuple
 
-from app.domain.errors import InvalidRequestError, JobError, Problem
+from app.domain.errors import InvalidRequestError, JobError, Problem, segment
 from app.domain.jobs import Priority, priority_of, word_of
 from app.domain.resources import Resources
 from app.domain.retry import RetryChanges
@@ -246,7 +246,7 @@ def _templates(value: Any, pointer: str) -> Iterator[tuple[str, str]]:
             yield pointer, template
     elif isinstance(value, dict):
         for name, inner in value.items():
-            yield from _templates(inner, f"{pointer}/{name.replace('~', '~0').replace('/', '~1')}")
+            yield from _templates(inner, f"{pointer}/{segment(name)}")
     elif isinstance(value, list):
         for place, inner in enumerate(value):
             yield from _templates(inner, f"{pointer}/{place}")

@@ -10,6 +10,7 @@ from typing import Any, Final
 from app.domain.errors import JobError
 
 _UNSTORABLE: Final = re.compile("[\0\ud800-\udfff]")
+_LONGEST_SAID: Final = 4_000
 _MAYBE_UNSTORABLE: Final = ("\\u0000", "\\ud")
 """What JSON in ASCII holds where its texts cannot be stored; a whole surrogate pair and a backslash begin so too."""
 _AS_JSON: Final = json.JSONEncoder(allow_nan=False).encode
@@ -36,6 +37,20 @@ def storable(text: str) -> str:
     return text if is_storable(text) else text.replace("\0", "\\0").encode("utf-8", "replace").decode()
 
 
+def shown(value: object) -> str:
+    """``value`` for an error text: short, and safe for however deep a structure."""
+    if isinstance(value, dict):
+        return "an object"
+    if isinstance(value, list):
+        return "an array"
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "null"}[value]
+    if isinstance(value, int) and abs(value) >= 10**40:
+        return "an integer of more than 40 digits"
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
 def said_by(error: BaseException) -> str:
     """The text of an error, also of one that cannot say it."""
     try:
@@ -44,7 +59,7 @@ def said_by(error: BaseException) -> str:
         return f"its text cannot be had: {type(fault).__name__}"
 
 
-def storable_json(value: Any, *, longest: int) -> Any:
+def storable_json(value: Any, *, longest: int = _LONGEST_SAID) -> Any:
     """``value`` as JSON that Postgres can hold, for what is said of a failure, which must be kept whatever it holds.
 
     Whatever is no JSON is its ``str``, and of a text at most ``longest`` characters are kept.

@@ -26,8 +26,6 @@ log = logging.getLogger(__name__)
 
 _MOST_CAUSES: Final = 3
 _USED_UP: Final = "Its attempts are used up: retry the job when the cause is gone."
-_LONGEST_SAID: Final = 4_000
-"""Characters of a text of an error."""
 T = TypeVar("T")
 
 RETRY_QUEUE: Final = "retry"
@@ -102,7 +100,7 @@ def _cause(error: BaseException) -> str | None:
 
 
 def _kept(said: dict[str, Any]) -> dict[str, Any]:
-    kept: dict[str, Any] = storable_json(said, longest=_LONGEST_SAID)
+    kept: dict[str, Any] = storable_json(said)
     return kept
 
 

@@ -21,6 +21,7 @@ from app.domain.errors import (
     Problem,
     TooLargeError,
     UnavailableError,
+    segment,
 )
 from app.telemetry import trace
 from app.web.faults import MISSING, said, value_at
@@ -187,7 +188,7 @@ def problems(messages: Any, pointer: str) -> Iterator[Problem]:
     """Faults out of marshmallow's nested messages on the value at ``pointer``."""
     if isinstance(messages, dict):
         for name, inner in messages.items():
-            step = "" if name == "_schema" else "/" + str(name).replace("~", "~0").replace("/", "~1")
+            step = "" if name == "_schema" else "/" + segment(name)
             yield from problems(inner, pointer + step)
     elif isinstance(messages, list):
         for message in messages:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sized
 from typing import Any, Final
 
-from app.dataplane.vql.values import shown
 from app.domain.errors import Problem
+from app.domain.texts import shown
 
 MISSING: Final = object()
 """There is no value to show."""

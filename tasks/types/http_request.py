@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from pydantic import Field, field_validator
 
-from app.domain.errors import InvalidRequestError, JobError, Problem
+from app.domain.errors import InvalidRequestError, JobError, Problem, segment
 from app.domain.job_types import JobConfig, JobType, Result, Submission
 from app.security.outgoing.calls import Call, Reply
 from app.security.outgoing.contents import Content, read_content, storable_headers
@@ -98,7 +98,7 @@ def check(_submission: Submission, config: HttpRequest) -> None:
         raise _refused("/config/headers", f"at most {_MOST_HEADERS} headers, got {len(config.headers)}")
     seen: set[str] = set()
     for name, value in config.headers.items():
-        pointer = "/config/headers/" + name.replace("~", "~0").replace("/", "~1")
+        pointer = "/config/headers/" + segment(name)
         if not _NAME.fullmatch(name):
             raise _refused(pointer, "this is not the name of a header")
         if name.lower() in _OURS or name.lower() in seen:

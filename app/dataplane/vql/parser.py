@@ -28,11 +28,11 @@ from app.dataplane.vql.values import (
     WrongValueError,
     equal_value,
     range_value,
-    shown,
     text_value,
 )
-from app.domain.errors import InvalidRequestError, Problem
+from app.domain.errors import InvalidRequestError, Problem, segment
 from app.domain.tables import ColumnType
+from app.domain.texts import shown
 
 MAX_CONDITIONS: Final = 200
 MAX_VALUES: Final = 1_000
@@ -416,4 +416,4 @@ def _side_name(conditions: list[Condition], must: list[Condition]) -> str:
 
 def _escaped(name: str) -> str:
     """A JSON pointer's segment (RFC 6901), cut where a name is absurd."""
-    return name[:100].replace("~", "~0").replace("/", "~1")
+    return segment(name[:100])

@@ -29,20 +29,6 @@ class WrongValueError(ValueError):
     """The value does not fit; the text says what was expected."""
 
 
-def shown(value: object) -> str:
-    """``value`` for an error text: short, and safe for however deep a structure."""
-    if isinstance(value, dict):
-        return "an object"
-    if isinstance(value, list):
-        return "an array"
-    if isinstance(value, bool) or value is None:
-        return {True: "true", False: "false", None: "null"}[value]
-    if isinstance(value, int) and abs(value) >= 10**40:
-        return "an integer of more than 40 digits"
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
-
-
 def text_value(value: object) -> str:
     """``value`` when it is text that Postgres can hold.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar, cast
 
-from app.domain.errors import InvalidRequestError, Problem
+from app.domain.errors import InvalidRequestError, Problem, segment
 from app.domain.texts import is_storable
 
 LONGEST_COMMENT: Final = 500
@@ -59,7 +59,7 @@ def members(value: object, at: str, known: tuple[str, ...], faults: Faults, *, m
         return {}
     for name in value:
         if name not in known:
-            step = str(name).replace("~", "~0").replace("/", "~1")
+            step = segment(name)
             faults.add(f"{at}/{step}", f"expected only {', '.join(known)}")
     return value
 
